@@ -1,0 +1,105 @@
+"""A series as numbers: geometry per slice, pixels in modality units, read in blocks on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float32, Integer
+from pydicom import Dataset
+
+BLOCK_PIXELS = 2**21  # pixels in a block: 8 slices of 512x512, 8 MB of float32
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """What the pipeline must know of one image before its pixels are read.
+
+    `frame` is 0 for classic instances. `position` is along the slice normal in mm, None where the
+    image has no geometry. `slope` and `intercept` are those of this slice (PS3.3 C.11.1).
+    """
+
+    path: Path
+    frame: int
+    sop_instance_uid: str
+    instance_number: int | None
+    position: float | None
+    slope: float
+    intercept: float
+
+
+class SliceReader(Protocol):
+    """Reads whole instances; the implementation decodes in a limited child process."""
+
+    def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
+        """Headers (without pixel data) and stored values [slice, row, column] of these slices."""
+        ...
+
+
+@dataclass(frozen=True)
+class VolumeBlock:
+    """Consecutive slices of one series with their pixels.
+
+    Attributes:
+        volume: the series they belong to.
+        start: index of the first of them in `volume.slices`.
+        headers: their datasets, without pixel data.
+        stored: the stored values as decoded (integers).
+        pixels: `stored * slope + intercept` in modality units, float32.
+        padding: True where the stored value is pixel padding (PS3.3 C.7.5.1.1.2), never denoised.
+    """
+
+    volume: Volume
+    start: int
+    headers: tuple[Dataset, ...]
+    stored: Integer[np.ndarray, "slice row column"]
+    pixels: Float32[np.ndarray, "slice row column"]
+    padding: Bool[np.ndarray, "slice row column"]
+
+    @property
+    def stop(self) -> int:
+        """Index after the last slice of this block."""
+        return self.start + len(self.headers)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the series ends with this block."""
+        return self.stop == len(self.volume.slices)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One series of one patient: slices in geometrical order, one matrix, one photometric sense.
+
+    Attributes:
+        slices: by volume index and along the slice normal.
+        rows, columns: the matrix all slices share.
+        unit: of the pixels: "HU" for CT, else RescaleType or "1".
+        sibling_series_numbers: SeriesNumber of all series known of the study (W3).
+        warnings: what a person should know of this series (a gap, a duplicate left out), no patient data.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    modality: str
+    rows: int
+    columns: int
+    unit: str
+    slices: tuple[SliceHeader, ...]
+    reader: SliceReader
+    sibling_series_numbers: frozenset[int] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+    def read(self, start: int, stop: int) -> VolumeBlock:
+        """Slices [start, stop) with their pixels."""
+        raise NotImplementedError
+
+    def blocks(self) -> Iterator[VolumeBlock]:
+        """The whole series in blocks of at most BLOCK_PIXELS pixels (at least one slice)."""
+        size = max(1, BLOCK_PIXELS // (self.rows * self.columns))
+        for start in range(0, len(self.slices), size):
+            yield self.read(start, min(start + size, len(self.slices)))
