@@ -1,4 +1,4 @@
-"""The tree of errors: each has a stable reason code, speaks to the person who must act, names no patient.
+"""The tree of errors: each has a stable reason code, speaks to who must act, names no patient.
 
 StillscanError
 ├── InputError          the input cannot be processed as it is (a file or a series is refused)
@@ -33,3 +33,38 @@ class StillscanError(Exception):
 
     reason: ClassVar[str] = "internal-fault"
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL_FAULT
+
+
+class InputError(StillscanError):
+    """A file or a series cannot be processed as it is; it is refused, the others go on."""
+
+    reason = "bad-input"
+    exit_code = ExitCode.BAD_INPUT
+
+
+class NothingToDoError(StillscanError):
+    """The input holds no series that the selection rules choose."""
+
+    reason = "nothing-to-do"
+    exit_code = ExitCode.NOTHING_TO_DO
+
+
+class ModelError(StillscanError):
+    """The network cannot be loaded or run."""
+
+    reason = "model-fault"
+    exit_code = ExitCode.MODEL_FAULT
+
+
+class OutputError(StillscanError):
+    """The result cannot be written: the run ends and leaves nothing."""
+
+    reason = "output-fault"
+    exit_code = ExitCode.OUTPUT_FAULT
+
+
+class SettingsError(StillscanError):
+    """The settings or the arguments are wrong."""
+
+    reason = "bad-settings"
+    exit_code = ExitCode.USAGE
