@@ -68,3 +68,202 @@ class SettingsError(StillscanError):
 
     reason = "bad-settings"
     exit_code = ExitCode.USAGE
+
+
+# What a file or a series is refused for. The reading child raises these and the parent raises them
+# again by their reason, so this module imports nothing but the standard library.
+
+
+class EmptyFileError(InputError):
+    """The file has no bytes."""
+
+    reason = "empty-file"
+
+
+class NotDicomError(InputError):
+    """The file does not look like DICOM, with or without a preamble."""
+
+    reason = "not-dicom"
+
+
+class UnreadableFileError(InputError):
+    """The file cannot be opened, or is no regular file."""
+
+    reason = "unreadable-file"
+
+
+class DamagedFileError(InputError):
+    """The bytes do not follow PS3.5: a wrong VR, length or item."""
+
+    reason = "damaged-file"
+
+
+class TruncatedFileError(InputError):
+    """The file ends inside an element."""
+
+    reason = "truncated-file"
+
+
+class NestedTooDeepError(InputError):
+    """Sequences are nested deeper than any image needs."""
+
+    reason = "nested-too-deep"
+
+
+class HeaderTooLargeError(InputError):
+    """There is more before the pixel data than any image needs, perhaps only after inflating."""
+
+    reason = "header-too-large"
+
+
+class DecoderStoppedError(InputError):
+    """The reading process broke on the file or used more time or memory than it may."""
+
+    reason = "decoder-stopped"
+
+
+class FileChangedError(InputError):
+    """The file is no longer what it was when the series was listed."""
+
+    reason = "file-changed"
+
+
+class MissingUidError(InputError):
+    """A UID that tells instances, series and studies apart is missing."""
+
+    reason = "missing-uid"
+
+
+class InvalidUidError(InputError):
+    """A UID is not made of digits and dots, or is longer than 64 characters (PS3.5 9.1)."""
+
+    reason = "invalid-uid"
+
+
+class MissingAttributeError(InputError):
+    """An attribute without which pixels have no meaning is missing."""
+
+    reason = "missing-attribute"
+
+
+class InvalidAttributeError(InputError):
+    """An attribute of the image cannot be read, or its value is impossible."""
+
+    reason = "invalid-attribute"
+
+
+class InvalidRescaleError(InputError):
+    """RescaleSlope or RescaleIntercept is no number, or the slope cannot be inverted."""
+
+    reason = "invalid-rescale"
+
+
+class InvalidBitDepthError(InputError):
+    """BitsAllocated, BitsStored, HighBit and PixelRepresentation contradict each other."""
+
+    reason = "invalid-bit-depth"
+
+
+class ModalityLutError(InputError):
+    """The stored values go through a table (Modality LUT Sequence), not through a slope."""
+
+    reason = "modality-lut-not-supported"
+
+
+class NoPixelDataError(InputError):
+    """An image storage object without Pixel Data."""
+
+    reason = "no-pixel-data"
+
+
+class FloatPixelsError(InputError):
+    """Float Pixel Data or Double Float Pixel Data instead of Pixel Data."""
+
+    reason = "float-pixels-not-supported"
+
+
+class PixelDataLengthError(InputError):
+    """Pixel Data is not as long as rows, columns, frames and bits say."""
+
+    reason = "pixel-data-length"
+
+
+class FrameTooLargeError(InputError):
+    """A frame with more pixels than we accept to decode."""
+
+    reason = "frame-too-large"
+
+
+class UnknownTransferSyntaxError(InputError):
+    """The transfer syntax is not one of the standard."""
+
+    reason = "unknown-transfer-syntax"
+
+
+class UnsupportedCompressionError(InputError):
+    """A compression of the standard that we do not decode."""
+
+    reason = "unsupported-compression"
+
+
+class CorruptPixelDataError(InputError):
+    """The compressed stream contradicts the header, or its decoder failed or warned."""
+
+    reason = "corrupt-pixel-data"
+
+
+class OverlayInPixelsError(InputError):
+    """An overlay lies in the unused bits of the pixels (retired in 2004, W8)."""
+
+    reason = "overlay-in-pixels"
+
+
+class UnusedBitsError(InputError):
+    """Bits above BitsStored are set, and it is not said what they mean."""
+
+    reason = "unused-bits-set"
+
+
+class IdentityConflictError(InputError):
+    """Instances of one series name different patients."""
+
+    reason = "identity-conflict"
+
+
+class DuplicateInstanceError(InputError):
+    """Two files have one SOPInstanceUID and different content."""
+
+    reason = "duplicate-instance"
+
+
+class MixedSeriesError(InputError):
+    """Instances of one series differ in study, SOP class or modality."""
+
+    reason = "mixed-series"
+
+
+class MixedMatrixError(InputError):
+    """Instances of one series differ in Rows or Columns."""
+
+    reason = "mixed-matrix"
+
+
+class MixedPhotometricError(InputError):
+    """Instances of one series differ in PhotometricInterpretation."""
+
+    reason = "mixed-photometric"
+
+
+class MixedPixelFormatError(InputError):
+    """Instances of one series differ in how a pixel is stored, or in its unit."""
+
+    reason = "mixed-pixel-format"
+
+
+def input_error(reason: str, message: str) -> InputError:
+    """The leaf of InputError with this reason.
+
+    Raises:
+        KeyError: if no leaf has it.
+    """
+    return {leaf.reason: leaf for leaf in InputError.__subclasses__()}[reason](message)
