@@ -1,0 +1,13 @@
+"""A head that was never scanned: its anatomy, the physics that images it, its DICOM series.
+
+    fields       smooth and band-limited random fields: what makes every brain different
+    shapes       signed distances of ellipsoids and tubes
+    cortex       the folded sheet: gyri, sulci, insula, fissures
+    cranium      scalp, muscle, skull, orbits, sinuses
+    brain        everything inside the skull, in the order in which it is painted
+    acquisition  spoiled gradient echo, coil array, k-space, Rician noise
+    series       the images as classic MR instances, with the truth beside them
+
+Coordinates are millimetres from the anterior commissure: z superior, y anterior, x left. The sizes
+are those of an adult head as any atlas of sectional anatomy shows them; no scan was used.
+"""
