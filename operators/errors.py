@@ -4,6 +4,7 @@ StillscanError
 ├── InputError          the input cannot be processed as it is (a file or a series is refused)
 ├── NothingToDoError    no series in the input that the selection rules choose
 ├── ModelError          the network cannot be loaded or run
+├── ResultError         the result of a series may not be shown (the series is refused)
 ├── OutputError         the result cannot be written
 └── SettingsError       the settings are wrong
 """
@@ -56,6 +57,13 @@ class ModelError(StillscanError):
     exit_code = ExitCode.MODEL_FAULT
 
 
+class ResultError(StillscanError):
+    """The result of one series may not be shown; the series is refused, the others go on."""
+
+    reason = "result-refused"
+    exit_code = ExitCode.BAD_INPUT
+
+
 class OutputError(StillscanError):
     """The result cannot be written: the run ends and leaves nothing."""
 
@@ -68,6 +76,51 @@ class SettingsError(StillscanError):
 
     reason = "bad-settings"
     exit_code = ExitCode.USAGE
+
+
+# What a result is refused for where it is written, and what the file system says there.
+
+
+class NotFinitePixelsError(ResultError):
+    """A denoised pixel is infinite or not a number."""
+
+    reason = "not-finite-pixels"
+
+
+class ClippedPixelsError(ResultError):
+    """Too many denoised pixels do not fit into the source's stored bits (W7)."""
+
+    reason = "pixels-clipped"
+
+
+class MeanMovedError(ResultError):
+    """The mean of an image is not what it was in the source (W12)."""
+
+    reason = "mean-moved"
+
+
+class NothingChangedError(ResultError):
+    """The result is the source: it may not be labelled as denoised (S2)."""
+
+    reason = "nothing-changed"
+
+
+class IncompleteSeriesError(ResultError):
+    """Slices of the source are missing in the result, or came out of order (W1)."""
+
+    reason = "incomplete-series"
+
+
+class DiskFullError(OutputError):
+    """The file system has no room left, or the quota is used up."""
+
+    reason = "disk-full"
+
+
+class NotWritableError(OutputError):
+    """The output folder may not be written."""
+
+    reason = "output-not-writable"
 
 
 # What a file or a series is refused for. The reading child raises these and the parent raises them

@@ -1,0 +1,345 @@
+"""A derived series on disk: staged image by image, published whole or not at all (W1-W12).
+
+    with SeriesStage(volume, provenance, staging_folder, options) as stage:
+        for block in denoised_blocks:
+            stage.add(block)
+        series = stage.finish()
+    publish_series(series, output_folder)
+
+`derive_series` does all of it. A stage that does not finish leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import numpy as np
+from jaxtyping import Float32
+
+from operators.derived_file import part10, set_pixels
+from operators.derived_header import OutputOptions, SeriesHeader, series_instance_uid
+from operators.errors import (
+    ClippedPixelsError,
+    DiskFullError,
+    IncompleteSeriesError,
+    MeanMovedError,
+    NothingChangedError,
+    NotWritableError,
+    OutputError,
+)
+from operators.provenance import Provenance
+from operators.stored_values import Change, pixel_format, store_slice
+from operators.volume import Volume, VolumeBlock
+
+__all__ = [
+    "DerivedSeries",
+    "OutputOptions",
+    "SeriesStage",
+    "derive_series",
+    "publish_series",
+]
+
+MAX_CLIPPED_SHARE = 0.001  # W7
+MAX_MEAN_SHIFT_HU = 2.0  # W12
+MAX_MEAN_SHIFT_SHARE = 0.005  # W12, of the series' range of values
+
+
+class Denoised(Protocol):
+    """What a stage needs of a `DenoisedBlock`."""
+
+    @property
+    def block(self) -> VolumeBlock:
+        """The source."""
+
+    @property
+    def pixels(self) -> Float32[np.ndarray, "slice row column"]:
+        """What the derived series will show, in modality units."""
+
+
+@dataclass(frozen=True)
+class DerivedSeries:
+    """A complete derived series on disk.
+
+    Attributes:
+        series_instance_uid: of the derived series, also the name of its folder.
+        series_number: None where the source has none.
+        folder: with one file per instance, named by SOPInstanceUID.
+        instances: how many.
+        sop_instance_uids: theirs, in the order of the volume.
+        clipped_share: of the real pixels that did not fit into the stored bits.
+        changed_share: of the real pixels that differ from the source.
+        mean_shift: the largest |mean derived - mean source| of a slice, in modality units.
+    """
+
+    series_instance_uid: str
+    series_number: int | None
+    folder: Path
+    instances: int
+    sop_instance_uids: tuple[str, ...]
+    clipped_share: float
+    changed_share: float
+    mean_shift: float
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The instances' files, in the order of the volume."""
+        return tuple(self.folder / f"{uid}.dcm" for uid in self.sop_instance_uids)
+
+
+def derive_series(
+    blocks: Iterable[Denoised],
+    volume: Volume,
+    provenance: Provenance,
+    folder: Path,
+    options: OutputOptions | None = None,
+) -> DerivedSeries:
+    """Write the derived series of `volume` into `folder/<its SeriesInstanceUID>/`.
+
+    Args:
+        blocks: the denoised blocks of the volume, from its first slice to its last.
+        volume: the source.
+        provenance: what was done to it.
+        folder: where derived series live.
+        options: how they are marked.
+
+    Raises:
+        ResultError: if the derived series may not be shown; `folder` is as it was.
+        OutputError: if it cannot be written; `folder` is as it was.
+    """
+    with _naming_faults("make a staging folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = tempfile.TemporaryDirectory(prefix=".stillscan-", dir=folder)
+    with staging, SeriesStage(volume, provenance, Path(staging.name), options) as stage:
+        for block in blocks:
+            stage.add(block)
+        return publish_series(stage.finish(), folder)
+
+
+def publish_series(series: DerivedSeries, folder: Path) -> DerivedSeries:
+    """Rename a staged series into `folder`; both must lie on one file system.
+
+    A series of this UID that is there already has the same content, and gives way.
+
+    Raises:
+        OutputError: if the file system refuses; the series is then still staged.
+    """
+    published = folder / series.series_instance_uid
+    with _naming_faults("publish a series"):
+        if published.exists():
+            published.rename(series.folder.with_suffix(".replaced"))
+        series.folder.rename(published)
+        _sync(folder)
+        shutil.rmtree(series.folder.with_suffix(".replaced"), ignore_errors=True)
+    return replace(series, folder=published)
+
+
+class SeriesStage:
+    """A derived series that is being written into a staging folder, block by block.
+
+    Paths are made of our own UIDs only. `discard` removes everything, as does any error in `add`
+    or `finish`, and leaving a `with` before `finish`.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        provenance: Provenance,
+        staging_folder: Path,
+        options: OutputOptions | None = None,
+    ) -> None:
+        """Make the series' own folder in `staging_folder`.
+
+        Raises:
+            OutputError: if that cannot be done.
+        """
+        self._volume = volume
+        self._provenance = provenance
+        self._options = options or OutputOptions()
+        self.series_instance_uid = series_instance_uid(volume, provenance, self._options)
+        self.folder = staging_folder / self.series_instance_uid
+        self._header: SeriesHeader | None = None
+        self._written: list[str] = []
+        self._changes: list[Change] = []
+        self._finished = False
+        with _naming_faults("make the folder of a series"):
+            self.folder.mkdir()
+
+    def __enter__(self) -> Self:
+        """The stage itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Discard a series that was not finished."""
+        if not self._finished:
+            self.discard()
+
+    def add(self, denoised: Denoised) -> None:
+        """Derive and write the images of the next block.
+
+        Raises:
+            ResultError: if a pixel is not a number.
+            OutputError: if an image cannot be written.
+        """
+        with self._discarding_on_error():
+            block = denoised.block
+            if block.start != len(self._written):
+                raise IncompleteSeriesError(
+                    f"slice {block.start + 1} came where slice {len(self._written) + 1} was "
+                    "expected; a derived series has all slices of its source, in order"
+                )
+            if self._header is None:
+                self._header = SeriesHeader(
+                    block.headers[0], self._volume, self._provenance, self._options
+                )
+            for index in range(len(block.headers)):
+                self._add_slice(self._header, block, denoised.pixels[index], index)
+
+    def finish(self) -> DerivedSeries:
+        """Check the series as a whole and make sure that it is on the disk.
+
+        Raises:
+            ResultError: if the series may not be shown: a slice is missing, more than 0.1 % of the
+                pixels were clipped, a mean moved, or nothing was changed.
+            OutputError: if the file system does not take it.
+        """
+        with self._discarding_on_error():
+            self._require_all_slices()
+            self._require_few_clipped()
+            self._require_steady_mean()
+            self._require_change()
+            with _naming_faults("write a series"):
+                for uid in self._written:
+                    _sync(self._file(uid))
+                _sync(self.folder)
+        self._finished = True
+        assert self._header is not None, "a series with all its slices has a header"
+        return DerivedSeries(
+            series_instance_uid=self.series_instance_uid,
+            series_number=self._header.series_number,
+            folder=self.folder,
+            instances=len(self._written),
+            sop_instance_uids=tuple(self._written),
+            clipped_share=self._share("clipped"),
+            changed_share=self._share("changed"),
+            mean_shift=max(abs(each.mean_shift) for each in self._changes),
+        )
+
+    def discard(self) -> None:
+        """Remove everything that this stage has written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _add_slice(
+        self,
+        header: SeriesHeader,
+        block: VolumeBlock,
+        pixels: Float32[np.ndarray, "row column"],
+        index: int,
+    ) -> None:
+        source = self._volume.slices[block.start + index]
+        derived = header.derive(block.headers[index])
+        layout = pixel_format(derived)
+        stored, change = store_slice(
+            block.stored[index],
+            block.pixels[index],
+            pixels,
+            block.padding[index],
+            source.slope,
+            source.intercept,
+            layout,
+        )
+        set_pixels(derived, stored, layout)
+        uid = str(derived.SOPInstanceUID)
+        with _naming_faults("write an image"):
+            self._file(uid).write_bytes(part10(derived, self._provenance.version))
+        self._written.append(uid)
+        self._changes.append(change)
+
+    def _require_all_slices(self) -> None:
+        written, slices = len(self._written), len(self._volume.slices)
+        if written != slices or written == 0:
+            raise IncompleteSeriesError(
+                f"{written} of {slices} slices were derived; all are needed"
+            )
+
+    def _require_few_clipped(self) -> None:
+        clipped = self._share("clipped")
+        if clipped > MAX_CLIPPED_SHARE:
+            raise ClippedPixelsError(
+                f"{clipped:.2%} of the denoised pixels do not fit into the stored bits of the "
+                f"source; at most {MAX_CLIPPED_SHARE:.1%} may be clipped"
+            )
+
+    def _require_steady_mean(self) -> None:
+        limit, unit = self._mean_shift_limit()
+        for number, change in enumerate(self._changes, start=1):
+            if abs(change.mean_shift) > limit:
+                raise MeanMovedError(
+                    f"the mean of slice {number} moved by {change.mean_shift:.4g}; "
+                    f"at most {limit:.4g} ({unit}) is allowed"
+                )
+
+    def _mean_shift_limit(self) -> tuple[float, str]:
+        if self._volume.modality == "CT":
+            return MAX_MEAN_SHIFT_HU, "2 HU"
+        real = [each for each in self._changes if each.real]
+        low = min((each.low for each in real), default=0.0)
+        high = max((each.high for each in real), default=0.0)
+        return MAX_MEAN_SHIFT_SHARE * (high - low), f"{MAX_MEAN_SHIFT_SHARE:.1%} of the range"
+
+    def _require_change(self) -> None:
+        if self._provenance.mode != "identity" and not any(each.changed for each in self._changes):
+            raise NothingChangedError(
+                "no stored value differs from the source; a copy may not be labelled as denoised"
+            )
+
+    def _share(self, what: Literal["clipped", "changed"]) -> float:
+        real = sum(each.real for each in self._changes)
+        return sum(int(getattr(each, what)) for each in self._changes) / max(real, 1)
+
+    def _file(self, uid: str) -> Path:
+        return self.folder / f"{uid}.dcm"
+
+    @contextmanager
+    def _discarding_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.discard()
+            raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until what was written to this file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _naming_faults(what: str) -> Iterator[None]:
+    """Turn what the file system says into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        leaf: type[OutputError] = OutputError
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            leaf = DiskFullError
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            leaf = NotWritableError
+        raise leaf(f"could not {what}: {error.strerror or error}") from error

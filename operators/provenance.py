@@ -1,0 +1,104 @@
+"""What was done to a series, by what: the source of its new UIDs and of its headers' words."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+
+APPLICATION = "Stillscan"
+CODING_SCHEME = "99STILLSCAN"
+
+# Names below 2.25 need no registration authority (PS3.5 B.2): the UUIDs were drawn once.
+IMPLEMENTATION_CLASS_UID = "2.25.158225647533169122225935672181511932185"
+CODING_SCHEME_UID = "2.25.148563020376077009290894991237008308444"
+EXTENSION_CREATOR_UID = "2.25.300544069985756719144316705947915548270"
+_UID_NAMESPACE = uuid.UUID("3b5503b1-8189-4863-b509-2684778214f7")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything besides the source that can change a pixel of the derived series.
+
+    Attributes:
+        version: of the application.
+        bundle: name of the weights' bundle.
+        model_sha256: of the weights file.
+        mode: which denoiser (student, srds, one_step, blind_spot, identity).
+        strength: share of the estimated noise that is taken away, 0 to 1.
+        engine: what ran the network (torch, openvino, onnxruntime).
+        precision: of its arithmetic (float32, bfloat16).
+        device: class of device (cpu, cuda).
+        application: name of the software.
+    """
+
+    version: str
+    bundle: str
+    model_sha256: str
+    mode: str
+    strength: float
+    engine: str
+    precision: str
+    device: str
+    application: str = APPLICATION
+
+    @property
+    def software(self) -> str:
+        """Name and version."""
+        return f"{self.application} {self.version}"
+
+    @property
+    def procedure(self) -> str:
+        """How the noise was reduced, in one ASCII sentence."""
+        return (
+            f"model {self.bundle} sha256 {self.model_sha256}, mode {self.mode}, "
+            f"strength {self.strength:g}, {self.engine} {self.precision} on {self.device}"
+        )
+
+    @property
+    def derivation(self) -> str:
+        """DerivationDescription: what was done, and the rule of use that goes with it (S3)."""
+        return (
+            f"Noise reduced by {self.software}. To be read together with the original images. "
+            f"Details: {self.procedure}."
+        )
+
+
+def implementation_version_name(version: str) -> str:
+    """ImplementationVersionName for the file meta information: SH, at most 16 characters."""
+    return f"{APPLICATION.upper()}_{version}"[:16]
+
+
+def derived_series_uid(
+    source_series_uid: str,
+    source_instance_uids: Iterable[str],
+    provenance: Provenance,
+    options: Mapping[str, object],
+) -> str:
+    """SeriesInstanceUID of what `provenance` and `options` make of this instance set (W2).
+
+    The same everything gives the same UID, so a repeat is idempotent; a late slice, other weights
+    or another setting give another one.
+
+    Args:
+        source_series_uid: SeriesInstanceUID of the source.
+        source_instance_uids: SOPInstanceUID of every instance of the source, in any order.
+        provenance: what can change a pixel.
+        options: what can change a header, by name.
+    """
+    return _uid(
+        "series", source_series_uid, sorted(source_instance_uids), asdict(provenance), options
+    )
+
+
+def derived_instance_uid(derived_series_uid: str, source_instance_uid: str) -> str:
+    """SOPInstanceUID of the image that this source instance becomes in this derived series."""
+    return _uid("instance", derived_series_uid, source_instance_uid)
+
+
+def _uid(*entropy: object) -> str:
+    """A UUID-derived UID (PS3.5 B.2); through SHA-256, so that no crafted source UID collides."""
+    digest = sha256(json.dumps(entropy, sort_keys=True).encode()).hexdigest()
+    return f"2.25.{uuid.uuid5(_UID_NAMESPACE, digest).int}"
