@@ -1,1 +1,1 @@
-
+"""Networks, noise, training: tensors in, tensors out, no DICOM."""

@@ -1,26 +1,88 @@
-"""The noise of one series, estimated from the series alone: level, signal dependence, correlation."""
+"""The noise of one series: level, signal dependence, correlation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 Family = Literal["gaussian", "poisson", "gamma", "rician", "correlated"]
+Image = Float[Tensor, "batch 1 height width"]
+
+CORRELATION_LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 3), (3, 0))  # (rows, columns)
+MAX_LAG = 4
+LOWEST_SHARE = 0.1  # of sigma: the local level is never taken to be below this share of it
 
 
 @dataclass(frozen=True)
 class NoiseProfile:
-    """Level, signal dependence and correlation of a series' noise, in the series' own unit."""
+    """Level, signal dependence and correlation of a series' noise, in the series' own unit.
+
+    Attributes:
+        sigma: typical standard deviation (root mean square over the image content).
+        levels: local mean intensities, ascending, at which `sigmas` hold.
+        sigmas: deviation of the noise at each of `levels`; linear between, constant beyond.
+        acf: correlation coefficient at lags (-MAX_LAG..MAX_LAG)^2, 1 at the centre.
+        family: which noise model describes it best.
+    """
 
     sigma: float
-    radius: int
+    levels: tuple[float, ...]
+    sigmas: tuple[float, ...]
+    acf: Float[np.ndarray, "lag lag"]
     family: Family
 
+    @property
+    def radius(self) -> int:
+        """The smallest r with |acf| < 0.1 beyond it in both axes, 0..4."""
+        strong = np.abs(self.acf) >= 0.1
+        reach = np.abs(np.arange(-MAX_LAG, MAX_LAG + 1))
+        return int(max(reach[strong.any(1)].max(), reach[strong.any(0)].max()))
 
-def estimate_noise_profile(slices: Sequence[Float[Tensor, "height width"]]) -> NoiseProfile:
-    """(contract only, being written)."""
-    raise NotImplementedError
+    def correlation(self) -> Float[Tensor, " lag"]:
+        """The coefficients at CORRELATION_LAGS."""
+        return torch.tensor(
+            [float(self.acf[MAX_LAG + dy, MAX_LAG + dx]) for dy, dx in CORRELATION_LAGS]
+        )
+
+    def sigma_map(self, image: Image) -> Image:
+        """Deviation of the noise at each pixel: the level curve at the smoothed image."""
+        sigma = sigma_at(smooth(image), self.levels, self.sigmas)
+        return sigma.clamp(min=LOWEST_SHARE * self.sigma)
+
+    def rescaled(self, gain: float, offset: float) -> NoiseProfile:
+        """The profile of `gain * image + offset`, gain above 0."""
+        return NoiseProfile(
+            sigma=self.sigma * gain,
+            levels=tuple(level * gain + offset for level in self.levels),
+            sigmas=tuple(sigma * gain for sigma in self.sigmas),
+            acf=self.acf,
+            family=self.family,
+        )
+
+
+def sigma_at(level: Tensor, levels: tuple[float, ...], sigmas: tuple[float, ...]) -> Tensor:
+    """Piecewise linear interpolation of the level curve, constant beyond its ends."""
+    if len(levels) == 1:
+        return torch.full_like(level, sigmas[0])
+    knots = torch.tensor(levels, dtype=level.dtype, device=level.device)
+    values = torch.tensor(sigmas, dtype=level.dtype, device=level.device)
+    x = level.clamp(knots[0], knots[-1])
+    right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(levels) - 1)
+    left = right - 1
+    share = (x - knots[left]) / (knots[right] - knots[left])
+    return values[left] + share * (values[right] - values[left])
+
+
+def smooth(image: Image) -> Image:
+    """Gaussian of 2 px: the local mean at which the level curve is read."""
+    taps = torch.exp(-0.5 * (torch.arange(-5, 6, device=image.device) / 2.0) ** 2)
+    taps = taps / taps.sum()
+    padded = F.pad(image, (5, 5, 5, 5), mode="replicate")
+    rows = F.conv2d(padded, taps.view(1, 1, -1, 1))
+    return F.conv2d(rows, taps.view(1, 1, 1, -1))

@@ -320,3 +320,15 @@ def input_error(reason: str, message: str) -> InputError:
         KeyError: if no leaf has it.
     """
     return {leaf.reason: leaf for leaf in InputError.__subclasses__()}[reason](message)
+
+
+class NoNoiseInSeriesError(InputError):
+    """The series is constant: there is no noise to remove."""
+
+    reason = "no-noise"
+
+
+class NoiseOutsideBundleError(InputError):
+    """The noise is stronger than the bundle was trained for."""
+
+    reason = "noise-outside-bundle"

@@ -1,0 +1,277 @@
+"""Training of the student on images with simulated noise: examples, the loop, checkpoints.
+
+Example number k is a pure function of the images, the seed and k, so a run that was killed goes on
+with the very examples it would have seen.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from models import noise
+from models.noise_profile import CORRELATION_LAGS, LOWEST_SHARE, smooth
+from models.student import StudentNetwork
+
+SIGMA_RANGE = (0.2 / 255, 50 / 255)
+PATCH = 80
+MSE_FLOOR = 0.004  # in sigma^2: below it an example is as good as solved
+TOLD_SIGMA_ERROR = (
+    0.07  # what the noise profile errs by on real series (standard deviation of the log)
+)
+TOLD_CORRELATION_ERROR = 0.02
+
+Plane = Float[Tensor, "height width"]
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """A clean (or nearly clean) image on [0, 1] and the noise that it still contains.
+
+    Noise is added at twice `own_sigma` or more, so that the network is never taught to keep noise.
+    `weight` is how often it is drawn, relative to the others.
+    """
+
+    pixels: Plane
+    own_sigma: float = 0.0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Noisy images, the noise in them, and what the network is told about it."""
+
+    noisy: Float[Tensor, "batch 1 height width"]
+    noise: Float[Tensor, "batch 1 height width"]
+    sigma: Float[Tensor, "batch 1 height width"]
+    correlation: Float[Tensor, "batch lag"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update did; `loss` is the mean over the batch of 10 log10(error / noise), in dB."""
+
+    number: int
+    loss: float
+    learning_rate: float
+
+
+def draw_batch(images: Sequence[TrainingImage], size: int, seed: int, number: int) -> Batch:
+    """Batch `number` of the run with this seed."""
+    generator = torch.Generator().manual_seed((seed << 32) + number)
+    weights = torch.tensor([image.weight for image in images])
+    chosen = torch.multinomial(weights, size, replacement=True, generator=generator)
+    examples = [draw_example(images[int(i)], generator) for i in chosen]
+    noisy, residual, sigma, correlation = (
+        torch.stack(part) for part in zip(*examples, strict=True)
+    )
+    return Batch(noisy[:, None], residual[:, None], sigma[:, None], correlation)
+
+
+def draw_example(
+    image: TrainingImage, generator: Generator
+) -> tuple[Plane, Plane, Plane, Float[Tensor, " lag"]]:
+    """A corrupted patch: noisy image, its noise, the told noise level, the told correlation."""
+    x = augment(crop(image.pixels, generator), generator)
+    contrast = _uniform(0.3, 1.0, generator)
+    x = x * contrast + _uniform(0, 1 - contrast, generator) * float(_uniform(0, 1, generator) < 0.5)
+    lowest = max(SIGMA_RANGE[0], 2 * image.own_sigma * contrast)
+    sigma = math.exp(_uniform(math.log(lowest), math.log(SIGMA_RANGE[1]), generator))
+    spectrum = draw_spectrum(x.shape[0], x.shape[1], generator)
+    mean, noisy, level_curve, white = corrupt(x, sigma, spectrum, generator)
+    sigma_map = level_curve(smooth(noisy[None, None])[0, 0].clamp(min=0))
+    sigma_map = sigma_map.clamp(min=LOWEST_SHARE * float(sigma_map.square().mean().sqrt()))
+    sigma_map = sigma_map * math.exp(TOLD_SIGMA_ERROR * _normal(generator))
+    acf = noise.autocorrelation(torch.ones_like(spectrum) if white else spectrum)
+    told = torch.stack([(acf[dy, dx] + acf[dy, -dx]) / 2 for dy, dx in CORRELATION_LAGS])
+    told = told + TOLD_CORRELATION_ERROR * torch.randn(len(told), generator=generator)
+    return noisy, noisy - mean, sigma_map, told
+
+
+def corrupt(
+    x: Plane, sigma: float, spectrum: Plane, generator: Generator
+) -> tuple[Plane, Plane, Callable[[Tensor], Tensor], bool]:
+    """Draw a noise family: (E[y | x], y, standard deviation as a function of level, is it white).
+
+    The target is E[y | x], not x: a derived series must not move the mean of a region, so the
+    Rician bias stays.
+    """
+    family = _uniform(0, 1, generator)
+    if family < 0.60:  # stationary, half of it white
+        n = noise.correlated_noise(spectrum, generator)
+        gain = _unknown_gain(x, generator)
+        return x, x + sigma * gain * n, lambda level: torch.full_like(level, sigma), False
+    if family < 0.75:  # any signal dependence: sigma^2 = a + b x + c x^2
+        a, b, c = torch.rand(3, generator=generator).tolist()
+        scale = sigma / math.sqrt(a + b / 2 + c / 4 + 1e-3)
+        n = noise.correlated_noise(spectrum, generator)
+
+        def polynomial(level: Tensor) -> Tensor:
+            return scale * (a + b * level + c * level**2 + 1e-3).sqrt()
+
+        return x, x + polynomial(x) * n, polynomial, False
+    if family < 0.83:
+        counts = 0.5 / sigma**2
+        y = noise.add_poisson(x, counts, generator)
+        return x, y, lambda level: (level / counts).sqrt(), True
+    if family < 0.91:
+        shape = max(4.0, (0.5 / sigma) ** 2)
+        y = noise.add_gamma(x, shape, generator)
+        return x, y, lambda level: level / math.sqrt(shape), True
+    real, imaginary = (noise.correlated_noise(spectrum, generator) for _ in range(2))
+    y = torch.hypot(x + sigma * real, sigma * imaginary)
+    return noise.rician_mean(x, sigma), y, _rician_curve(sigma), False
+
+
+def _rician_curve(sigma: float) -> Callable[[Tensor], Tensor]:
+    """Standard deviation of a Rician magnitude as a function of its mean."""
+    true = torch.linspace(0, 6 * sigma, 64)
+    mean, deviation = noise.rician_mean(true, sigma), noise.rician_deviation(true, sigma)
+
+    def curve(level: Tensor) -> Tensor:
+        right = torch.searchsorted(mean, level.clamp(mean[0], mean[-1]).contiguous())
+        return deviation[right.clamp(0, 63)]
+
+    return curve
+
+
+def draw_spectrum(height: int, width: int, generator: Generator) -> Plane:
+    """A noise spectrum as scanners make them; white for about half of the draws."""
+    kind = _uniform(0, 1, generator)
+    if kind < 0.45:
+        return torch.ones(height, width)
+    if kind < 0.70:
+        length = _uniform(0.2, 2.0, generator)
+        other = length * math.exp(0.3 * _normal(generator)) if kind < 0.6 else length
+        return noise.gaussian_spectrum(height, width, length, other)
+    if kind < 0.90:
+        share_y, share_x = (_uniform(0.4, 1.05, generator) for _ in range(2))
+        return noise.zero_filled_spectrum(
+            height, width, share_y, share_x, _uniform(0.0, 0.6, generator)
+        )
+    return noise.backprojection_spectrum(
+        height, width, _uniform(0.15, 0.5, generator), _uniform(1, 4, generator)
+    )
+
+
+def _unknown_gain(x: Plane, generator: Generator) -> Plane | float:
+    """For a quarter of the examples a smooth change of the level that nobody tells (g-factor)."""
+    if _uniform(0, 1, generator) > 0.25:
+        return 1.0
+    coarse = 0.15 * torch.randn(1, 1, 3, 3, generator=generator)
+    return F.interpolate(coarse, size=x.shape, mode="bicubic")[0, 0].exp()
+
+
+def crop(pixels: Plane, generator: Generator) -> Plane:
+    """A patch of PATCH x PATCH pixels; a patch without any structure is drawn again, twice."""
+    height, width = pixels.shape
+    patch = pixels[:PATCH, :PATCH]
+    for _ in range(3):
+        top = int(torch.randint(0, height - PATCH + 1, (1,), generator=generator))
+        left = int(torch.randint(0, width - PATCH + 1, (1,), generator=generator))
+        patch = pixels[top : top + PATCH, left : left + PATCH]
+        if float(patch.std()) > 0.01:
+            break
+    return patch
+
+
+def augment(patch: Plane, generator: Generator) -> Plane:
+    """One of the eight symmetries of the square."""
+    turns, flip = torch.randint(0, 4, (2,), generator=generator).tolist()
+    patch = torch.rot90(patch, turns)
+    return patch.flip(0) if flip < 2 else patch
+
+
+def _uniform(low: float, high: float, generator: Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def _normal(generator: Generator) -> float:
+    return float(torch.randn((), generator=generator))
+
+
+@dataclass
+class Training:
+    """All that a checkpoint must hold: the network, its moving average, the optimiser, the step."""
+
+    network: StudentNetwork
+    average: StudentNetwork
+    optimizer: torch.optim.Optimizer
+    number: int = 0
+
+    @classmethod
+    def begin(cls, network: StudentNetwork, learning_rate: float) -> Training:
+        """A fresh run of `network`."""
+        optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
+        return cls(network, copy.deepcopy(network).requires_grad_(False), optimizer)
+
+    def state_dict(self) -> dict[str, object]:
+        """For `torch.save`."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "number": self.number,
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])  # type: ignore[arg-type]
+        self.average.load_state_dict(state["average"])  # type: ignore[arg-type]
+        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        self.number = int(state["number"])  # type: ignore[call-overload]
+
+
+def train_student(
+    training: Training, batches: Iterator[Batch], steps: int, learning_rate: float
+) -> Iterator[Step]:
+    """Update until step `steps`, learning rate falling along a cosine; yields after each update.
+
+    The loss is the mean of log(error / noise): every example counts the same in dB, whatever its
+    noise level.
+    """
+    device = next(training.network.parameters()).device
+    while training.number < steps:
+        batch = next(batches)
+        rate = learning_rate * schedule(training.number, steps)
+        for group in training.optimizer.param_groups:
+            group["lr"] = rate
+        loss = _loss(training.network, batch, device)
+        training.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(training.network.parameters(), 1.0)
+        training.optimizer.step()
+        training.number += 1
+        follow(training.average, training.network, training.number)
+        yield Step(training.number, 10 / math.log(10) * float(loss.detach()), rate)
+
+
+def _loss(network: StudentNetwork, batch: Batch, device: torch.device) -> Tensor:
+    noisy, sigma = batch.noisy.to(device), batch.sigma.to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        predicted = network(noisy, sigma, batch.correlation.to(device))
+    error = predicted * sigma - batch.noise.to(device)
+    level = sigma.square().mean((1, 2, 3))
+    return (error.square().mean((1, 2, 3)) / level + MSE_FLOOR).log().mean()
+
+
+def schedule(number: int, steps: int, warm_up: int = 200) -> float:
+    """A linear start, then half a cosine down to 1 %."""
+    return min(1.0, (number + 1) / warm_up) * (
+        0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * number / steps))
+    )
+
+
+@torch.no_grad()
+def follow(average: StudentNetwork, network: StudentNetwork, number: int) -> None:
+    """Exponential moving average with the rate min(0.999, (1 + n) / (10 + n))."""
+    decay = min(0.999, (1 + number) / (10 + number))
+    for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)

@@ -1,0 +1,152 @@
+"""From a volume to a quiet volume: a plan from a sample of the series, then block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from models.denoiser import Denoiser
+from models.noise_estimation import NoNoiseError, estimate_noise_profile
+from models.noise_profile import NoiseProfile
+from operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
+from operators.gate import GateLimits, Verdict, judge
+from operators.intensity import Scaling, scaling_for
+from operators.volume import Volume, VolumeBlock
+
+SAMPLE_SLICES = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What holds for a whole series, found from a sample of its slices.
+
+    Attributes:
+        scaling: modality units to network numbers.
+        noise: the noise in network numbers.
+        sample: indices of the slices it was found on.
+    """
+
+    scaling: Scaling
+    noise: NoiseProfile
+    sample: tuple[int, ...]
+
+    @property
+    def noise_before(self) -> float:
+        """Standard deviation of the noise in modality units."""
+        return self.noise.sigma / self.scaling.gain
+
+
+@dataclass(frozen=True)
+class DenoisedBlock:
+    """A block with the pixels that the derived series will show.
+
+    Attributes:
+        block: what was read.
+        pixels: modality units, after gate and strength.
+        verdict: of the gate on the full-strength estimate.
+        noise_before: sigma of the series in modality units.
+        noise_after: sigma left, in modality units; None where the sample has no slice in the block.
+    """
+
+    block: VolumeBlock
+    pixels: Float32[np.ndarray, "slice row column"]
+    verdict: Verdict
+    noise_before: float
+    noise_after: float | None
+
+
+def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = None) -> Plan:
+    """Scaling and noise of a series, from at most SAMPLE_SLICES of its slices.
+
+    Args:
+        volume: the series.
+        noise_range: sigma on the network scale that the bundle was trained for; None for any.
+
+    Raises:
+        NoNoiseInSeriesError: if every part of the sample is constant.
+        NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
+    """
+    count = len(volume.slices)
+    sample = np.unique(np.linspace(0, count - 1, min(count, SAMPLE_SLICES)).round().astype(int))
+    blocks = [volume.read(int(index), int(index) + 1) for index in sample]
+    seen = [block.pixels[~block.padding] for block in blocks]
+    if sum(len(pixels) for pixels in seen) == 0:
+        raise NoNoiseInSeriesError("every pixel of the series is padding")
+    scaling = scaling_for(volume.modality, np.concatenate(seen))
+    slices = [torch.from_numpy(scaling.to_network(block.pixels[0])) for block in blocks]
+    valid = [torch.from_numpy(~block.padding[0]) for block in blocks]
+    try:
+        noise = estimate_noise_profile(slices, valid)
+    except NoNoiseError as error:
+        raise NoNoiseInSeriesError(f"series {volume.series_instance_uid}: {error}") from error
+    if noise_range is not None and noise.sigma > noise_range[1]:
+        raise NoiseOutsideBundleError(
+            f"series {volume.series_instance_uid}: noise of {noise.sigma:.3f} of the intensity "
+            f"range; the bundle was trained for at most {noise_range[1]:.3f}"
+        )
+    return Plan(scaling, noise, tuple(int(index) for index in sample))
+
+
+def denoise_block(
+    denoiser: Denoiser,
+    block: VolumeBlock,
+    plan: Plan,
+    strength: float = 1.0,
+    limits: GateLimits | None = None,
+) -> DenoisedBlock:
+    """Denoise, judge, and apply the strength to one block.
+
+    Args:
+        denoiser: any; sees network numbers.
+        block: of the series that the plan was made for.
+        plan: from `plan_denoising`.
+        strength: share of the correction that is applied, 0 to 1.
+        limits: of the gate.
+    """
+    noisy = torch.from_numpy(plan.scaling.to_network(_without_padding(block)))[:, None]
+    estimate = denoiser.denoise(noisy, plan.noise).mean
+    sigma = plan.noise.sigma_map(noisy)
+    verdict = judge(
+        noisy[:, 0].numpy(), estimate[:, 0].numpy(), sigma[:, 0].numpy(), limits or GateLimits()
+    )
+    change = strength * (estimate - noisy)[:, 0].numpy() / np.float32(plan.scaling.gain)
+    pixels = np.where(block.padding, block.pixels, block.pixels + change).astype(np.float32)
+    after = _noise_after(block, pixels, plan)
+    return DenoisedBlock(block, pixels, verdict, plan.noise_before, after)
+
+
+def denoise_volume(
+    denoiser: Denoiser, volume: Volume, strength: float = 1.0, limits: GateLimits | None = None
+) -> Iterator[DenoisedBlock]:
+    """The whole series, block by block."""
+    plan = plan_denoising(volume)
+    for block in volume.blocks():
+        yield denoise_block(denoiser, block, plan, strength, limits)
+
+
+def _without_padding(block: VolumeBlock) -> Float32[np.ndarray, "slice row column"]:
+    """Padding replaced by the slice's smallest real value, so that no false edge stands there."""
+    if not block.padding.any():
+        return block.pixels
+    pixels = block.pixels.copy()
+    for values, padding in zip(pixels, block.padding, strict=True):
+        if padding.any() and not padding.all():
+            values[padding] = values[~padding].min()
+    return pixels
+
+
+def _noise_after(block: VolumeBlock, pixels: np.ndarray, plan: Plan) -> float | None:
+    """What is left of the noise in the slices that the plan was made on, by the same estimator."""
+    inside = [index - block.start for index in plan.sample if block.start <= index < block.stop]
+    if not inside or not np.isfinite(pixels).all():
+        return None
+    slices = [torch.from_numpy(plan.scaling.to_network(pixels[index])) for index in inside]
+    valid = [torch.from_numpy(~block.padding[index]) for index in inside]
+    try:
+        return estimate_noise_profile(slices, valid).sigma / plan.scaling.gain
+    except NoNoiseError:
+        return 0.0

@@ -1,0 +1,50 @@
+"""Modality units to network numbers and back: the only place that knows both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+HOUNSFIELD_RANGE = (-1024.0, 3071.0)
+BRIGHT_QUANTILE = 0.999
+
+Pixels = Float32[np.ndarray, "*shape"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """`y = (I - low) / (high - low)`, one per series, invertible, nothing clipped.
+
+    0 means no signal, 1 about the brightest that the series shows; I in modality units.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def gain(self) -> float:
+        """Network numbers per modality unit."""
+        return 1 / (self.high - self.low)
+
+    def to_network(self, pixels: Pixels) -> Pixels:
+        """Modality units to network numbers."""
+        return np.asarray((pixels - np.float32(self.low)) * np.float32(self.gain), np.float32)
+
+    def to_modality(self, pixels: Pixels) -> Pixels:
+        """Network numbers to modality units."""
+        return np.asarray(pixels * np.float32(1 / self.gain) + np.float32(self.low), np.float32)
+
+
+def scaling_for(modality: str, sample: Pixels) -> Scaling:
+    """The scaling of a series, from its modality and a sample of its pixels (padding left out).
+
+    CT: the Hounsfield scale, whose zero of signal is fixed. Others: 0 to the 99.9th percentile, or
+    from the smallest value where the stored scale does not begin at 0.
+    """
+    if modality == "CT":
+        return Scaling(*HOUNSFIELD_RANGE)
+    low = min(0.0, float(sample.min()))
+    high = float(np.quantile(sample, BRIGHT_QUANTILE))
+    return Scaling(low, high if high > low else low + 1.0)
