@@ -1,0 +1,276 @@
+"""Files are parsed and decoded in a child process, so that a hostile one cannot hurt this one (S7).
+
+with Decoder() as decoder:                  # starts the child: do it before importing torch
+    for path, record in decoder.scan(files): ...
+    headers, stored = decoder.read([(path, 0)])
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import pydicom.config
+from pydicom import Dataset
+from pydicom.filereader import read_dataset
+
+from operators.errors import DecoderStoppedError, InputError, input_error
+from operators.file_source import MAX_HEADER_BYTES
+from operators.instance import Identification, ImageAttributes
+
+# Values stay as the scanner wrote them, and pydicom's warnings about them would quote them
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+BATCH = 64  # files in one request
+MAX_ANSWER_BYTES = 2**20
+CHILD = (
+    "import json, sys; sys.path[:], limits = json.loads(sys.argv[1]); "
+    "from operators.decoding_child import serve; serve(**limits)"
+)
+ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the child may use for one file.
+
+    Attributes:
+        address_space: bytes; 16 times a frame come on top, once the frame's size is found true.
+        cpu_s, wall_s: seconds, and one more for every `pixels_per_s` of a frame that is decoded.
+    """
+
+    address_space: int = 768 * 2**20
+    cpu_s: int = 8
+    wall_s: float = 9.0
+    pixels_per_s: int = 2**21
+
+
+class Scanned(NamedTuple):
+    """What is known of one file: all, or who it is and its fault, or its fault alone."""
+
+    path: Path
+    identification: Identification | None
+    image: ImageAttributes | None
+    fault: InputError | None
+
+
+class DecodedFrame(NamedTuple):
+    """One frame as the child decoded it: the clean header, and stored values in little endian."""
+
+    header: Dataset
+    stored: bytes
+
+
+class Decoder:
+    """Parses and decodes files in a limited child process; safe to use from several threads.
+
+    A file that ends the child, or for which it takes too long, is reported as that file's fault;
+    the child is started anew for the next.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        """Prepare a decoder; its child starts with the `with` block."""
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        """Start the child."""
+        with self._lock:
+            self._running_child()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the child."""
+        self.close()
+
+    def close(self) -> None:
+        """End the child; nothing can be read afterwards."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.end()
+                self._child = None
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the child that runs now."""
+        return None if self._child is None else self._child.process.pid
+
+    def scan(self, paths: Iterable[Path]) -> Iterator[Scanned]:
+        """What is known of each file, in the order given; no pixels are read."""
+        remaining = iter(paths)
+        while batch := list(islice(remaining, BATCH)):
+            with self._lock:
+                answers = [_scanned(answer) for answer in self._ask([(p, None) for p in batch], 0)]
+            yield from (scanned._replace(path=p) for scanned, p in zip(answers, batch, strict=True))
+
+    def read(self, frames: Sequence[tuple[Path, int]], frame_bytes: int) -> list[DecodedFrame]:
+        """Headers and stored values of these frames, each `frame_bytes` long.
+
+        Raises:
+            InputError: the first that cannot be read, naming its file.
+        """
+        with self._lock:
+            answers = self._ask(frames, frame_bytes)
+        for (path, _), answer in zip(frames, answers, strict=True):
+            if answer.fault is not None:
+                raise type(answer.fault)(f"{path.name}: {answer.fault}")
+        return [DecodedFrame(parsed_header(answer.header), answer.stored) for answer in answers]
+
+    def _ask(self, frames: Sequence[tuple[Path, int | None]], frame_bytes: int) -> list[_Answered]:
+        """One answer for each file, also for those over which the child died."""
+        answers: list[_Answered] = []
+        while len(answers) < len(frames):
+            child = self._running_child()
+            try:
+                child.request(frames[len(answers) :])
+                while len(answers) < len(frames):
+                    answers.append(child.answer(self._wall_s(frame_bytes), frame_bytes))
+            except _ChildLostError as lost:
+                child.end()
+                self._child = None
+                answers.append(_Answered(fault=DecoderStoppedError(str(lost))))
+        return answers
+
+    def _wall_s(self, frame_bytes: int) -> float:
+        return self.limits.wall_s + frame_bytes / self.limits.pixels_per_s
+
+    def _running_child(self) -> _Child:
+        if self._closed:
+            raise ValueError("the decoder is closed")
+        if self._child is None:
+            self._child = _Child(self.limits)
+        return self._child
+
+
+def parsed_header(header: bytes) -> Dataset:
+    """The data set that the child sent in Explicit VR Little Endian; its values stay raw bytes."""
+    return read_dataset(BytesIO(header), is_implicit_VR=False, is_little_endian=True)
+
+
+class _ChildLostError(Exception):
+    """The child died, or takes too long, or does not make sense."""
+
+
+@dataclass(frozen=True)
+class _Answered:
+    fault: InputError | None = None
+    content: dict[str, Any] | None = None
+    header: bytes = b""
+    stored: bytes = b""
+
+
+class _Child:
+    """One run of operators.decoding_child, and the socket to it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._socket, other_end = socket.socketpair()
+        start = {"address_space": limits.address_space, "cpu_s": limits.cpu_s}
+        root = str(Path(__file__).resolve().parent.parent)
+        path = [root, *(entry for entry in sys.path if entry)]
+        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        with other_end:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", CHILD, json.dumps([path, start])],
+                stdin=other_end,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**environment, **ENVIRONMENT},
+            )
+
+    def request(self, frames: Sequence[tuple[Path, int | None]]) -> None:
+        body = json.dumps([(os.fspath(path), frame) for path, frame in frames]).encode()
+        self._socket.settimeout(None)
+        try:
+            self._socket.sendall(len(body).to_bytes(4, "big") + body)
+        except OSError as error:
+            raise _ChildLostError(self._cause_of_death()) from error
+
+    def answer(self, wall_s: float, frame_bytes: int) -> _Answered:
+        deadline = time.monotonic() + wall_s
+        size = int.from_bytes(self._receive(4, deadline, wall_s), "big")
+        if size > MAX_ANSWER_BYTES:
+            raise _ChildLostError("the reading process sent nonsense")
+        try:
+            content = json.loads(self._receive(size, deadline, wall_s))
+            fault = None if content["fault"] is None else input_error(*content["fault"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise _ChildLostError("the reading process sent nonsense") from error
+        if fault is not None or "header" not in content:
+            return _Answered(fault, content)
+        header_bytes = content["header"]
+        if type(header_bytes) is not int or not 0 <= header_bytes <= 2 * MAX_HEADER_BYTES:
+            raise _ChildLostError("the reading process sent nonsense")
+        if content["stored"] != frame_bytes:
+            raise _ChildLostError("the reading process sent nonsense")
+        header = self._receive(header_bytes, deadline, wall_s)
+        return _Answered(None, content, header, self._receive(frame_bytes, deadline, wall_s))
+
+    def end(self) -> None:
+        """Close the socket, which ends the child; it is killed where it does not listen."""
+        self._socket.close()
+        self.process.kill()
+        self.process.wait()
+
+    def _receive(self, count: int, deadline: float, wall_s: float) -> bytes:
+        buffer = bytearray(count)
+        rest = memoryview(buffer)
+        while rest:
+            left = deadline - time.monotonic()
+            self._socket.settimeout(max(left, 0.001))
+            try:
+                received = self._socket.recv_into(rest)
+            except TimeoutError as error:
+                raise _ChildLostError(f"was not read within {wall_s:.0f} s") from error
+            except OSError as error:
+                raise _ChildLostError(self._cause_of_death()) from error
+            if not received:
+                raise _ChildLostError(self._cause_of_death())
+            rest = rest[received:]
+        return bytes(buffer)
+
+    def _cause_of_death(self) -> str:
+        try:
+            code = self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return "the reading process stopped speaking over it"
+        if code == -signal.SIGXCPU:
+            return "took more processor time than a file may"
+        if code < 0:
+            return f"ended the reading process ({signal.Signals(-code).name})"
+        return f"ended the reading process (exit status {code})"
+
+
+def _scanned(answer: _Answered) -> Scanned:
+    content = answer.content or {}
+    known, image = content.get("identification"), content.get("image")
+    try:
+        return Scanned(
+            path=Path(),
+            identification=None if known is None else Identification.from_answer(known),
+            image=None if image is None else ImageAttributes.from_answer(image),
+            fault=answer.fault,
+        )
+    except ValueError:
+        return Scanned(Path(), None, None, DecoderStoppedError("the reading process sent nonsense"))

@@ -1,0 +1,155 @@
+"""The reading child: parses and decodes files that nobody trusts, under limits of the kernel.
+
+It is started by `operators.decoding.Decoder` and speaks with it through its standard input, a
+socket: frames of a length (4 bytes, big endian), JSON, and then as many raw bytes as the JSON says.
+Nothing here imports more than the standard library until a file needs a decoder or the dictionary,
+so that it answers within a twentieth of a second while its parent still imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from operators.elements import serialised
+from operators.errors import DecoderStoppedError, InputError
+from operators.file_source import FileSource
+from operators.image_attributes import image_attributes
+from operators.instance import identify, require_uids
+from operators.parsing import ParsedFile, parse_file
+from operators.pixel_data import is_compressed, read_frame, require_pixel_data
+
+SOCKET = 0
+DECODING_FACTOR = 16  # JPEG 2000 holds its samples as 32 bits, several times over
+
+Answer = tuple[dict[str, Any], list[bytes]]
+
+
+def serve(address_space: int, cpu_s: int) -> None:
+    """Answer requests until the parent closes the socket.
+
+    Args:
+        address_space: bytes that this process may map, before a file says how large its frames are.
+        cpu_s: seconds of processor time for each file.
+    """
+    limit_process(address_space)
+    while (request := receive_request()) is not None:
+        compressed = False
+        for path, frame in request:
+            limit_cpu(cpu_s)
+            try:
+                with opened(path) as parsed:
+                    compressed = compressed or is_compressed(parsed)
+                    answer = scan(parsed) if frame is None else read(parsed, frame, address_space)
+            except InputError as error:
+                answer = {"fault": [error.reason, str(error)]}, []
+            except MemoryError:
+                stopped = DecoderStoppedError(f"needs more than {address_space >> 20} MiB")
+                answer = {"fault": [stopped.reason, str(stopped)]}, []
+            send(*answer)
+        if compressed:
+            warm_up()
+
+
+def scan(parsed: ParsedFile) -> Answer:
+    """What is known of the file, and what is wrong with it; its pixels are not read."""
+    answer: dict[str, Any] = {"identification": asdict(identify(parsed)), "image": None}
+    answer["fault"] = None
+    try:
+        require_uids(identify(parsed))
+        image = image_attributes({element.tag: element for element in parsed.elements})
+        require_pixel_data(parsed, image)
+        answer["image"] = asdict(image)
+    except InputError as error:
+        answer["fault"] = [error.reason, str(error)]
+    return answer, []
+
+
+def read(parsed: ParsedFile, frame: int, address_space: int) -> Answer:
+    """The clean header of the file and the stored values of one frame."""
+    image = image_attributes({element.tag: element for element in parsed.elements})
+    require_pixel_data(parsed, image)  # before anything is allocated for it
+    limit_address_space(address_space + DECODING_FACTOR * image.frame_bytes)
+    stored = read_frame(parsed, image, frame)
+    header = serialised(parsed.elements)
+    return {"header": len(header), "stored": len(stored), "fault": None}, [header, stored]
+
+
+@contextmanager
+def opened(path: str) -> Iterator[ParsedFile]:
+    """The parsed file; it is closed at the end."""
+    source = FileSource(path)
+    try:
+        yield parse_file(source)
+    finally:
+        source.close()
+
+
+def warm_up() -> None:
+    """Import the decoders before the first frame is asked for: the parent has better to do now."""
+    import pydicom.pixels  # noqa: F401
+
+
+def limit_process(address_space: int) -> None:
+    """What this process may never do: write a file, dump its core, map more memory."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which closes the socket
+    for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+        resource.setrlimit(limit, (0, 0))
+    limit_address_space(address_space)
+
+
+def limit_address_space(size: int) -> None:
+    """Let this process map `size` bytes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_within(size, hard), hard))
+
+
+def limit_cpu(seconds: int) -> None:
+    """Let this process run for `seconds` from now on; the kernel ends it when they are over."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    allowed = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (_within(allowed, hard), hard))
+
+
+def _within(limit: int, hard: int) -> int:
+    return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+
+
+def receive_request() -> list[tuple[str, int | None]] | None:
+    """Files and the frame that is wanted of each, None for what is known of it."""
+    size = _received(4)
+    if size is None:
+        return None
+    body = _received(int.from_bytes(size, "big"))
+    if body is None:
+        return None
+    return [(path, frame) for path, frame in json.loads(body)]
+
+
+def send(answer: dict[str, Any], payloads: list[bytes]) -> None:
+    """One answer; `payloads` are the bytes whose lengths it names."""
+    body = json.dumps(answer).encode()
+    for part in (len(body).to_bytes(4, "big") + body, *payloads):
+        rest = memoryview(part)
+        while rest:
+            rest = rest[os.write(SOCKET, rest) :]
+
+
+def _received(count: int) -> bytes | None:
+    pieces: list[bytes] = []
+    while count > 0:
+        piece = os.read(SOCKET, count)
+        if not piece:
+            return None
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)

@@ -1,0 +1,178 @@
+"""The pixel data of one file: its length checked against the header first, then a frame decoded.
+
+Runs in the reading child. Uncompressed frames need the standard library alone; pydicom and its
+decoders are imported when a file is compressed.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from operators.codestream import require_codestream
+from operators.elements import ITEM, SEQUENCE_END, swap_words
+from operators.errors import (
+    CorruptPixelDataError,
+    DamagedFileError,
+    FloatPixelsError,
+    FrameTooLargeError,
+    NoPixelDataError,
+    PixelDataLengthError,
+    TruncatedFileError,
+    UnknownTransferSyntaxError,
+    UnsupportedCompressionError,
+)
+from operators.instance import ImageAttributes
+from operators.listening import decoder_must_be_silent
+from operators.parsing import (
+    DEFLATED_LE,
+    EXPLICIT_BE,
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    UNDEFINED,
+    ParsedFile,
+    PixelElement,
+)
+
+MAX_FRAME_PIXELS = 2**26  # 8192 x 8192: radiographs and mammograms have 25 million
+NATIVE_SYNTAXES = (IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE)
+PLUGINS = {  # of pydicom; one each, so that a failure is never covered up by another decoder
+    "1.2.840.10008.1.2.4.50": "gdcm",  # JPEG baseline (lossy)
+    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS lossless
+    "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS near-lossless (lossy)
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000 lossless
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",  # JPEG 2000 (lossy)
+    "1.2.840.10008.1.2.5": "pylibjpeg",  # RLE
+}
+STANDARD_SYNTAXES = "1.2.840.10008.1.2."
+
+
+def is_compressed(parsed: ParsedFile) -> bool:
+    """Whether its frames need one of the decoders."""
+    return parsed.transfer_syntax_uid in PLUGINS
+
+
+def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelElement:
+    """Require pixel data that we decode and that is as long as the header says; nothing is read.
+
+    Raises:
+        NoPixelDataError, FloatPixelsError, UnknownTransferSyntaxError, UnsupportedCompressionError,
+        PixelDataLengthError, TruncatedFileError, DamagedFileError, FrameTooLargeError
+    """
+    pixels = parsed.pixels
+    if pixels is None:
+        raise NoPixelDataError("PixelData is missing")
+    if pixels.keyword != "PixelData":
+        raise FloatPixelsError(f"{pixels.keyword}: found instead of PixelData")
+    syntax = parsed.transfer_syntax_uid
+    if syntax in NATIVE_SYNTAXES:
+        _require_native_length(parsed, pixels, image)
+    elif syntax in PLUGINS:
+        _encapsulated_stop(parsed, pixels)
+    elif syntax.startswith(STANDARD_SYNTAXES):
+        raise UnsupportedCompressionError(f"TransferSyntaxUID: found {syntax}, not decoded here")
+    else:
+        raise UnknownTransferSyntaxError("TransferSyntaxUID: found none of the standard")
+    if image.rows * image.columns > MAX_FRAME_PIXELS:
+        raise FrameTooLargeError(
+            f"Rows x Columns: found {image.rows} x {image.columns}, expected at most 2^26 pixels"
+        )
+    return pixels
+
+
+def read_frame(parsed: ParsedFile, image: ImageAttributes, frame: int) -> bytes:
+    """The stored values of one frame in little endian, `image.frame_bytes` long.
+
+    Raises:
+        CorruptPixelDataError: if the stream contradicts the header or its decoder fails or warns.
+        TruncatedFileError: if a deflated file ends too early.
+    """
+    pixels = require_pixel_data(parsed, image)
+    if parsed.transfer_syntax_uid in NATIVE_SYNTAXES:
+        return _native_frame(parsed, pixels, image, frame)
+    stop = _encapsulated_stop(parsed, pixels)
+    value = parsed.source.value(pixels.start, stop - pixels.start)
+    return _decoded_frame(parsed.transfer_syntax_uid, value, image, frame)
+
+
+def _require_native_length(
+    parsed: ParsedFile, pixels: PixelElement, image: ImageAttributes
+) -> None:
+    found, expected = pixels.length, image.frame_bytes * image.frames
+    if found == UNDEFINED:
+        raise DamagedFileError("PixelData is encapsulated, its transfer syntax is uncompressed")
+    if found not in (expected, expected + expected % 2):
+        raise PixelDataLengthError(
+            f"PixelData: found {found} bytes, expected {expected} for {image.frames} x {image.rows}"
+            f" x {image.columns} x {image.bits_allocated} bits"
+        )
+    missing = pixels.start + found - parsed.source.size
+    if not parsed.source.inflated and missing > 0:
+        raise TruncatedFileError(f"ends {missing} bytes before the end of its pixel data")
+
+
+def _native_frame(
+    parsed: ParsedFile, pixels: PixelElement, image: ImageAttributes, frame: int
+) -> bytes:
+    start = frame * image.frame_bytes
+    if parsed.encoding.little or pixels.vr != b"OW":
+        return parsed.source.value(pixels.start + start, image.frame_bytes)
+    # big endian words: whole ones are read, also where a frame of bytes begins or ends inside one
+    first, last = start - start % 2, start + image.frame_bytes + (start + image.frame_bytes) % 2
+    words = parsed.source.value(pixels.start + first, last - first)
+    return swap_words(words, 2, "PixelData")[start - first :][: image.frame_bytes]
+
+
+def _encapsulated_stop(parsed: ParsedFile, pixels: PixelElement) -> int:
+    """Where the fragments end (PS3.5 A.4), found without reading them."""
+    if pixels.length != UNDEFINED:
+        raise DamagedFileError("PixelData has a length, expected encapsulated fragments")
+    position, fragments = pixels.start, 0
+    while True:
+        group, number, length = struct.unpack("<HHI", parsed.source.value(position, 8))
+        position += 8
+        if (group, number) == (0xFFFE, SEQUENCE_END):
+            break
+        if (group, number) != (0xFFFE, ITEM):
+            raise DamagedFileError(f"PixelData has no fragment at byte {position - 8}")
+        position += length
+        fragments += 1
+        if position > parsed.source.size:
+            raise TruncatedFileError(
+                f"ends {position - parsed.source.size} bytes before the end of its pixel data"
+            )
+    if fragments < 2:  # the first is the offset table
+        raise NoPixelDataError("PixelData has no fragment")
+    return position
+
+
+def _decoded_frame(syntax: str, value: bytes, image: ImageAttributes, frame: int) -> bytes:
+    from pydicom.encaps import get_frame
+    from pydicom.pixels import get_decoder
+
+    with decoder_must_be_silent():
+        stream = get_frame(value, frame, number_of_frames=image.frames)
+        require_codestream(syntax, stream, image)
+        array, _ = get_decoder(syntax).as_array(
+            value,
+            index=frame,
+            raw=True,
+            decoding_plugin=PLUGINS[syntax],
+            rows=image.rows,
+            columns=image.columns,
+            samples_per_pixel=1,
+            photometric_interpretation="MONOCHROME2",
+            bits_allocated=image.bits_allocated,
+            bits_stored=image.bits_stored,
+            pixel_representation=int(image.signed),
+            number_of_frames=image.frames,
+            pixel_keyword="PixelData",
+            correct_unused_bits=False,
+        )
+    stored = array.astype(image.dtype, casting="equiv").tobytes()
+    if len(stored) != image.frame_bytes:
+        raise CorruptPixelDataError(
+            f"PixelData decodes to {len(stored)} bytes, expected {image.frame_bytes}"
+        )
+    return stored
