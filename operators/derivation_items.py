@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from pydicom import Dataset
+from collections.abc import Sequence
+from functools import cache
 
+from operators.elements import Element
 from operators.provenance import CODING_SCHEME, CODING_SCHEME_UID, EXTENSION_CREATOR_UID, Provenance
+from operators.raw_header import Item, tag_of, vr_of
 
 
-def item(**attributes: object) -> Dataset:
-    """A sequence item with these attributes, by keyword."""
-    dataset = Dataset()
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    return dataset
+def item(**attributes: str | Sequence[Item]) -> Item:
+    """A sequence item with these attributes: keyword = ASCII text, or the items of a sequence."""
+    return sorted(
+        Element(tag_of(keyword), vr_of(keyword).encode(), value.encode("ascii"))
+        if isinstance(value, str)
+        else Element(tag_of(keyword), b"SQ", b"", [list(each) for each in value])
+        for keyword, value in attributes.items()
+    )
 
 
-def derivation_code(kind: str) -> Dataset:
-    """The item that DerivationCodeSequence gets."""
+def code(value: str, scheme: str, meaning: str, **attributes: str) -> Item:
+    """An item of a code sequence."""
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning, **attributes)
+
+
+@cache
+def derivation_code(kind: str) -> Item:
+    """What was done: our own code, by which we extend CID 7203, or its Smoothing."""
     if kind == "smoothing":
         return code("113087", "DCM", "Smoothing")
-    ours = code("NOISE_REDUCTION", CODING_SCHEME, "Noise reduction")
-    ours.update(
-        item(
-            ContextIdentifier="7203",
-            ContextUID="1.2.840.10008.6.1.510",
-            MappingResource="DCMR",
-            ContextGroupVersion="20200920",
-            ContextGroupExtensionFlag="Y",
-            ContextGroupLocalVersion="20250101",
-            ContextGroupExtensionCreatorUID=EXTENSION_CREATOR_UID,
-        )
+    return code(
+        "NOISE_REDUCTION",
+        CODING_SCHEME,
+        "Noise reduction",
+        ContextIdentifier="7203",
+        ContextUID="1.2.840.10008.6.1.510",
+        MappingResource="DCMR",
+        ContextGroupVersion="20200920",
+        ContextGroupExtensionFlag="Y",
+        ContextGroupLocalVersion="20250101",
+        ContextGroupExtensionCreatorUID=EXTENSION_CREATOR_UID,
     )
-    return ours
 
 
-def coding_scheme() -> Dataset:
-    """The item that CodingSchemeIdentificationSequence gets for our own codes."""
+@cache
+def coding_scheme() -> Item:
+    """What our own codes are, for CodingSchemeIdentificationSequence."""
     return item(
         CodingSchemeDesignator=CODING_SCHEME,
         CodingSchemeUID=CODING_SCHEME_UID,
@@ -45,17 +56,29 @@ def coding_scheme() -> Dataset:
     )
 
 
-def code(value: str, scheme: str, meaning: str) -> Dataset:
-    """An item of a code sequence."""
-    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
-
-
-def equipment(provenance: Provenance) -> Dataset:
-    """We stand beside the scanner, never in its place (W5)."""
+@cache
+def equipment(provenance: Provenance) -> Item:
+    """We stand beside the scanner, never in its place: for ContributingEquipmentSequence (W5)."""
     return item(
         PurposeOfReferenceCodeSequence=[code("109102", "DCM", "Processing Equipment")],
         Manufacturer=provenance.application,
         ManufacturerModelName=provenance.application,
-        SoftwareVersions=[provenance.version, provenance.model_sha256],
-        ContributionDescription=f"Noise reduction: {provenance.procedure}",
+        SoftwareVersions=f"{provenance.version}\\{provenance.model_sha256}",
+        ContributionDescription=provenance.contribution,
     )
+
+
+def source_image(sop_class_uid: str, sop_instance_uid: str) -> Item:
+    """The image that was processed, for SourceImageSequence."""
+    purpose = code("121322", "DCM", "Source image for image processing operation")
+    return item(
+        ReferencedSOPClassUID=sop_class_uid,
+        ReferencedSOPInstanceUID=sop_instance_uid,
+        SpatialLocationsPreserved="YES",
+        PurposeOfReferenceCodeSequence=[purpose],
+    )
+
+
+def referenced_instance(sop_class_uid: str, sop_instance_uid: str) -> Item:
+    """The same image, for ReferencedInstanceSequence."""
+    return item(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+import struct
 
-from pydicom import DataElement, Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.filewriter import dcmwrite
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
-from operators.character_set import tag_of
+from operators.elements import Element, serialised
 from operators.provenance import IMPLEMENTATION_CLASS_UID, implementation_version_name
+from operators.raw_header import encoded, put, tag_of, text_of, vr_of
 from operators.stored_values import PixelFormat, Stored
 
+PREAMBLE = bytes(128) + b"DICM"
 
-def set_pixels(derived: Dataset, stored: Stored, layout: PixelFormat) -> None:
+
+def put_pixels(derived: Dataset, stored: Stored, layout: PixelFormat) -> None:
     """Put stored values into a header: PixelData and the attributes that speak of it."""
+    sign = "SS" if layout.signed else "US"
     for keyword, value in (
         ("SmallestImagePixelValue", stored.min()),
         ("LargestImagePixelValue", stored.max()),
     ):
-        if keyword in derived:
-            tag = tag_of(keyword)
-            derived[tag] = DataElement(tag, "SS" if layout.signed else "US", int(value))
-    pixels = stored.tobytes()
-    derived.add_new(
-        tag_of("PixelData"),
-        "OB" if layout.allocated <= 8 else "OW",
-        pixels + b"\0" * (len(pixels) % 2),
-    )
+        if tag_of(keyword) in derived:
+            put(derived, keyword, struct.pack("<h" if layout.signed else "<H", value), sign)
+    put(derived, "PixelData", stored.tobytes(), "OB" if layout.allocated <= 8 else "OW")
 
 
 def part10(derived: Dataset, version: str) -> bytes:
-    """The bytes of a DICOM file: a zeroed preamble, our own meta information, the dataset."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = derived.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = derived.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = implementation_version_name(version)
-    derived.file_meta = meta
-    file = BytesIO()
-    dcmwrite(file, derived, enforce_file_format=True)
-    return file.getvalue()
+    """The bytes of a file: a zeroed preamble, our own meta information, the data set."""
+    meta = {
+        "FileMetaInformationVersion": b"\0\1",
+        "MediaStorageSOPClassUID": text_of(derived, "SOPClassUID").encode(),
+        "MediaStorageSOPInstanceUID": text_of(derived, "SOPInstanceUID").encode(),
+        "TransferSyntaxUID": ExplicitVRLittleEndian.encode(),
+        "ImplementationClassUID": IMPLEMENTATION_CLASS_UID.encode(),
+        "ImplementationVersionName": implementation_version_name(version).encode(),
+    }
+    group = serialised(
+        [Element(tag_of(key), vr_of(key).encode(), value) for key, value in meta.items()]
+    )
+    length = struct.pack("<I", len(group))
+    group_length = serialised([Element(tag_of("FileMetaInformationGroupLength"), b"UL", length)])
+    return b"".join((PREAMBLE, group_length, group, encoded(derived)))

@@ -10,6 +10,7 @@ UIDs, makes the same instances.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Literal
@@ -24,17 +25,25 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
-from operators.character_set import tag_of, text_element, text_of
-from operators.derivation_items import code, coding_scheme, derivation_code, equipment, item
+from operators.derivation_items import (
+    coding_scheme,
+    derivation_code,
+    equipment,
+    item,
+    referenced_instance,
+    source_image,
+)
 from operators.private_attributes import (
     SAFE_PRIVATE_ATTRIBUTES,
     parse_private_attribute,
     without_private,
 )
-from operators.provenance import Provenance, derived_instance_uid, derived_series_uid
+from operators.provenance import CODING_SCHEME, Provenance, derived_instance_uid, derived_series_uid
+from operators.raw_header import Item, append_item, put_items, put_text, tag_of, text_of
 from operators.volume import Volume
 
 DESCRIPTION_LIMIT = 64  # characters of an LO
+CONTROL_SUFFIX = " (control, not denoised)"
 DERIVATION_LIMIT = 1024  # characters of an ST
 LARGEST_SERIES_NUMBER = 2**31 - 1  # of an IS
 
@@ -127,11 +136,11 @@ class SeriesHeader:
             volume.sibling_series_numbers,
             options.series_number_factor,
         )
-        description = text_of(first, "SeriesDescription")
-        kept = description[: DESCRIPTION_LIMIT - len(options.suffix)].rstrip()
-        self.series_description = (kept + options.suffix).strip()
+        self.series_description = labelled(
+            text_of(first, "SeriesDescription"), label_of(provenance, options)
+        )
         self._begun = {
-            tag: first.getitem(tag) if tag in first else None for tag in map(tag_of, SERIES_BEGIN)
+            tag: first.get_item(tag) if tag in first else None for tag in map(tag_of, SERIES_BEGIN)
         }
         self._source_series = volume.series_instance_uid
         self._provenance = provenance
@@ -142,54 +151,46 @@ class SeriesHeader:
         """The derived header, without pixels; `source` is not changed, raw elements stay raw."""
         derived = without_private(source, self._private)
         _remove_what_is_untrue(derived)
-        instance = item(
-            ReferencedSOPClassUID=str(derived.SOPClassUID),
-            ReferencedSOPInstanceUID=str(derived.SOPInstanceUID),
-        )
-        self._identify(derived)
-        self._describe(derived)
-        self._refer(derived, instance)
+        sop_class, sop_instance = text_of(source, "SOPClassUID"), text_of(source, "SOPInstanceUID")
+        self._identify(derived, sop_instance)
+        self._describe(derived, sop_class)
+        self._refer(derived, sop_class, sop_instance)
         return derived
 
-    def _identify(self, derived: Dataset) -> None:
-        derived.SOPInstanceUID = derived_instance_uid(
-            self.series_instance_uid, str(derived.SOPInstanceUID)
+    def _identify(self, derived: Dataset, source_instance: str) -> None:
+        put_text(
+            derived,
+            "SOPInstanceUID",
+            derived_instance_uid(self.series_instance_uid, source_instance),
         )
-        derived.SeriesInstanceUID = self.series_instance_uid
-        derived.SeriesNumber = self.series_number
-        derived[tag_of("SeriesDescription")] = text_element(
-            derived, "SeriesDescription", self.series_description
-        )
+        put_text(derived, "SeriesInstanceUID", self.series_instance_uid)
+        number = "" if self.series_number is None else str(self.series_number)
+        put_text(derived, "SeriesNumber", number)
+        put_text(derived, "SeriesDescription", self.series_description)
         for tag, element in self._begun.items():
             if element is not None:
                 derived[tag] = element
             elif tag in derived:
                 del derived[tag]
 
-    def _describe(self, derived: Dataset) -> None:
-        derived.ImageType = derived_image_type(derived)
+    def _describe(self, derived: Dataset, sop_class: str) -> None:
+        image_type = derived_image_type(text_of(derived, "ImageType").split("\\"), sop_class)
+        put_text(derived, "ImageType", "\\".join(image_type))
         before = text_of(derived, "DerivationDescription")
         text = self._provenance.derivation + (f" Before that: {before}" if before else "")
-        derived[tag_of("DerivationDescription")] = text_element(
-            derived, "DerivationDescription", text[:DERIVATION_LIMIT]
+        put_text(derived, "DerivationDescription", text[:DERIVATION_LIMIT])
+        append_item(
+            derived, "DerivationCodeSequence", derivation_code(self._options.derivation_code)
         )
-        _append(derived, "DerivationCodeSequence", derivation_code(self._options.derivation_code))
         if self._options.derivation_code == "noise-reduction":
-            _append(derived, "CodingSchemeIdentificationSequence", coding_scheme())
+            _identify_coding_scheme(derived)
         if self._options.synthetic_data:
-            derived.SyntheticData = "YES"
+            put_text(derived, "SyntheticData", "YES")
 
-    def _refer(self, derived: Dataset, instance: Dataset) -> None:
-        purpose = code("121322", "DCM", "Source image for image processing operation")
-        source_image = item(
-            ReferencedSOPClassUID=instance.ReferencedSOPClassUID,
-            ReferencedSOPInstanceUID=instance.ReferencedSOPInstanceUID,
-            SpatialLocationsPreserved="YES",
-            PurposeOfReferenceCodeSequence=[purpose],
-        )
-        derived.SourceImageSequence = [source_image]
-        _refer_to_series(derived, self._source_series, instance)
-        _append(derived, "ContributingEquipmentSequence", equipment(self._provenance))
+    def _refer(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
+        put_items(derived, "SourceImageSequence", [source_image(sop_class, sop_instance)])
+        _refer_to_series(derived, self._source_series, referenced_instance(sop_class, sop_instance))
+        append_item(derived, "ContributingEquipmentSequence", equipment(self._provenance))
 
 
 def series_instance_uid(volume: Volume, provenance: Provenance, options: OutputOptions) -> str:
@@ -214,12 +215,19 @@ def free_series_number(source: int | None, taken: frozenset[int], factor: int) -
     return next(number for k in count(1) if (number := base + k) not in taken)
 
 
-def derived_image_type(header: Dataset) -> list[str]:
+def derived_image_type(values: Sequence[str], sop_class_uid: str) -> list[str]:
     """Values 1 and 2 by the IOD's rule, the rest as in the source (W6)."""
-    value = header.get("ImageType") or []
-    values = [value] if isinstance(value, str) else [str(each) for each in value]
-    second = "PRIMARY" if header.SOPClassUID in PRIMARY_ONLY else "SECONDARY"
-    return ["DERIVED", second, *values[2:]]
+    return ["DERIVED", "PRIMARY" if sop_class_uid in PRIMARY_ONLY else "SECONDARY", *values[2:]]
+
+
+def label_of(provenance: Provenance, options: OutputOptions) -> str:
+    """What is appended to SeriesDescription; a control is never called denoised (S2)."""
+    return CONTROL_SUFFIX if provenance.is_control else options.suffix
+
+
+def labelled(description: str, label: str) -> str:
+    """The description with its label; what does not fit into an LO is cut before the label."""
+    return (description[: DESCRIPTION_LIMIT - len(label)].rstrip() + label).strip()
 
 
 def _remove_what_is_untrue(derived: Dataset) -> None:
@@ -232,26 +240,24 @@ def _remove_what_is_untrue(derived: Dataset) -> None:
             del derived[tag]
 
 
-def _refer_to_series(derived: Dataset, series: str, instance: Dataset) -> None:
+def _identify_coding_scheme(derived: Dataset) -> None:
+    known = derived.get("CodingSchemeIdentificationSequence") or []
+    if all(each.get("CodingSchemeDesignator") != CODING_SCHEME for each in known):
+        append_item(derived, "CodingSchemeIdentificationSequence", coding_scheme())
+
+
+def _refer_to_series(derived: Dataset, series: str, instance: Item) -> None:
     """Name `instance` in ReferencedSeriesSequence, which has one item per series."""
-    items = list(derived.get("ReferencedSeriesSequence") or [])
-    others = [each for each in items if each.get("SeriesInstanceUID") != series]
-    same = [each for each in items if each.get("SeriesInstanceUID") == series]
-    instances = [
-        known
-        for each in same
-        for known in each.get("ReferencedInstanceSequence") or []
-        if known.get("ReferencedSOPInstanceUID") != instance.ReferencedSOPInstanceUID
-    ]
-    derived.ReferencedSeriesSequence = [
-        *others,
-        item(SeriesInstanceUID=series, ReferencedInstanceSequence=[*instances, instance]),
-    ]
-
-
-def _append(derived: Dataset, keyword: str, added: Dataset) -> None:
-    """Append to a sequence of the header: its items stay and come first."""
-    setattr(derived, keyword, [*(derived.get(keyword) or []), added])
+    known = derived.get("ReferencedSeriesSequence") or []
+    same = [each for each in known if each.get("SeriesInstanceUID") == series]
+    if same:  # the source itself refers to images of its series
+        append_item(same[0], "ReferencedInstanceSequence", instance)
+    else:
+        append_item(
+            derived,
+            "ReferencedSeriesSequence",
+            item(SeriesInstanceUID=series, ReferencedInstanceSequence=[instance]),
+        )
 
 
 def _integer(text: str) -> int | None:

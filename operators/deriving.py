@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from jaxtyping import Float32
 
-from operators.derived_file import part10, set_pixels
+from operators.derived_file import part10, put_pixels
 from operators.derived_header import OutputOptions, SeriesHeader, series_instance_uid
 from operators.errors import (
     ClippedPixelsError,
@@ -37,6 +38,7 @@ from operators.errors import (
     OutputError,
 )
 from operators.provenance import Provenance
+from operators.raw_header import text_of
 from operators.stored_values import Change, pixel_format, store_slice
 from operators.volume import Volume, VolumeBlock
 
@@ -169,6 +171,8 @@ class SeriesStage:
         self._header: SeriesHeader | None = None
         self._written: list[str] = []
         self._changes: list[Change] = []
+        self._syncing: list[Future[None]] = []
+        self._disk = ThreadPoolExecutor(max_workers=1)  # waits for it while we go on
         self._finished = False
         with _naming_faults("make the folder of a series"):
             self.folder.mkdir()
@@ -222,9 +226,10 @@ class SeriesStage:
             self._require_steady_mean()
             self._require_change()
             with _naming_faults("write a series"):
-                for uid in self._written:
-                    _sync(self._file(uid))
+                for synced in self._syncing:
+                    synced.result()
                 _sync(self.folder)
+        self._disk.shutdown()
         self._finished = True
         assert self._header is not None, "a series with all its slices has a header"
         return DerivedSeries(
@@ -240,6 +245,7 @@ class SeriesStage:
 
     def discard(self) -> None:
         """Remove everything that this stage has written."""
+        self._disk.shutdown(cancel_futures=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _add_slice(
@@ -261,10 +267,12 @@ class SeriesStage:
             source.intercept,
             layout,
         )
-        set_pixels(derived, stored, layout)
-        uid = str(derived.SOPInstanceUID)
+        put_pixels(derived, stored, layout)
+        uid = text_of(derived, "SOPInstanceUID")
         with _naming_faults("write an image"):
-            self._file(uid).write_bytes(part10(derived, self._provenance.version))
+            file = self.folder / f"{uid}.dcm"
+            file.write_bytes(part10(derived, self._provenance.version))
+        self._syncing.append(self._disk.submit(_sync, file))
         self._written.append(uid)
         self._changes.append(change)
 
@@ -301,7 +309,7 @@ class SeriesStage:
         return MAX_MEAN_SHIFT_SHARE * (high - low), f"{MAX_MEAN_SHIFT_SHARE:.1%} of the range"
 
     def _require_change(self) -> None:
-        if self._provenance.mode != "identity" and not any(each.changed for each in self._changes):
+        if not self._provenance.is_control and not any(each.changed for each in self._changes):
             raise NothingChangedError(
                 "no stored value differs from the source; a copy may not be labelled as denoised"
             )
@@ -309,9 +317,6 @@ class SeriesStage:
     def _share(self, what: Literal["clipped", "changed"]) -> float:
         real = sum(each.real for each in self._changes)
         return sum(int(getattr(each, what)) for each in self._changes) / max(real, 1)
-
-    def _file(self, uid: str) -> Path:
-        return self.folder / f"{uid}.dcm"
 
     @contextmanager
     def _discarding_on_error(self) -> Iterator[None]:

@@ -7,12 +7,10 @@ a second image) or the patient; neither is true or wanted in a derived image.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 from pydicom import DataElement, Dataset, Sequence
 from pydicom.dataelem import RawDataElement
-from pydicom.tag import BaseTag, Tag
 
 # From the safe private attributes of PS3.15 table E.3.10-1: what one must know to use the pixels.
 SAFE_PRIVATE_ATTRIBUTES = (
@@ -59,51 +57,54 @@ def without_private(dataset: Dataset, allowed: frozenset[PrivateAttribute]) -> D
     Sequences are cleaned too. Elements that stay are the same objects, raw ones stay raw, so that
     they are written with the bytes they were read with; `dataset` itself is not changed.
     """
-    kept_private = set(_allowed_tags(dataset, allowed))
+    kept = _allowed_tags(dataset, allowed)
     copy = Dataset(
-        {
-            tag: dataset.get_item(tag)
-            for tag in dataset.keys()  # noqa: SIM118 (iterating would convert raw elements)
-            if not tag.is_private or tag in kept_private
-        }
+        {tag: each for tag, each in dataset.items() if not _is_private(tag) or tag in kept}
     )
     implicit, little_endian = dataset.original_encoding
     copy.set_original_encoding(implicit, little_endian, dataset.original_character_set)
-    copy.is_undefined_length_sequence_item = dataset.is_undefined_length_sequence_item
-    for tag in [tag for tag in copy.keys() if copy.get_item(tag).VR == "SQ"]:  # noqa: SIM118
-        raw = copy.get_item(tag)
-        items = cast(Sequence, copy[tag].value)
-        if any(_holds_private(item) for item in items):
-            copy[tag] = _sequence(tag, (without_private(item, allowed) for item in items))
-        else:
-            copy[tag] = raw
+    for tag, element in list(copy.items()):
+        if element.VR == "SQ":
+            items = cast(Sequence, copy[tag].value)
+            if any(_holds_private(item) for item in items):
+                cleaned = Sequence(without_private(item, allowed) for item in items)
+                copy[tag] = DataElement(tag, "SQ", cleaned)
+            else:
+                copy[tag] = element
     return copy
 
 
-def _sequence(tag: BaseTag, items: Iterable[Dataset]) -> DataElement:
-    return DataElement(tag, "SQ", Sequence(items))
-
-
 def _holds_private(dataset: Dataset) -> bool:
-    return any(tag.is_private for tag in dataset.keys()) or any(  # noqa: SIM118
+    return any(map(_is_private, dataset.keys())) or any(
         _holds_private(item)
-        for tag in dataset.keys()  # noqa: SIM118
-        if dataset.get_item(tag).VR == "SQ"
+        for tag, element in list(dataset.items())
+        if element.VR == "SQ"
         for item in dataset[tag].value
     )
 
 
-def _allowed_tags(dataset: Dataset, allowed: frozenset[PrivateAttribute]) -> Iterable[BaseTag]:
+def _allowed_tags(dataset: Dataset, allowed: frozenset[PrivateAttribute]) -> set[int]:
     """The allowed private elements of this dataset and the creators that reserve their blocks."""
-    for tag in dataset.keys():  # noqa: SIM118
-        if tag.is_private and tag.element > 0xFF:
-            creator_tag = Tag(tag.group, tag.element >> 8)
-            if creator_tag not in dataset:
-                continue
-            creator = _text(dataset.get_item(creator_tag))
-            if PrivateAttribute(tag.group, creator, tag.element & 0xFF) in allowed:
-                yield tag
-                yield creator_tag
+    trusted = {each.creator for each in allowed}
+    blocks = {  # (gggg,00bb) reserves (gggg,bb00) to (gggg,bbff), PS3.5 7.8.1
+        tag >> 16 << 8 | tag & 0xFF: (tag, creator)
+        for tag, each in dataset.items()
+        if _is_creator(tag) and (creator := _text(each)) in trusted
+    }
+    tags: set[int] = set()
+    for tag in dataset.keys() if blocks else ():
+        creator_tag, creator = blocks.get(tag >> 8, (tag, ""))
+        if PrivateAttribute(tag >> 16, creator, tag & 0xFF) in allowed:
+            tags |= {tag, creator_tag}
+    return tags
+
+
+def _is_private(tag: int) -> bool:
+    return bool(tag >> 16 & 1)
+
+
+def _is_creator(tag: int) -> bool:
+    return _is_private(tag) and 0x10 <= tag & 0xFFFF <= 0xFF
 
 
 def _text(element: DataElement | RawDataElement) -> str:

@@ -50,9 +50,15 @@ class Provenance:
         return f"{self.application} {self.version}"
 
     @property
-    def procedure(self) -> str:
-        """How the noise was reduced, in one ASCII sentence."""
+    def is_control(self) -> bool:
+        """Whether the pixels are the source's own: a control, nothing was denoised."""
+        return self.mode == "identity"
+
+    @property
+    def contribution(self) -> str:
+        """What this software did, in ASCII: ContributionDescription."""
         return (
+            f"{'Control without noise reduction' if self.is_control else 'Noise reduction'}: "
             f"model {self.bundle} sha256 {self.model_sha256}, mode {self.mode}, "
             f"strength {self.strength:g}, {self.engine} {self.precision} on {self.device}"
         )
@@ -61,8 +67,7 @@ class Provenance:
     def derivation(self) -> str:
         """DerivationDescription: what was done, and the rule of use that goes with it (S3)."""
         return (
-            f"Noise reduced by {self.software}. To be read together with the original images. "
-            f"Details: {self.procedure}."
+            f"{self.software}. {self.contribution}. To be read together with the original images."
         )
 
 
