@@ -1,0 +1,41 @@
+# Each command makes the environment (.venv) first; nothing else is needed but Python and make.
+#
+#   make demo    the main job on a generated head series with known truth, and on real images
+#   make test    every test
+#   make lint    ruff and mypy
+#   make bench   speed, memory and quality against peers: bench/results/
+#
+# The environment is made anew when pyproject.toml or constraints.txt change. pip takes the default
+# torch wheel (CUDA on Linux); where a CPU is all there is, a smaller wheel can be chosen:
+#   make env TORCH_OPTIONS="--index-url <the CPU wheel index that pytorch.org names>"
+
+PYTHON ?= python3
+TORCH_OPTIONS ?=
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: env demo test lint bench
+
+env: $(READY)
+
+demo: $(READY)
+	$(VENV)/bin/python -m bench.demo
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(READY)
+	$(VENV)/bin/python -m bench.run
+
+$(READY): pyproject.toml constraints.txt
+	@python=$$(sh .ci/find-python $(PYTHON)) || exit 1; \
+	echo "Making the environment in $(VENV) with $$python; this takes some minutes, once."; \
+	"$$python" -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH_OPTIONS) torch
+	@$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
