@@ -1,0 +1,81 @@
+"""`python app -i IN -o OUT [-m MODELS]`: the MAP's own entry; paths may come from HOLOSCAN_*."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+if not __package__:
+    # `python app` puts the folder `app` itself on the path; its packages lie beside it
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from app.faults import exit_code_of, leave
+from app.lines import log_derived, log_refusals
+from app.logs import LEVELS, set_up_logging
+from app.methods import DEFAULT_BUNDLES
+from app.run import Job, run
+from app.settings import DEFAULT_SETTINGS, load_settings
+from operators.errors import ExitCode, SettingsError
+
+
+def parse_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """What is said on the command line wins over the HOLOSCAN_* variables."""
+    parser = argparse.ArgumentParser(
+        prog="python app", description="Noisy DICOM series in, quiet derived series out."
+    )
+
+    def path_of(variable: str, default: Path | None = None) -> Path | None:
+        return Path(environment[variable]) if environment.get(variable) else default
+
+    parser.add_argument(
+        "-i", "--input", type=Path, default=path_of("HOLOSCAN_INPUT_PATH"), help="DICOM files"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=path_of("HOLOSCAN_OUTPUT_PATH"), help="gets the result"
+    )
+    parser.add_argument(
+        "-m",
+        "--model",
+        type=Path,
+        default=path_of("HOLOSCAN_MODEL_PATH", DEFAULT_BUNDLES),
+        help="folder with bundles, or one bundle",
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=path_of("HOLOSCAN_CONFIG_PATH", DEFAULT_SETTINGS),
+        help="settings in YAML",
+    )
+    parser.add_argument(
+        "-l", "--log-level", type=str.lower, choices=LEVELS, default="info", help="of stderr"
+    )
+    return parser.parse_args(arguments)
+
+
+def denoise(arguments: argparse.Namespace) -> ExitCode:
+    """Run once and log what became of every series."""
+    if arguments.input is None or arguments.output is None:
+        raise SettingsError(
+            "input and output are needed: -i IN -o OUT, or HOLOSCAN_INPUT_PATH and _OUTPUT_PATH"
+        )
+    settings = load_settings(arguments.config)
+    result = run(Job(arguments.input, arguments.output, settings, arguments.model))
+    log_derived(result.outcomes)
+    log_refusals(result.outcomes, result.skipped)
+    return result.exit_code
+
+
+def main() -> NoReturn:
+    """Entry point of the MAP."""
+    arguments = parse_arguments(sys.argv[1:], os.environ)
+    set_up_logging(arguments.log_level)
+    leave(exit_code_of(lambda: denoise(arguments)))
+
+
+if __name__ == "__main__":
+    main()

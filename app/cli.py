@@ -1,0 +1,124 @@
+"""`stillscan`: the commands for a person."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from app.faults import exit_code_of, leave
+from app.lines import log_refusals
+from app.logs import set_up_logging
+from app.methods import DEFAULT_BUNDLES
+from app.run import Job, run, survey
+from app.settings import DEFAULT_SETTINGS, Device, Mode, Settings, Strength, load_settings
+from operators.decoding import Decoder
+from operators.errors import ExitCode
+
+EXIT_CODES = """
+Exit codes: 0 every chosen series was derived; 1 internal fault; 2 wrong arguments or settings;
+3 nothing to do; 4 every series was refused; 5 some series were derived, some refused; 6 the network
+cannot be loaded or run; 7 the output cannot be written.
+"""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Noisy DICOM series in, quiet derived series out. " + EXIT_CODES,
+)
+
+Source = Annotated[Path, typer.Argument(help="folder with DICOM files, or one file")]
+Models = Annotated[Path, typer.Option(help="folder with bundles, or one bundle")]
+Config = Annotated[Path, typer.Option(help="settings in YAML, like app/app.yaml")]
+Bundle = Annotated[
+    str | None, typer.Option("--model", help="use only this bundle; default: by modality")
+]
+ModeOption = Annotated[Mode | None, typer.Option(help="identity is a control: same pixels")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more on stderr")]
+
+
+@app.callback()
+def stillscan() -> None:
+    """Noisy DICOM series in, quiet derived series out."""
+
+
+@app.command(epilog=EXIT_CODES)
+def denoise(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with DICOM files, or one")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="gets one folder per series")],
+    bundle: Bundle = None,
+    mode: ModeOption = None,
+    strength: Annotated[
+        Strength | None, typer.Option(help="how much of the noise is taken away")
+    ] = None,
+    device: Annotated[Device | None, typer.Option(help="where the network runs")] = None,
+    report: Annotated[bool, typer.Option(help="also write OUT/report")] = True,
+    models: Models = DEFAULT_BUNDLES,
+    config: Config = DEFAULT_SETTINGS,
+    verbose: Verbose = False,
+) -> None:
+    """Denoise every series of a folder; the derived series are published together at the end."""
+    # imported here: `inspect` and `--help` need no table
+    from app.console import progress_bar, show_result
+
+    def action() -> ExitCode:
+        settings = with_choices(load_settings(config), mode, strength, device)
+        settings = replace(settings, output=replace(settings.output, report=report))
+        console = Console()
+        with progress_bar(console) as watch:
+            result = run(Job(source, output, settings, models, bundle), watch)
+        show_result(console, result, output)
+        log_refusals(result.outcomes, result.skipped)
+        return result.exit_code
+
+    set_up_logging("debug" if verbose else "warning")
+    raise typer.Exit(exit_code_of(action))
+
+
+@app.command()
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with DICOM files, or one")],
+    bundle: Bundle = None,
+    mode: ModeOption = None,
+    models: Models = DEFAULT_BUNDLES,
+    config: Config = DEFAULT_SETTINGS,
+    verbose: Verbose = False,
+) -> None:
+    """Say what would be done with a folder, series by series and file by file, and why."""
+    from app.console import show_survey
+
+    def action() -> ExitCode:
+        settings = with_choices(load_settings(config), mode, None, None)
+        with Decoder() as decoder:
+            found = survey(Job(source, source, settings, models, bundle), decoder)
+        show_survey(Console(), found)
+        return ExitCode.DERIVED if found.chosen else ExitCode.NOTHING_TO_DO
+
+    set_up_logging("debug" if verbose else "warning")
+    raise typer.Exit(exit_code_of(action))
+
+
+def with_choices(
+    settings: Settings, mode: Mode | None, strength: Strength | None, device: Device | None
+) -> Settings:
+    """The settings with what was said on the command line."""
+    denoise = settings.denoise
+    chosen = replace(
+        denoise,
+        mode=mode or denoise.mode,
+        strength=strength or denoise.strength,
+        device=device or denoise.device,
+    )
+    return replace(settings, denoise=chosen)
+
+
+def main() -> None:
+    """Entry point of the `stillscan` script."""
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else int(end.code is not None))

@@ -1,0 +1,135 @@
+"""Which network denoises which modality, and what derived series say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import models
+from app.settings import STRENGTHS, Settings
+from models.bundle import BundleError, BundleInfo, find_bundles
+from operators.errors import InputError, ModelError, SettingsError
+from operators.provenance import Provenance
+
+if TYPE_CHECKING:
+    from operators.stages import Method
+
+DEFAULT_BUNDLES = Path(models.__path__[0]) / "bundles"
+
+
+class NoBundleError(InputError):
+    """No bundle is trained for the modality of the series."""
+
+    reason = "no-bundle-for-modality"
+
+
+class DeviceMissingError(ModelError):
+    """The device that the settings name is not there."""
+
+    reason = "device-missing"
+
+
+def available_bundles(folder: Path, name: str | None) -> list[BundleInfo]:
+    """The bundles of a folder, or only the one called `name`; reads no weights.
+
+    Raises:
+        ModelError: if the folder is missing, holds no bundle, or a bundle is broken.
+        SettingsError: if there is none called `name`.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"models {folder} is not a folder")
+    try:
+        bundles = find_bundles(folder)
+    except BundleError as error:
+        raise ModelError(str(error)) from error
+    if not bundles:
+        raise ModelError(f"models {folder} hold no bundle (a folder with configs/metadata.json)")
+    if name is None:
+        return bundles
+    chosen = [each for each in bundles if each.name == name]
+    if not chosen:
+        names = ", ".join(sorted(each.name for each in bundles))
+        raise SettingsError(f"no bundle is called '{name}'; there are: {names}")
+    return chosen
+
+
+def bundle_for(modality: str, bundles: Iterable[BundleInfo]) -> BundleInfo:
+    """The first bundle that is trained for a modality.
+
+    Raises:
+        NoBundleError: if there is none.
+    """
+    bundles = list(bundles)
+    for bundle in bundles:
+        if modality in bundle.modalities:
+            return bundle
+    known = sorted({each for bundle in bundles for each in bundle.modalities})
+    raise NoBundleError(f"Modality is {modality}; bundles are there for {', '.join(known)}")
+
+
+def identity_method(settings: Settings) -> Method:
+    """The control: pixels stay as they are, everything else happens."""
+    from models.denoiser import IdentityDenoiser
+    from operators.stages import Method
+
+    provenance = Provenance(
+        version=settings.application.version,
+        bundle="none",
+        model_sha256="none",
+        mode="identity",
+        strength=1.0,
+        engine="none",
+        precision="float32",
+        device="cpu",
+    )
+    return Method(IdentityDenoiser(), provenance, limits=settings.gate)
+
+
+def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[str, Method]:
+    """Load the bundle of each modality, one that serves several only once.
+
+    Raises:
+        ModelError: if a bundle cannot be loaded or the device is not there.
+    """
+    from models.bundle import load_bundle
+    from operators.stages import Method
+
+    device = resolve_device(settings.denoise.device)
+    strength = STRENGTHS[settings.denoise.strength]
+    loaded: dict[Path, Method] = {}
+    for info in bundles.values():
+        if info.folder in loaded:
+            continue
+        try:
+            bundle = load_bundle(info.folder, device, settings.denoise.precision)
+        except BundleError as error:
+            raise ModelError(str(error)) from error
+        provenance = Provenance(
+            version=settings.application.version,
+            bundle=bundle.name,
+            model_sha256=bundle.sha256,
+            mode=settings.denoise.mode,
+            strength=strength,
+            engine="torch",
+            precision=str(bundle.denoiser.precision).removeprefix("torch."),
+            device=device,
+        )
+        loaded[info.folder] = Method(
+            bundle.denoiser, provenance, strength, bundle.noise_range, settings.gate
+        )
+    return {modality: loaded[info.folder] for modality, info in bundles.items()}
+
+
+def resolve_device(wanted: str) -> str:
+    """`auto` becomes `cuda` where there is one, else `cpu`.
+
+    Raises:
+        DeviceMissingError: if `cuda` is wanted and not there.
+    """
+    import torch
+
+    there = torch.cuda.is_available() if wanted != "cpu" else False
+    if wanted == "cuda" and not there:
+        raise DeviceMissingError("device 'cuda' is not there: no GPU, or no driver for it")
+    return "cuda" if there else "cpu"

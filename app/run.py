@@ -1,0 +1,199 @@
+"""The one way through the application: what `python app` and `stillscan denoise` both call.
+
+Order and laziness matter here: a short series is mostly start-up. The reading child starts first,
+then torch and holoscan are imported in the background while the headers are read.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+
+from operators.reading import Candidate, Refusal, find_series, read_series
+
+from app.methods import (
+    DEFAULT_BUNDLES,
+    available_bundles,
+    bundle_for,
+    identity_method,
+    load_methods,
+)
+from app.output_folder import REPORT, publish, require_apart, staging_in
+from app.settings import Settings
+from models.bundle import BundleInfo
+from operators.decoding import Decoder
+from operators.errors import ExitCode, InputError
+from operators.outcome import Progress, SeriesOutcome, SkippedFile, Watch, exit_code_of, refused
+from operators.output_faults import naming_output_faults
+
+log = logging.getLogger("stillscan")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Attributes:
+        source: a folder with DICOM files, or one file.
+        output: the folder that gets the derived series.
+        models: a folder with bundles, or a bundle.
+        bundle: use only the bundle of this name; None for the one that fits the modality.
+    """
+
+    source: Path
+    output: Path
+    settings: Settings
+    models: Path = DEFAULT_BUNDLES
+    bundle: str | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found and what would be done with it.
+
+    Attributes:
+        chosen: the series that are going to be processed, each with its bundle (None: identity).
+        passed_over: outcomes of the series that are not.
+        skipped: files that are no images to process.
+    """
+
+    chosen: tuple[tuple[Candidate, BundleInfo | None], ...]
+    passed_over: tuple[SeriesOutcome, ...]
+    skipped: tuple[SkippedFile, ...]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did."""
+
+    outcomes: tuple[SeriesOutcome, ...]
+    skipped: tuple[SkippedFile, ...]
+    exit_code: ExitCode
+    seconds: float
+
+
+def survey(job: Job, decoder: Decoder) -> Survey:
+    """Find the series of the input and decide what is done with each; reads headers only.
+
+    Raises:
+        SettingsError: if the input is missing or the named bundle is.
+        ModelError: if there are no bundles, or broken ones.
+    """
+    identity = job.settings.denoise.mode == "identity"
+    bundles = [] if identity else available_bundles(job.models, job.bundle)
+    catalogue = find_series(job.source, decoder, job.settings.selection)
+    chosen: list[tuple[Candidate, BundleInfo | None]] = []
+    passed_over = [_refused(each) for each in catalogue.refused]
+    for candidate in catalogue.candidates:
+        try:
+            bundle = None if identity else bundle_for(candidate.modality, bundles)
+        except InputError as error:
+            passed_over.append(_no_bundle(candidate, error))
+        else:
+            chosen.append((candidate, bundle))
+    skipped = tuple(
+        SkippedFile(str(path), each.reason, each.message)
+        for each in catalogue.skipped
+        for path in each.files
+    )
+    return Survey(tuple(chosen), tuple(passed_over), skipped)
+
+
+def _refused(refusal: Refusal) -> SeriesOutcome:
+    return SeriesOutcome(
+        series_instance_uid=refusal.series_instance_uid,
+        status="refused",
+        reason=refusal.reason,
+        message=refusal.message,
+        exit_code=ExitCode.BAD_INPUT,
+    )
+
+
+def _no_bundle(candidate: Candidate, error: InputError) -> SeriesOutcome:
+    return replace(refused(candidate.series_instance_uid, error), modality=candidate.modality)
+
+
+def _silent(progress: Progress) -> None:
+    """Watch nothing."""
+
+
+def run(job: Job, watch: Watch = _silent) -> RunResult:
+    """Derive a quiet series from every chosen series of the input; publish all of them at the end.
+
+    What cannot be derived is listed with its reason; where nothing could be derived, the output
+    stays empty.
+
+    Raises:
+        StillscanError: for what concerns the whole run (settings, models, output).
+    """
+    started = time.monotonic()
+    require_apart(job.source, job.output)
+    with Decoder() as decoder, staging_in(job.output) as staging:
+        imports = Thread(target=_import_graph)
+        imports.start()
+        found = survey(job, decoder)
+        log.info("input read: %.2f s", time.monotonic() - started)
+        outcomes = found.passed_over
+        if found.chosen:
+            imports.join()
+            log.info("torch and holoscan imported: %.2f s", time.monotonic() - started)
+            outcomes += _derive(job, found, decoder, staging, watch)
+            log.info("graph run: %.2f s", time.monotonic() - started)
+        result = RunResult(
+            outcomes, found.skipped, exit_code_of(outcomes), time.monotonic() - started
+        )
+        if any(each.status == "derived" for each in outcomes):
+            if job.settings.output.report:
+                _report(staging / REPORT, job, result)
+            publish(staging, job.output)
+            log.info("published: %.2f s", time.monotonic() - started)
+    return result
+
+
+def _import_graph() -> None:
+    """Import torch and holoscan ahead of need."""
+    with suppress(Exception):  # the import statement of `_derive` raises it again
+        import_module("app.application")
+
+
+def _derive(
+    job: Job, found: Survey, decoder: Decoder, staging: Path, watch: Watch
+) -> tuple[SeriesOutcome, ...]:
+    """Load the networks and send the chosen series through the graph."""
+    from app.application import derive_all  # it imports torch and holoscan
+    from operators.stages import SeriesSource
+
+    identity = identity_method(job.settings) if job.settings.denoise.mode == "identity" else None
+    bundles = {candidate.modality: bundle for candidate, bundle in found.chosen if bundle}
+    methods = (
+        {candidate.modality: identity for candidate, _ in found.chosen}
+        if identity
+        else load_methods(bundles, job.settings)
+    )
+    sources = [
+        SeriesSource(candidate.series_instance_uid, partial(read_series, candidate, decoder))
+        for candidate, _ in found.chosen
+    ]
+    return derive_all(sources, methods, staging, job.settings.output, watch)
+
+
+def _report(folder: Path, job: Job, result: RunResult) -> None:
+    """Write what concerns the whole run beside the pages of its series."""
+    from operators.report import write_result
+
+    application = job.settings.application
+    with naming_output_faults("write the report"):
+        write_result(
+            folder,
+            result.outcomes,
+            result.skipped,
+            application=(application.title, application.version),
+            exit_code=result.exit_code,
+            seconds=result.seconds,
+        )

@@ -1,0 +1,45 @@
+"""The second door of the graph: noisy blocks in, quiet blocks out, with a verdict on each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holoscan.core import (
+    ExecutionContext,
+    Fragment,
+    InputContext,
+    Operator,
+    OperatorSpec,
+    OutputContext,
+)
+
+from operators.stages import DenoisingStage
+
+
+class DenoiseOperator(Operator):  # type: ignore[misc]  # holoscan has no type information
+    """Denoises block by block.
+
+    Ports:
+        in `block`: a `VolumeBlock` or a `SeriesFailed`.
+        out `denoised_block`: a `DenoisedBlock` or a `SeriesFailed`, once per series.
+    """
+
+    def __init__(
+        self, fragment: Fragment, *conditions: Any, stage: DenoisingStage, name: str
+    ) -> None:
+        """`stage` holds the loaded networks."""
+        self._stage = stage
+        super().__init__(fragment, *conditions, name=name)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Name the ports."""
+        spec.input("block")
+        spec.output("denoised_block")
+
+    def compute(
+        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
+    ) -> None:
+        """Denoise one block and pass it on."""
+        denoised = self._stage.take(op_input.receive("block"))
+        if denoised is not None:
+            op_output.emit(denoised, "denoised_block")

@@ -1,0 +1,23 @@
+"""What the file system says when a result cannot be written, as an error with a reason code."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from operators.errors import DiskFullError, NotWritableError, OutputError
+
+
+@contextmanager
+def naming_output_faults(what: str) -> Iterator[None]:
+    """Turn what the file system says while we `what` into an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        leaf: type[OutputError] = OutputError
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            leaf = DiskFullError
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            leaf = NotWritableError
+        raise leaf(f"could not {what}: {error.strerror or error}") from error

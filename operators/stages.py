@@ -1,0 +1,271 @@
+"""The three stages as plain code: series in blocks, denoised blocks, derived series in staging.
+
+The holoscan operators are doors to these. What travels between them is a `VolumeBlock` or a
+`DenoisedBlock`, one at a time, so that memory does not grow with a series; a series that cannot be
+processed travels on as one `SeriesFailed`, and the others are not touched by it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from models.denoiser import Denoiser
+from operators.denoising import DenoisedBlock, Plan, denoise_block, plan_denoising
+from operators.deriving import OutputOptions, SeriesStage
+from operators.errors import ModelError, OutputError, ResultError, StillscanError
+from operators.gate import GateLimits, Verdict, combine
+from operators.outcome import Progress, SeriesOutcome, Watch, refused
+from operators.output_faults import naming_output_faults
+from operators.picture import Comparison, compare_slice
+from operators.provenance import Provenance
+from operators.report import write_series_report
+from operators.volume import Volume, VolumeBlock
+
+
+class DenoiserFailedError(ModelError):
+    """The network failed while it ran."""
+
+
+class DenoiserMemoryError(ModelError):
+    """The network needed more memory than there is."""
+
+    reason = "out-of-memory"
+
+
+class GateRefusedError(ResultError):
+    """The quality gate does not let the result pass."""
+
+    reason = "quality-gate"
+
+
+@dataclass(frozen=True)
+class SeriesFailed:
+    """A series that cannot be processed, on its way to the stage that lists the outcomes."""
+
+    series_instance_uid: str
+    error: StillscanError
+
+
+@dataclass(frozen=True)
+class Method:
+    """How series of one modality are denoised, and what their derived series say of it.
+
+    Attributes:
+        strength: share of the correction that is applied.
+        noise_range: sigma on the network's scale that the denoiser is made for; None for any.
+        limits: of the quality gate.
+    """
+
+    denoiser: Denoiser
+    provenance: Provenance
+    strength: float = 1.0
+    noise_range: tuple[float, float] | None = None
+    limits: GateLimits = field(default_factory=GateLimits)
+
+
+@dataclass(frozen=True)
+class SeriesSource:
+    """One series that is going to be read: its UID and how it becomes a volume."""
+
+    series_instance_uid: str
+    read: Callable[[], Volume]
+
+
+def read_in_blocks(
+    sources: Iterable[SeriesSource], abandoned: set[str]
+) -> Iterator[VolumeBlock | SeriesFailed]:
+    """Read one series after the other, each in blocks; a series that cannot be read fails alone.
+
+    `abandoned` are the series that a later stage has given up: the rest of them is not read.
+    """
+    for source in sources:
+        try:
+            for block in source.read().blocks():
+                if source.series_instance_uid in abandoned:
+                    break
+                yield block
+        except StillscanError as error:
+            yield SeriesFailed(source.series_instance_uid, error)
+
+
+class DenoisingStage:
+    """Denoises blocks as they come; keeps the plan of the series that passes through."""
+
+    def __init__(self, methods: Mapping[str, Method], abandoned: set[str]) -> None:
+        """`methods` by modality; what fails here is added to `abandoned`."""
+        self._methods = methods
+        self._abandoned = abandoned
+        self._plan: Plan | None = None
+
+    def take(self, message: VolumeBlock | SeriesFailed) -> DenoisedBlock | SeriesFailed | None:
+        """Denoise one block; None where its series has failed already."""
+        if isinstance(message, SeriesFailed):
+            return message
+        uid = message.volume.series_instance_uid
+        if uid in self._abandoned:
+            return None
+        method = self._methods[message.volume.modality]
+        try:
+            if message.start == 0:
+                self._plan = plan_denoising(message.volume, method.noise_range)
+            assert self._plan is not None, "a series begins with its first block"
+            return _denoise(method, message, self._plan)
+        except StillscanError as error:
+            self._abandoned.add(uid)
+            return SeriesFailed(uid, error)
+
+
+def _denoise(method: Method, block: VolumeBlock, plan: Plan) -> DenoisedBlock:
+    """Run the network on one block; what torch raises becomes a `ModelError`."""
+    try:
+        return denoise_block(method.denoiser, block, plan, method.strength, method.limits)
+    except MemoryError as error:
+        raise DenoiserMemoryError(_where(block, "not enough memory")) from error
+    except RuntimeError as error:  # torch raises nothing more precise, CUDA faults included
+        if type(error).__name__ == "OutOfMemoryError":
+            raise DenoiserMemoryError(_where(block, "not enough device memory")) from error
+        raise DenoiserFailedError(_where(block, type(error).__name__)) from error
+
+
+def _where(block: VolumeBlock, what: str) -> str:
+    volume = block.volume
+    return (
+        f"the network failed on slices {block.start + 1} to {block.stop} of {len(volume.slices)} "
+        f"({volume.rows}x{volume.columns}): {what}"
+    )
+
+
+class WritingStage:
+    """Stages derived series block by block and lists what became of every series."""
+
+    def __init__(
+        self,
+        staging: Path,
+        methods: Mapping[str, Method],
+        options: OutputOptions,
+        abandoned: set[str],
+        *,
+        report: bool,
+        watch: Watch,
+    ) -> None:
+        """Write below `staging`; with `report`, also the pictures and pages of each series."""
+        self.outcomes: list[SeriesOutcome] = []
+        self._staging = staging
+        self._methods = methods
+        self._options = options
+        self._abandoned = abandoned
+        self._report = report
+        self._watch = watch
+        self._open: _OpenSeries | None = None
+        self._clock = time.monotonic()
+
+    def take(self, message: DenoisedBlock | SeriesFailed) -> None:
+        """Stage one block; at the end of its series judge it and finish or discard it.
+
+        Raises:
+            OutputError: if the disk does not take it; this ends the run.
+        """
+        if isinstance(message, SeriesFailed):
+            self._fail(message.series_instance_uid, message.error)
+            return
+        volume = message.block.volume
+        if volume.series_instance_uid in self._abandoned:
+            return
+        try:
+            if self._open is None:
+                self._open = self._begin(volume)
+            self._open.add(message)
+            self._watch(
+                Progress(volume.series_instance_uid, message.block.stop, len(volume.slices))
+            )
+            if message.block.is_last:
+                self._finish(self._open)
+        except OutputError:
+            self.discard()
+            raise
+        except StillscanError as error:
+            self._abandoned.add(volume.series_instance_uid)
+            self._fail(volume.series_instance_uid, error)
+
+    def discard(self) -> None:
+        """Remove what is staged of the series that is being written, if there is one."""
+        if self._open is not None:
+            self._open.stage.discard()
+            self._open = None
+
+    def _begin(self, volume: Volume) -> _OpenSeries:
+        provenance = self._methods[volume.modality].provenance
+        stage = SeriesStage(volume, provenance, self._staging, self._options)
+        return _OpenSeries(volume, stage, provenance)
+
+    def _finish(self, series: _OpenSeries) -> None:
+        verdict = combine(series.verdicts)
+        if verdict.decision == "refuse":
+            raise GateRefusedError("; ".join(verdict.reasons))
+        outcome = replace(
+            series.outcome(verdict), derived=series.stage.finish(), seconds=self._lap()
+        )
+        if self._report and series.comparison is not None:
+            with naming_output_faults("write the report of a series"):
+                write_series_report(self._staging / "report", outcome, series.comparison)
+        self.outcomes.append(outcome)
+        self._open = None
+
+    def _fail(self, uid: str, error: StillscanError) -> None:
+        slices = len(self._open.volume.slices) if self._open else 0
+        self.discard()
+        self.outcomes.append(replace(refused(uid, error, slices), seconds=self._lap()))
+
+    def _lap(self) -> float:
+        """Seconds since the last series ended: what this one added to the run."""
+        last, self._clock = self._clock, time.monotonic()
+        return self._clock - last
+
+
+class _OpenSeries:
+    """A series whose blocks are arriving."""
+
+    def __init__(self, volume: Volume, stage: SeriesStage, provenance: Provenance) -> None:
+        self.volume = volume
+        self.stage = stage
+        self.provenance = provenance
+        self.verdicts: list[Verdict] = []
+        self.comparison: Comparison | None = None
+        self._before: list[tuple[int, float]] = []
+        self._after: list[tuple[int, float]] = []
+
+    def add(self, denoised: DenoisedBlock) -> None:
+        block, slices = denoised.block, len(denoised.block.headers)
+        self.stage.add(denoised)
+        self.verdicts.append(denoised.verdict)
+        self._before.append((slices, denoised.noise_before))
+        if denoised.noise_after is not None:
+            self._after.append((slices, denoised.noise_after))
+        middle = len(self.volume.slices) // 2
+        if block.start <= middle < block.stop:
+            self.comparison = compare_slice(denoised, middle)
+
+    def outcome(self, verdict: Verdict) -> SeriesOutcome:
+        return SeriesOutcome(
+            series_instance_uid=self.volume.series_instance_uid,
+            status="derived",
+            modality=self.volume.modality,
+            slices=len(self.volume.slices),
+            unit=self.volume.unit,
+            noise_before=_pooled(self._before),
+            noise_after=_pooled(self._after),
+            verdict=verdict,
+            warnings=self.volume.warnings,
+            provenance=self.provenance,
+        )
+
+
+def _pooled(sigmas: list[tuple[int, float]]) -> float | None:
+    """Root mean square of the blocks' sigmas, weighted with their slices."""
+    slices = sum(count for count, _ in sigmas)
+    if slices == 0:
+        return None
+    return float((sum(count * sigma**2 for count, sigma in sigmas) / slices) ** 0.5)
