@@ -29,7 +29,7 @@ from pydicom.filereader import read_dataset
 
 from operators.errors import DecoderStoppedError, InputError, input_error
 from operators.file_source import MAX_HEADER_BYTES
-from operators.instance import Identification, ImageAttributes
+from operators.instance import Identification, ImageAttributes, Instance
 
 # Values stay as the scanner wrote them, and pydicom's warnings about them would quote them
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -63,16 +63,32 @@ class Scanned(NamedTuple):
     """What is known of one file: all, or who it is and its fault, or its fault alone."""
 
     path: Path
-    identification: Identification | None
+    known: Identification | None
     image: ImageAttributes | None
     fault: InputError | None
 
+    @property
+    def instance(self) -> Instance | None:
+        """The image that the file holds, None if something is wrong with it."""
+        if self.known is None or self.image is None or self.fault is not None:
+            return None
+        return Instance(self.path, self.known, self.image)
+
 
 class DecodedFrame(NamedTuple):
-    """One frame as the child decoded it: the clean header, and stored values in little endian."""
+    """One frame as the child decoded it.
 
-    header: Dataset
+    Attributes:
+        header: the clean header in Explicit VR Little Endian, without pixel data.
+        stored: its stored values in little endian.
+    """
+
+    header: bytes
     stored: bytes
+
+    def dataset(self) -> Dataset:
+        """The header as a data set whose values stay raw bytes until somebody asks for them."""
+        return read_dataset(BytesIO(self.header), is_implicit_VR=False, is_little_endian=True)
 
 
 class Decoder:
@@ -136,7 +152,7 @@ class Decoder:
         for (path, _), answer in zip(frames, answers, strict=True):
             if answer.fault is not None:
                 raise type(answer.fault)(f"{path.name}: {answer.fault}")
-        return [DecodedFrame(parsed_header(answer.header), answer.stored) for answer in answers]
+        return [DecodedFrame(answer.header, answer.stored) for answer in answers]
 
     def _ask(self, frames: Sequence[tuple[Path, int | None]], frame_bytes: int) -> list[_Answered]:
         """One answer for each file, also for those over which the child died."""
@@ -164,11 +180,6 @@ class Decoder:
         return self._child
 
 
-def parsed_header(header: bytes) -> Dataset:
-    """The data set that the child sent in Explicit VR Little Endian; its values stay raw bytes."""
-    return read_dataset(BytesIO(header), is_implicit_VR=False, is_little_endian=True)
-
-
 class _ChildLostError(Exception):
     """The child died, or takes too long, or does not make sense."""
 
@@ -193,7 +204,7 @@ class _Child:
         with other_end:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", CHILD, json.dumps([path, start])],
-                stdin=other_end,
+                stdin=other_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={**environment, **ENVIRONMENT},
@@ -268,7 +279,7 @@ def _scanned(answer: _Answered) -> Scanned:
     try:
         return Scanned(
             path=Path(),
-            identification=None if known is None else Identification.from_answer(known),
+            known=None if known is None else Identification.from_answer(known),
             image=None if image is None else ImageAttributes.from_answer(image),
             fault=answer.fault,
         )

@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from operators.elements import Element
@@ -114,6 +115,15 @@ class ImageAttributes(_Answer):
     def dtype(self) -> str:
         """The numpy type of its stored values."""
         return f"<{'i' if self.signed else 'u'}{self.bits_allocated // 8}"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A sound image of the input."""
+
+    path: Path
+    known: Identification
+    image: ImageAttributes
 
 
 def identify(parsed: ParsedFile) -> Identification:

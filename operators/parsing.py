@@ -39,6 +39,7 @@ DEFLATED_LE = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
 
 TRANSFER_SYNTAX_UID = 0x00020010
+SOP_CLASS_UID = 0x00080016
 PIXEL_REPRESENTATION = 0x00280103
 PIXEL_KEYWORDS = {
     0x7FE00008: "FloatPixelData",
@@ -101,9 +102,12 @@ def parse_file(source: FileSource) -> ParsedFile:
     if not _may_be_a_data_set(source):
         raise NotDicomError(NO_DICOM)
     try:
-        return _parse_from(source, 0)
+        parsed = _parse_from(source, 0)
     except (DamagedFileError, TruncatedFileError) as error:
         raise NotDicomError(NO_DICOM) from error
+    if not any(element.tag == SOP_CLASS_UID for element in parsed.elements):
+        raise NotDicomError(NO_DICOM)
+    return parsed
 
 
 def _may_be_a_data_set(source: FileSource) -> bool:

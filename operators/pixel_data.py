@@ -7,6 +7,7 @@ decoders are imported when a file is compressed.
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from operators.codestream import require_codestream
 from operators.elements import ITEM, SEQUENCE_END, swap_words
@@ -149,26 +150,24 @@ def _encapsulated_stop(parsed: ParsedFile, pixels: PixelElement) -> int:
 
 def _decoded_frame(syntax: str, value: bytes, image: ImageAttributes, frame: int) -> bytes:
     from pydicom.encaps import get_frame
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
+    options: dict[str, Any] = {
+        "rows": image.rows,
+        "columns": image.columns,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": image.bits_allocated,
+        "bits_stored": image.bits_stored,
+        "pixel_representation": int(image.signed),
+        "number_of_frames": image.frames,
+        "pixel_keyword": "PixelData",
+        "correct_unused_bits": False,
+    }
     with decoder_must_be_silent():
-        stream = get_frame(value, frame, number_of_frames=image.frames)
-        require_codestream(syntax, stream, image)
+        require_codestream(syntax, get_frame(value, frame, number_of_frames=image.frames), image)
         array, _ = get_decoder(syntax).as_array(
-            value,
-            index=frame,
-            raw=True,
-            decoding_plugin=PLUGINS[syntax],
-            rows=image.rows,
-            columns=image.columns,
-            samples_per_pixel=1,
-            photometric_interpretation="MONOCHROME2",
-            bits_allocated=image.bits_allocated,
-            bits_stored=image.bits_stored,
-            pixel_representation=int(image.signed),
-            number_of_frames=image.frames,
-            pixel_keyword="PixelData",
-            correct_unused_bits=False,
+            value, index=frame, raw=True, decoding_plugin=PLUGINS[syntax], **options
         )
     stored = array.astype(image.dtype, casting="equiv").tobytes()
     if len(stored) != image.frame_bytes:

@@ -19,7 +19,8 @@ class SliceHeader:
     """What the pipeline must know of one image before its pixels are read.
 
     `frame` is 0 for classic instances. `position` is along the slice normal in mm, None where the
-    image has no geometry. `slope` and `intercept` are those of this slice (PS3.3 C.11.1).
+    image has no geometry. `slope` and `intercept` are those of this slice (PS3.3 C.11.1), `padding`
+    is the least and the greatest stored value that is pixel padding (PS3.3 C.7.5.1.1.2).
     """
 
     path: Path
@@ -29,6 +30,7 @@ class SliceHeader:
     position: float | None
     slope: float
     intercept: float
+    padding: tuple[int, int] | None = None
 
 
 class SliceReader(Protocol):
@@ -79,7 +81,7 @@ class Volume:
         rows, columns: the matrix all slices share.
         unit: of the pixels: "HU" for CT, else RescaleType or "1".
         sibling_series_numbers: SeriesNumber of all series known of the study (W3).
-        warnings: what a person should know of this series (a gap, a duplicate left out), no patient data.
+        warnings: what a person should know of this series (a gap, a duplicate left out).
     """
 
     study_instance_uid: str
@@ -95,11 +97,47 @@ class Volume:
     warnings: tuple[str, ...] = ()
 
     def read(self, start: int, stop: int) -> VolumeBlock:
-        """Slices [start, stop) with their pixels."""
-        raise NotImplementedError
+        """Slices [start, stop) with their pixels.
+
+        Raises:
+            InputError: if one of them cannot be decoded, or is no longer what it was.
+        """
+        slices = self.slices[start:stop]
+        headers, stored = self.reader.read(slices)
+        return VolumeBlock(
+            volume=self,
+            start=start,
+            headers=tuple(headers),
+            stored=stored,
+            pixels=in_modality_units(stored, slices),
+            padding=padding_of(stored, slices),
+        )
 
     def blocks(self) -> Iterator[VolumeBlock]:
         """The whole series in blocks of at most BLOCK_PIXELS pixels (at least one slice)."""
         size = max(1, BLOCK_PIXELS // (self.rows * self.columns))
         for start in range(0, len(self.slices), size):
             yield self.read(start, min(start + size, len(self.slices)))
+
+
+def in_modality_units(
+    stored: Integer[np.ndarray, "slice row column"], slices: Sequence[SliceHeader]
+) -> Float32[np.ndarray, "slice row column"]:
+    """`stored * slope + intercept`; both may differ from slice to slice (Philips MR, PET)."""
+    pixels = np.empty(stored.shape, np.float32)
+    for image, values, header in zip(pixels, stored, slices, strict=True):
+        np.multiply(values, header.slope, out=image, dtype=np.float64, casting="same_kind")
+        image += np.float32(header.intercept)
+    return pixels
+
+
+def padding_of(
+    stored: Integer[np.ndarray, "slice row column"], slices: Sequence[SliceHeader]
+) -> Bool[np.ndarray, "slice row column"]:
+    """Where the stored value is pixel padding."""
+    padding = np.zeros(stored.shape, np.bool_)
+    for image, values, header in zip(padding, stored, slices, strict=True):
+        if header.padding is not None:
+            least, greatest = header.padding
+            image[...] = (values >= least) & (values <= greatest)
+    return padding
