@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from operators.intensity import Scaling, scaling_for
 from operators.volume import Volume, VolumeBlock
 
 SAMPLE_SLICES = 8
+SAMPLE_PIXELS = 2**22  # in all slices of the sample: what the estimate may cost in time and memory
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = Non
     if sum(len(pixels) for pixels in seen) == 0:
         raise NoNoiseInSeriesError("every pixel of the series is padding")
     scaling = scaling_for(volume.modality, np.concatenate(seen))
-    slices = [torch.from_numpy(scaling.to_network(block.pixels[0])) for block in blocks]
-    valid = [torch.from_numpy(~block.padding[0]) for block in blocks]
+    at = _middle(volume.rows, volume.columns, count=len(sample))
+    slices = [torch.from_numpy(scaling.to_network(block.pixels[0][at])) for block in blocks]
+    valid = [torch.from_numpy(~block.padding[0][at]) for block in blocks]
     try:
         noise = estimate_noise_profile(slices, valid)
     except NoNoiseError as error:
@@ -139,13 +142,21 @@ def _without_padding(block: VolumeBlock) -> Float32[np.ndarray, "slice row colum
     return pixels
 
 
+def _middle(rows: int, columns: int, *, count: int) -> tuple[slice, slice]:
+    """The middle of an image, as much of it as each of `count` slices of a sample may have."""
+    side = math.isqrt(SAMPLE_PIXELS // count)
+    top, left = max(0, (rows - side) // 2), max(0, (columns - side) // 2)
+    return slice(top, top + side), slice(left, left + side)
+
+
 def _noise_after(block: VolumeBlock, pixels: np.ndarray, plan: Plan) -> float | None:
     """What is left of the noise in the slices that the plan was made on, by the same estimator."""
     inside = [index - block.start for index in plan.sample if block.start <= index < block.stop]
     if not inside or not np.isfinite(pixels).all():
         return None
-    slices = [torch.from_numpy(plan.scaling.to_network(pixels[index])) for index in inside]
-    valid = [torch.from_numpy(~block.padding[index]) for index in inside]
+    at = _middle(*pixels.shape[1:], count=len(plan.sample))
+    slices = [torch.from_numpy(plan.scaling.to_network(pixels[index][at])) for index in inside]
+    valid = [torch.from_numpy(~block.padding[index][at]) for index in inside]
     try:
         return estimate_noise_profile(slices, valid).sigma / plan.scaling.gain
     except NoNoiseError:
