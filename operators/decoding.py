@@ -8,6 +8,7 @@ with Decoder() as decoder:                  # starts the child: do it before imp
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -15,8 +16,9 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -31,8 +33,10 @@ from operators.errors import DecoderStoppedError, InputError, input_error
 from operators.file_source import MAX_HEADER_BYTES
 from operators.instance import Identification, ImageAttributes, Instance
 
-# Values stay as the scanner wrote them, and pydicom's warnings about them would quote them
+# Values stay as the scanner wrote them, and what pydicom says of them could quote them (S5)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").propagate = False
+warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 BATCH = 64  # files in one request
 MAX_ANSWER_BYTES = 2**20
@@ -83,8 +87,8 @@ class DecodedFrame(NamedTuple):
         stored: its stored values in little endian.
     """
 
-    header: bytes
-    stored: bytes
+    header: bytearray
+    stored: bytearray
 
     def dataset(self) -> Dataset:
         """The header as a data set whose values stay raw bytes until somebody asks for them."""
@@ -188,8 +192,8 @@ class _ChildLostError(Exception):
 class _Answered:
     fault: InputError | None = None
     content: dict[str, Any] | None = None
-    header: bytes = b""
-    stored: bytes = b""
+    header: bytearray = field(default_factory=bytearray)
+    stored: bytearray = field(default_factory=bytearray)
 
 
 class _Child:
@@ -244,7 +248,7 @@ class _Child:
         self.process.kill()
         self.process.wait()
 
-    def _receive(self, count: int, deadline: float, wall_s: float) -> bytes:
+    def _receive(self, count: int, deadline: float, wall_s: float) -> bytearray:
         buffer = bytearray(count)
         rest = memoryview(buffer)
         while rest:
@@ -259,7 +263,7 @@ class _Child:
             if not received:
                 raise _ChildLostError(self._cause_of_death())
             rest = rest[received:]
-        return bytes(buffer)
+        return buffer
 
     def _cause_of_death(self) -> str:
         try:
@@ -275,7 +279,7 @@ class _Child:
 
 def _scanned(answer: _Answered) -> Scanned:
     content = answer.content or {}
-    known, image = content.get("identification"), content.get("image")
+    known, image = content.get("known"), content.get("image")
     try:
         return Scanned(
             path=Path(),

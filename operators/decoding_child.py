@@ -23,7 +23,12 @@ from operators.file_source import FileSource
 from operators.image_attributes import image_attributes
 from operators.instance import identify, require_uids
 from operators.parsing import ParsedFile, parse_file
-from operators.pixel_data import is_compressed, read_frame, require_pixel_data
+from operators.pixel_data import (
+    is_compressed,
+    read_frame,
+    require_integer_pixels,
+    require_pixel_data,
+)
 
 SOCKET = 0
 DECODING_FACTOR = 16  # JPEG 2000 holds its samples as 32 bits, several times over
@@ -59,11 +64,12 @@ def serve(address_space: int, cpu_s: int) -> None:
 
 def scan(parsed: ParsedFile) -> Answer:
     """What is known of the file, and what is wrong with it; its pixels are not read."""
-    answer: dict[str, Any] = {"identification": asdict(identify(parsed)), "image": None}
-    answer["fault"] = None
+    known = identify(parsed)
+    answer: dict[str, Any] = {"known": asdict(known), "image": None, "fault": None}
     try:
-        require_uids(identify(parsed))
-        image = image_attributes({element.tag: element for element in parsed.elements})
+        require_uids(known)
+        require_integer_pixels(parsed)
+        image = image_attributes(parsed.tags)
         require_pixel_data(parsed, image)
         answer["image"] = asdict(image)
     except InputError as error:
@@ -73,7 +79,7 @@ def scan(parsed: ParsedFile) -> Answer:
 
 def read(parsed: ParsedFile, frame: int, address_space: int) -> Answer:
     """The clean header of the file and the stored values of one frame."""
-    image = image_attributes({element.tag: element for element in parsed.elements})
+    image = image_attributes(parsed.tags)
     require_pixel_data(parsed, image)  # before anything is allocated for it
     limit_address_space(address_space + DECODING_FACTOR * image.frame_bytes)
     stored = read_frame(parsed, image, frame)

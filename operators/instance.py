@@ -128,7 +128,7 @@ class Instance:
 
 def identify(parsed: ParsedFile) -> Identification:
     """Read what tells an instance from others; whatever the header holds, this does not fail."""
-    tags = {element.tag: element for element in parsed.elements}
+    tags = parsed.tags
     uids = {keyword: _text(tags, tag) for keyword, tag in UIDS.items()}
     meta_class = parsed.meta.get(MEDIA_STORAGE_SOP_CLASS_UID)
     if not uids["SOPClassUID"] and meta_class is not None:

@@ -86,6 +86,11 @@ class ParsedFile:
     elements: list[Element]
     pixels: PixelElement | None
 
+    @property
+    def tags(self) -> dict[int, Element]:
+        """The elements by tag."""
+        return {element.tag: element for element in self.elements}
+
 
 def parse_file(source: FileSource) -> ParsedFile:
     """Parse everything of a DICOM file that stands before its pixel data.

@@ -34,7 +34,7 @@ from operators.parsing import (
     PixelElement,
 )
 
-MAX_FRAME_PIXELS = 2**26  # 8192 x 8192: radiographs and mammograms have 25 million
+MAX_FRAME_PIXELS = 2**25  # 5792 x 5792: the largest detectors have 25 million
 NATIVE_SYNTAXES = (IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE)
 PLUGINS = {  # of pydicom; one each, so that a failure is never covered up by another decoder
     "1.2.840.10008.1.2.4.50": "gdcm",  # JPEG baseline (lossy)
@@ -54,6 +54,19 @@ def is_compressed(parsed: ParsedFile) -> bool:
     return parsed.transfer_syntax_uid in PLUGINS
 
 
+def require_integer_pixels(parsed: ParsedFile) -> PixelElement:
+    """Require the attribute Pixel Data.
+
+    Raises:
+        NoPixelDataError, FloatPixelsError: if there is none.
+    """
+    if parsed.pixels is None:
+        raise NoPixelDataError("PixelData is missing")
+    if parsed.pixels.keyword != "PixelData":
+        raise FloatPixelsError(f"{parsed.pixels.keyword}: found instead of PixelData")
+    return parsed.pixels
+
+
 def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelElement:
     """Require pixel data that we decode and that is as long as the header says; nothing is read.
 
@@ -61,11 +74,7 @@ def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelEleme
         NoPixelDataError, FloatPixelsError, UnknownTransferSyntaxError, UnsupportedCompressionError,
         PixelDataLengthError, TruncatedFileError, DamagedFileError, FrameTooLargeError
     """
-    pixels = parsed.pixels
-    if pixels is None:
-        raise NoPixelDataError("PixelData is missing")
-    if pixels.keyword != "PixelData":
-        raise FloatPixelsError(f"{pixels.keyword}: found instead of PixelData")
+    pixels = require_integer_pixels(parsed)
     syntax = parsed.transfer_syntax_uid
     if syntax in NATIVE_SYNTAXES:
         _require_native_length(parsed, pixels, image)
@@ -77,7 +86,8 @@ def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelEleme
         raise UnknownTransferSyntaxError("TransferSyntaxUID: found none of the standard")
     if image.rows * image.columns > MAX_FRAME_PIXELS:
         raise FrameTooLargeError(
-            f"Rows x Columns: found {image.rows} x {image.columns}, expected at most 2^26 pixels"
+            f"Rows x Columns: found {image.rows} x {image.columns}, "
+            f"expected at most {MAX_FRAME_PIXELS} pixels"
         )
     return pixels
 

@@ -144,6 +144,11 @@ def _kind_reasons(instance: Identification, rules: SelectionRules) -> Iterator[N
         yield NotSelected(
             "colour", f"SamplesPerPixel: found {instance.samples_per_pixel}, expected 1"
         )
+    if rules.lossy == "refuse" and instance.transfer_syntax_uid in LOSSY_SYNTAXES:
+        yield NotSelected(
+            "lossy-compression",
+            f"TransferSyntaxUID: found {name_of_uid(instance.transfer_syntax_uid)}",
+        )
 
 
 def _image_reasons(
@@ -162,11 +167,6 @@ def _image_reasons(
         )
     if rules.burned_in == "refuse" and instance.burned_in == "YES":
         yield NotSelected("burned-in-annotation", "BurnedInAnnotation: found YES")
-    if rules.lossy == "refuse" and instance.transfer_syntax_uid in LOSSY_SYNTAXES:
-        yield NotSelected(
-            "lossy-compression",
-            f"TransferSyntaxUID: found {name_of_uid(instance.transfer_syntax_uid)}",
-        )
     if rules.lossy == "refuse" and instance.lossy == "01":
         yield NotSelected("lossy-compression", "LossyImageCompression: found 01")
     if min(image.rows, image.columns) < rules.min_matrix:

@@ -43,13 +43,13 @@ def in_space(instances: Sequence[Instance]) -> tuple[list[PlacedSlice], list[str
     if len(located) < len(by_number):
         placed = [PlacedSlice(each, None) for each in by_number]
         return placed, list(_warnings_without_geometry(by_number[0]))
-    stacks = _stacks(located)
-    repetitions = [repetition for stack in stacks for repetition in _repetitions(stack)]
+    stacks = [_repetitions(stack) for stack in _stacks(located)]
+    repetitions = [repetition for stack in stacks for repetition in stack]
     placed = [slice_ for repetition in repetitions for slice_ in repetition]
-    return placed, [
-        *_warnings_of_stacks(stacks, repetitions),
-        *(warning for repetition in repetitions for warning in _warnings_of_gaps(repetition)),
-    ]
+    warnings = [*_warnings_of_stacks(stacks)]
+    for repetition in repetitions:
+        warnings += _warnings_of_gaps(repetition)
+    return placed, warnings
 
 
 def _instance_number(instance: Instance) -> tuple[int, str]:
@@ -102,26 +102,24 @@ def _warnings_without_geometry(instance: Instance) -> Iterator[str]:
         )
 
 
-def _warnings_of_stacks(
-    stacks: Sequence[Sequence[PlacedSlice]], repetitions: Sequence[Sequence[PlacedSlice]]
-) -> Iterator[str]:
+def _warnings_of_stacks(stacks: Sequence[Sequence[Sequence[PlacedSlice]]]) -> Iterator[str]:
     if len(stacks) > 1:
         yield f"{len(stacks)} orientations in one series: each image is processed by itself"
-    if len(repetitions) > len(stacks):
-        repeated = sum(map(len, stacks)) - sum(len({s.position for s in stack}) for stack in stacks)
-        yield f"{repeated} images at positions of others: each image is processed by itself"
+    repeated = sum(len(repetition) for stack in stacks for repetition in stack[1:])
+    if repeated:
+        yield f"images at positions of others: {repeated}; each image is processed by itself"
 
 
 def _warnings_of_gaps(repetition: Sequence[PlacedSlice]) -> Iterator[str]:
     steps = [
-        (second.position - first.position, first, second)
+        ((second.position or 0.0) - (first.position or 0.0), first, second)
         for first, second in pairwise(repetition)
-        if first.position is not None and second.position is not None
     ]
-    usual = median([step for step, _, _ in steps]) if len(steps) > 1 else 0.0
-    for step, first, second in steps:
-        if 0 < usual * GAP < step:
-            yield (
-                f"gap between {first.instance.path.name} and {second.instance.path.name}: "
-                f"{step:.3g} mm, usually {usual:.3g} mm"
-            )
+    usual = median(step for step, _, _ in steps) if len(steps) > 1 else 0.0
+    gaps = [each for each in steps if 0 < usual * GAP < each[0]]
+    if gaps:
+        step, first, second = gaps[0]
+        yield (
+            f"steps between slices wider than the usual {usual:.3g} mm: {len(gaps)}, first from "
+            f"{first.instance.path.name} to {second.instance.path.name}, {step:.3g} mm"
+        )
