@@ -66,7 +66,7 @@ def denoise(arguments: argparse.Namespace) -> ExitCode:
     settings = load_settings(arguments.config)
     result = run(Job(arguments.input, arguments.output, settings, arguments.model))
     log_derived(result.outcomes)
-    log_refusals(result.outcomes, result.skipped)
+    log_refusals(result, arguments.input)
     return result.exit_code
 
 

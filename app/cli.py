@@ -72,7 +72,7 @@ def denoise(
         with progress_bar(console) as watch:
             result = run(Job(source, output, settings, models, bundle), watch)
         show_result(console, result, output)
-        log_refusals(result.outcomes, result.skipped)
+        log_refusals(result, source)
         return result.exit_code
 
     set_up_logging("debug" if verbose else "warning")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from app.lines import derived_line, refusal_line
+from app.lines import derived_line, refusal_line, skipped_line
 from app.output_folder import REPORT
 from app.run import RunResult, Survey
 from operators.outcome import Progress as SeriesProgress
@@ -82,11 +82,7 @@ def show_survey(console: Console, found: Survey) -> None:
     for each in found.passed_over:
         console.print(f"would not denoise: {refusal_line(each)}", soft_wrap=True, highlight=False)
     for file in found.skipped:
-        console.print(
-            f"would skip {file.name}: {file.reason}: {file.message}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        console.print(f"would have {skipped_line(file)}", soft_wrap=True, highlight=False)
 
 
 def _table(derived: list[SeriesOutcome]) -> Table:

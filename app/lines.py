@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
+from app.run import RunResult
+from operators.errors import ExitCode
 from operators.outcome import SeriesOutcome, SkippedFile, noise_change, unit_suffix
 
 log = logging.getLogger("stillscan")
@@ -19,15 +22,24 @@ def log_derived(outcomes: Sequence[SeriesOutcome]) -> None:
             log.info("%s", derived_line(each))
 
 
-def log_refusals(outcomes: Sequence[SeriesOutcome], skipped: Sequence[SkippedFile]) -> None:
-    """Say on stderr why series and files were not processed."""
-    for each in outcomes:
+def log_refusals(result: RunResult, source: Path) -> None:
+    """Say on stderr why series and files were not processed, and how the run ended."""
+    for each in result.outcomes:
         if each.status != "derived":
             log.warning("%s", refusal_line(each))
-    for file in skipped[:SKIPPED_SHOWN]:
-        log.warning("skipped %s: %s: %s", file.name, file.reason, file.message)
-    if len(skipped) > SKIPPED_SHOWN:
-        log.warning("skipped %d more files", len(skipped) - SKIPPED_SHOWN)
+    for file in result.skipped[:SKIPPED_SHOWN]:
+        log.warning("%s", skipped_line(file))
+    if len(result.skipped) > SKIPPED_SHOWN:
+        log.warning("skipped %d more files", len(result.skipped) - SKIPPED_SHOWN)
+    if result.exit_code == ExitCode.NOTHING_TO_DO:
+        log.error("nothing to do: %s holds no series that is to be denoised", source)
+    elif result.exit_code in (ExitCode.BAD_INPUT, ExitCode.MODEL_FAULT):
+        log.error("nothing was written: every series of %s was refused", source)
+
+
+def skipped_line(file: SkippedFile) -> str:
+    """One file that is no image in one line."""
+    return f"skipped {file.name}: {file.reason}: {file.message}"
 
 
 def derived_line(outcome: SeriesOutcome) -> str:
@@ -43,8 +55,8 @@ def derived_line(outcome: SeriesOutcome) -> str:
 def refusal_line(outcome: SeriesOutcome) -> str:
     """One series that was not derived in one line."""
     status = outcome.status.replace("-", " ")
-    uid = outcome.series_instance_uid or "a series without UID"
-    return f"{status} {uid}: {outcome.reason}: {outcome.message}"
+    uid = f" {outcome.series_instance_uid}" if outcome.series_instance_uid else ""
+    return f"{status}{uid}: {outcome.reason}: {outcome.message}"
 
 
 def noise_text(outcome: SeriesOutcome) -> str:

@@ -21,7 +21,6 @@ def set_up_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("stillscan: %(message)s"))
     log.handlers = [handler]
-    log.propagate = False
     log.setLevel(level.upper())
     logging.getLogger("pydicom").addHandler(logging.NullHandler())
     logging.getLogger("pydicom").propagate = False

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-
-from operators.reading import Candidate, Refusal, find_series, read_series
 
 from app.methods import (
     DEFAULT_BUNDLES,
@@ -31,6 +29,7 @@ from operators.decoding import Decoder
 from operators.errors import ExitCode, InputError
 from operators.outcome import Progress, SeriesOutcome, SkippedFile, Watch, exit_code_of, refused
 from operators.output_faults import naming_output_faults
+from operators.reading import Candidate, Refusal, find_series, read_series
 
 log = logging.getLogger("stillscan")
 
@@ -89,7 +88,7 @@ def survey(job: Job, decoder: Decoder) -> Survey:
     bundles = [] if identity else available_bundles(job.models, job.bundle)
     catalogue = find_series(job.source, decoder, job.settings.selection)
     chosen: list[tuple[Candidate, BundleInfo | None]] = []
-    passed_over = [_refused(each) for each in catalogue.refused]
+    passed_over = [_passed_over(each) for each in catalogue.refused]
     for candidate in catalogue.candidates:
         try:
             bundle = None if identity else bundle_for(candidate.modality, bundles)
@@ -98,25 +97,32 @@ def survey(job: Job, decoder: Decoder) -> Survey:
         else:
             chosen.append((candidate, bundle))
     skipped = tuple(
-        SkippedFile(str(path), each.reason, each.message)
+        SkippedFile(
+            str(path.relative_to(job.source)) if path != job.source else path.name,
+            each.reason,
+            each.message.removeprefix(f"{path.name}: "),
+        )
         for each in catalogue.skipped
         for path in each.files
     )
     return Survey(tuple(chosen), tuple(passed_over), skipped)
 
 
-def _refused(refusal: Refusal) -> SeriesOutcome:
+def _passed_over(refusal: Refusal) -> SeriesOutcome:
     return SeriesOutcome(
         series_instance_uid=refusal.series_instance_uid,
-        status="refused",
+        status="not-selected" if refusal.by_rules else "refused",
         reason=refusal.reason,
         message=refusal.message,
-        exit_code=ExitCode.BAD_INPUT,
+        exit_code=ExitCode.NOTHING_TO_DO if refusal.by_rules else ExitCode.BAD_INPUT,
+        modality=refusal.modality,
+        slices=len(refusal.files),
     )
 
 
 def _no_bundle(candidate: Candidate, error: InputError) -> SeriesOutcome:
-    return replace(refused(candidate.series_instance_uid, error), modality=candidate.modality)
+    files = tuple(each.path for each in candidate.slices)
+    return refused(candidate.series_instance_uid, files, error, candidate.modality)
 
 
 def _silent(progress: Progress) -> None:
@@ -177,7 +183,11 @@ def _derive(
         else load_methods(bundles, job.settings)
     )
     sources = [
-        SeriesSource(candidate.series_instance_uid, partial(read_series, candidate, decoder))
+        SeriesSource(
+            candidate.series_instance_uid,
+            tuple(each.path for each in candidate.slices),
+            partial(read_series, candidate, decoder),
+        )
         for candidate, _ in found.chosen
     ]
     return derive_all(sources, methods, staging, job.settings.output, watch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from operators.errors import ExitCode, StillscanError
@@ -81,16 +82,18 @@ def noise_change(before: float | None, after: float | None) -> str:
 
 
 def refused(
-    series_instance_uid: str | None, error: StillscanError, slices: int = 0
+    series_instance_uid: str, files: Sequence[Path], error: StillscanError, modality: str = ""
 ) -> SeriesOutcome:
-    """The outcome of a series that an error stopped."""
+    """The outcome of a series that an error stopped; its message names the first file."""
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     return SeriesOutcome(
         series_instance_uid=series_instance_uid,
         status="refused",
         reason=error.reason,
-        message=str(error),
+        message=f"{files[0].name}{more}: {error}",
         exit_code=error.exit_code,
-        slices=slices,
+        modality=modality,
+        slices=len(files),
     )
 
 

@@ -46,6 +46,7 @@ class SeriesFailed:
     """A series that cannot be processed, on its way to the stage that lists the outcomes."""
 
     series_instance_uid: str
+    files: tuple[Path, ...]
     error: StillscanError
 
 
@@ -68,9 +69,10 @@ class Method:
 
 @dataclass(frozen=True)
 class SeriesSource:
-    """One series that is going to be read: its UID and how it becomes a volume."""
+    """One series that is going to be read: its UID, its files, and how they become a volume."""
 
     series_instance_uid: str
+    files: tuple[Path, ...]
     read: Callable[[], Volume]
 
 
@@ -88,7 +90,7 @@ def read_in_blocks(
                     break
                 yield block
         except StillscanError as error:
-            yield SeriesFailed(source.series_instance_uid, error)
+            yield SeriesFailed(source.series_instance_uid, source.files, error)
 
 
 class DenoisingStage:
@@ -115,7 +117,12 @@ class DenoisingStage:
             return _denoise(method, message, self._plan)
         except StillscanError as error:
             self._abandoned.add(uid)
-            return SeriesFailed(uid, error)
+            return _failed(message.volume, error)
+
+
+def _failed(volume: Volume, error: StillscanError) -> SeriesFailed:
+    files = tuple(dict.fromkeys(each.path for each in volume.slices))
+    return SeriesFailed(volume.series_instance_uid, files, error)
 
 
 def _denoise(method: Method, block: VolumeBlock, plan: Plan) -> DenoisedBlock:
@@ -169,7 +176,7 @@ class WritingStage:
             OutputError: if the disk does not take it; this ends the run.
         """
         if isinstance(message, SeriesFailed):
-            self._fail(message.series_instance_uid, message.error)
+            self._fail(message)
             return
         volume = message.block.volume
         if volume.series_instance_uid in self._abandoned:
@@ -188,7 +195,7 @@ class WritingStage:
             raise
         except StillscanError as error:
             self._abandoned.add(volume.series_instance_uid)
-            self._fail(volume.series_instance_uid, error)
+            self._fail(_failed(volume, error))
 
     def discard(self) -> None:
         """Remove what is staged of the series that is being written, if there is one."""
@@ -214,10 +221,10 @@ class WritingStage:
         self.outcomes.append(outcome)
         self._open = None
 
-    def _fail(self, uid: str, error: StillscanError) -> None:
-        slices = len(self._open.volume.slices) if self._open else 0
+    def _fail(self, failed: SeriesFailed) -> None:
         self.discard()
-        self.outcomes.append(replace(refused(uid, error, slices), seconds=self._lap()))
+        outcome = refused(failed.series_instance_uid, failed.files, failed.error)
+        self.outcomes.append(replace(outcome, seconds=self._lap()))
 
     def _lap(self) -> float:
         """Seconds since the last series ended: what this one added to the run."""
