@@ -179,6 +179,9 @@ class Decoder:
     def _running_child(self) -> _Child:
         if self._closed:
             raise ValueError("the decoder is closed")
+        if self._child is not None and self._child.process.poll() is not None:
+            self._child.end()  # it died between two requests: no file is to blame
+            self._child = None
         if self._child is None:
             self._child = _Child(self.limits)
         return self._child

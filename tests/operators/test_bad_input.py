@@ -1,0 +1,95 @@
+"""Every bad input is refused with its reason, or processed where it is valid, under the limits."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from operators.decoding import Decoder
+from operators.errors import ExitCode, InputError
+from operators.reading import Catalogue, find_series, read_series
+from operators.selection import SelectionRules
+from tests.bad_inputs import BAD_INPUTS, BadInput
+
+SECONDS = 10
+CHILD_KILOBYTES = 2**20
+IDENTITY = ("TEST", "BAD^", "etc/passwd")
+
+
+def peak_kilobytes(process_id: int | None) -> int:
+    """The most memory that a process had, resident."""
+    status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1])
+
+
+def reasons(catalogue: Catalogue, decoder: Decoder) -> list[tuple[str, str, str]]:
+    """Outcome, reason and message of everything in a catalogue that is not processed."""
+    found = [("skipped", each.reason, each.message) for each in catalogue.skipped]
+    for refusal in catalogue.refused:
+        outcome = "not-selected" if refusal.by_rules else "refused"
+        found.append((outcome, refusal.reason, refusal.message))
+    for candidate in catalogue.candidates:
+        try:
+            for _ in read_series(candidate, decoder).blocks():
+                pass
+        except InputError as error:
+            found.append(("refused", error.reason, str(error)))
+    return found
+
+
+def require_processed(case: BadInput, catalogue: Catalogue, decoder: Decoder) -> None:
+    volumes = [read_series(candidate, decoder) for candidate in catalogue.candidates]
+    assert tuple(len(volume.slices) for volume in volumes) == case.slices
+    assert sum(len(b.headers) for v in volumes for b in v.blocks()) == sum(case.slices)
+    assert case.warned in "; ".join(warning for volume in volumes for warning in volume.warnings)
+
+
+@pytest.mark.data
+@pytest.mark.filterwarnings("ignore:Unknown encoding 'ISO_IR 999'")  # h25, said by pydicom
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_is_read_as_the_table_says(name, stillscan_data):
+    case, source = BAD_INPUTS[name], stillscan_data / "bad" / name
+    started = time.monotonic()
+    with Decoder() as decoder:
+        first_child = decoder.process_id
+        catalogue = find_series(source, decoder, SelectionRules())
+        if case.outcome == "processed":
+            require_processed(case, catalogue, decoder)
+        else:
+            found = reasons(catalogue, decoder)
+            assert [(case.outcome, case.reason)] == [(each[0], each[1]) for each in found]
+            names = [name] if source.is_file() else [path.name for path in source.iterdir()]
+            assert any(each in found[0][2] for each in names), "the message names the file"
+            assert not any(word in found[0][2] for word in IDENTITY)
+        assert decoder.process_id == first_child, "no bad input ends the reading child"
+        assert peak_kilobytes(decoder.process_id) < CHILD_KILOBYTES
+    assert time.monotonic() - started < SECONDS
+
+
+@pytest.mark.data
+def test_table_knows_every_bad_input(stillscan_data):
+    listed = json.loads((stillscan_data / "bad" / "bad.json").read_text(encoding="utf-8"))
+    assert {each["file"].rstrip("/") for each in listed} == set(BAD_INPUTS)
+
+
+def test_exit_codes_follow_from_the_outcomes():
+    assert BAD_INPUTS["f06_mz_preamble.dcm"].exit_code is ExitCode.DERIVED
+    assert BAD_INPUTS["s04_mixed_matrix"].exit_code is ExitCode.BAD_INPUT
+    assert BAD_INPUTS["h21_rgb.dcm"].exit_code is ExitCode.NOTHING_TO_DO
+
+
+@pytest.mark.data
+def test_all_bad_inputs_in_one_folder_leave_the_good_series_alone(stillscan_data, tmp_path):
+    folder = shutil.copytree(stillscan_data / "bad", tmp_path / "all")
+    with Decoder() as decoder:
+        catalogue = find_series(folder, decoder, SelectionRules())
+        refused = [each[1] for each in reasons(catalogue, decoder)]
+    expected = [case.reason for case in BAD_INPUTS.values() if case.outcome != "processed"]
+    for reason in set(expected):
+        assert refused.count(reason) >= expected.count(reason), reason
+    files = sum(len(each.files) for each in (*catalogue.refused, *catalogue.skipped))
+    files += sum(len(each.slices) for each in catalogue.candidates)
+    assert files == sum(path.is_file() for path in folder.rglob("*")), "every file is accounted for"
