@@ -16,7 +16,6 @@ from itertools import count
 from typing import Literal
 
 from pydicom import Dataset
-from pydicom.tag import Tag
 from pydicom.uid import (
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
@@ -231,12 +230,8 @@ def labelled(description: str, label: str) -> str:
 
 
 def _remove_what_is_untrue(derived: Dataset) -> None:
-    tags = list(derived.keys())
-    # a plane without OverlayData lay in the unused bits of the source's pixels (PS3.5 8.1.2)
-    planes = {tag.group for tag in tags if 0x6000 <= tag.group <= 0x601E}
-    embedded = {group for group in planes if Tag(group, 0x3000) not in derived}
-    for tag in tags:
-        if tag in _REMOVED_TAGS or tag.group in embedded or tag.group < 8:
+    for tag in list(derived.keys()):
+        if tag in _REMOVED_TAGS or tag.group < 8:
             del derived[tag]
 
 

@@ -4,14 +4,13 @@
         for block in denoised_blocks:
             stage.add(block)
         series = stage.finish()
-    publish_series(series, output_folder)
 
-`derive_series` does all of it. A stage that does not finish leaves nothing behind.
+The application renames `series.folder` into its output when all series are staged; `derive_series`
+does it for one. A stage that does not finish leaves nothing behind.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -30,13 +29,11 @@ from operators.derived_file import part10, put_pixels
 from operators.derived_header import OutputOptions, SeriesHeader, series_instance_uid
 from operators.errors import (
     ClippedPixelsError,
-    DiskFullError,
     IncompleteSeriesError,
     MeanMovedError,
     NothingChangedError,
-    NotWritableError,
-    OutputError,
 )
+from operators.output_faults import naming_output_faults
 from operators.provenance import Provenance
 from operators.raw_header import text_of
 from operators.stored_values import Change, pixel_format, store_slice
@@ -47,7 +44,6 @@ __all__ = [
     "OutputOptions",
     "SeriesStage",
     "derive_series",
-    "publish_series",
 ]
 
 MAX_CLIPPED_SHARE = 0.001  # W7
@@ -117,30 +113,19 @@ def derive_series(
         ResultError: if the derived series may not be shown; `folder` is as it was.
         OutputError: if it cannot be written; `folder` is as it was.
     """
-    with _naming_faults("make a staging folder"):
+    with naming_output_faults("make a staging folder"):
         folder.mkdir(parents=True, exist_ok=True)
         staging = tempfile.TemporaryDirectory(prefix=".stillscan-", dir=folder)
     with staging, SeriesStage(volume, provenance, Path(staging.name), options) as stage:
         for block in blocks:
             stage.add(block)
-        return publish_series(stage.finish(), folder)
-
-
-def publish_series(series: DerivedSeries, folder: Path) -> DerivedSeries:
-    """Rename a staged series into `folder`; both must lie on one file system.
-
-    A series of this UID that is there already has the same content, and gives way.
-
-    Raises:
-        OutputError: if the file system refuses; the series is then still staged.
-    """
-    published = folder / series.series_instance_uid
-    with _naming_faults("publish a series"):
-        if published.exists():
-            published.rename(series.folder.with_suffix(".replaced"))
-        series.folder.rename(published)
-        _sync(folder)
-        shutil.rmtree(series.folder.with_suffix(".replaced"), ignore_errors=True)
+        series = stage.finish()
+        published = folder / series.series_instance_uid
+        with naming_output_faults("publish a series"):
+            if published.exists():  # the same UID says that it has the same content
+                published.rename(Path(staging.name) / "replaced")
+            series.folder.rename(published)
+            _sync(folder)
     return replace(series, folder=published)
 
 
@@ -174,7 +159,7 @@ class SeriesStage:
         self._syncing: list[Future[None]] = []
         self._disk = ThreadPoolExecutor(max_workers=1)  # waits for it while we go on
         self._finished = False
-        with _naming_faults("make the folder of a series"):
+        with naming_output_faults("make the folder of a series"):
             self.folder.mkdir()
 
     def __enter__(self) -> Self:
@@ -225,7 +210,7 @@ class SeriesStage:
             self._require_few_clipped()
             self._require_steady_mean()
             self._require_change()
-            with _naming_faults("write a series"):
+            with naming_output_faults("write a series"):
                 for synced in self._syncing:
                     synced.result()
                 _sync(self.folder)
@@ -257,7 +242,7 @@ class SeriesStage:
     ) -> None:
         source = self._volume.slices[block.start + index]
         derived = header.derive(block.headers[index])
-        layout = pixel_format(derived)
+        layout = pixel_format(derived, source.padding)
         stored, change = store_slice(
             block.stored[index],
             block.pixels[index],
@@ -269,7 +254,7 @@ class SeriesStage:
         )
         put_pixels(derived, stored, layout)
         uid = text_of(derived, "SOPInstanceUID")
-        with _naming_faults("write an image"):
+        with naming_output_faults("write an image"):
             file = self.folder / f"{uid}.dcm"
             file.write_bytes(part10(derived, self._provenance.version))
         self._syncing.append(self._disk.submit(_sync, file))
@@ -334,17 +319,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _naming_faults(what: str) -> Iterator[None]:
-    """Turn what the file system says into an OutputError."""
-    try:
-        yield
-    except OSError as error:
-        leaf: type[OutputError] = OutputError
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            leaf = DiskFullError
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            leaf = NotWritableError
-        raise leaf(f"could not {what}: {error.strerror or error}") from error

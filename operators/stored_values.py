@@ -67,12 +67,15 @@ class Change:
     high: float
 
 
-def pixel_format(header: Dataset) -> PixelFormat:
-    """The pixel format that a header describes."""
-    signed = integer_of(header, "PixelRepresentation") == 1
+def pixel_format(header: Dataset, padding: tuple[int, int] | None = None) -> PixelFormat:
+    """The pixel format that a header describes, and what padding means in it."""
     allocated = integer_of(header, "BitsAllocated") or 16
-    stored = integer_of(header, "BitsStored") or allocated
-    return PixelFormat(allocated, stored, signed, _padding(header, allocated, signed))
+    return PixelFormat(
+        allocated=allocated,
+        stored=integer_of(header, "BitsStored") or allocated,
+        signed=integer_of(header, "PixelRepresentation") == 1,
+        padding=padding,
+    )
 
 
 def store_slice(
@@ -146,27 +149,9 @@ def _leave_padding_range(
 ) -> None:
     """Move real pixels that fell among the padding values to the side that they came from."""
     low, high = limits
-    fallen = (stored >= low) & (stored <= high) & ~padding
+    fallen = (stored >= low) & (stored <= high) & ~padding & ((source < low) | (source > high))
     if fallen.any():
-        stored[fallen & (source > high)] = high + 1
-        stored[fallen & (source < low)] = low - 1
-
-
-def _padding(header: Dataset, allocated: int, signed: bool) -> tuple[int, int] | None:
-    """PixelPaddingValue to PixelPaddingRangeLimit, in either order (PS3.3 C.7.5.1.1.2)."""
-    value = integer_of(header, "PixelPaddingValue")
-    if value is None:
-        return None
-    limit = integer_of(header, "PixelPaddingRangeLimit")
-    ends = [_as_stored(end, allocated, signed) for end in (value, limit) if end is not None]
-    return min(ends), max(ends)
-
-
-def _as_stored(value: int, allocated: int, signed: bool) -> int:
-    """A padding value written with the wrong sign means the same bits."""
-    wrapped = value % (1 << allocated)
-    negative = signed and wrapped >= 1 << (allocated - 1)
-    return wrapped - (1 << allocated) if negative else wrapped
+        stored[fallen] = np.where(source[fallen] > high, high + 1, low - 1)
 
 
 def _range(source: Stored, padding: Bool[np.ndarray, "row column"]) -> tuple[float, float]:

@@ -1,21 +1,36 @@
-"""What tests of writing share: files become blocks, blocks a derived series."""
+"""What tests of writing share: files are read, denoised by a given function, and derived."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import atexit
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from io import BytesIO
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.data import get_testdata_file
 
+from operators.decoding import Decoder
 from operators.deriving import DerivedSeries, OutputOptions, derive_series
 from operators.provenance import Provenance
-from operators.volume import SliceHeader, Volume, VolumeBlock
+from operators.reading import find_series, read_series
+from operators.selection import SelectionRules
+from operators.volume import Volume, VolumeBlock
 
+EVERYTHING = SelectionRules(
+    min_matrix=1,
+    localizers="process",
+    complex_images="process",
+    maps="process",
+    reformatted="process",
+    burned_in="process",
+    lossy="process",
+    denoised="process",
+)
 IDENTITY = Provenance(
     version="0.1.0",
     bundle="mr",
@@ -27,7 +42,7 @@ IDENTITY = Provenance(
     device="cpu",
 )
 STUDENT = replace(IDENTITY, mode="student")
-Denoise = Callable[[np.ndarray], np.ndarray]
+Denoise = Callable[[VolumeBlock], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -38,99 +53,95 @@ class Denoised:
     pixels: np.ndarray
 
 
-class NoReader:
-    def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
-        raise NotImplementedError
+@dataclass(frozen=True)
+class Derivation:
+    """A derived series beside its source."""
+
+    volume: Volume
+    series: DerivedSeries
+
+    @property
+    def files(self) -> list[tuple[Path, Path]]:
+        """Source and derived file of each slice."""
+        sources = [each.path for each in self.volume.slices]
+        return list(zip(sources, self.series.files, strict=True))
+
+    @property
+    def pairs(self) -> list[tuple[Dataset, Dataset]]:
+        """Source and derived data set of each slice."""
+        return [(pydicom.dcmread(a), pydicom.dcmread(b)) for a, b in self.files]
 
 
-def unchanged(pixels: np.ndarray) -> np.ndarray:
-    return pixels
+def unchanged(block: VolumeBlock) -> np.ndarray:
+    return block.pixels
 
 
-def smoothed(pixels: np.ndarray) -> np.ndarray:
-    """Quieter with the same mean: the mean of each pixel and its neighbours, wrapped around."""
-    rows = pixels + np.roll(pixels, 1, axis=-2) + np.roll(pixels, -1, axis=-2)
-    return ((rows + np.roll(rows, 1, axis=-1) + np.roll(rows, -1, axis=-1)) / 9).astype(np.float32)
+def smoothed(block: VolumeBlock) -> np.ndarray:
+    """Quieter with the same mean: each real pixel halfway to the mean of its row neighbours."""
+    near = (np.roll(block.pixels, 1, axis=-1) + np.roll(block.pixels, -1, axis=-1)) / 2
+    change = np.where(block.padding, 0, (near - block.pixels) / 2)
+    real = np.maximum((~block.padding).sum(axis=(1, 2), keepdims=True), 1)
+    change -= np.where(block.padding, 0, change.sum(axis=(1, 2), keepdims=True) / real)
+    return (block.pixels + change).astype(np.float32)
 
 
-def explicit_header(file: Path) -> Dataset:
-    header = pydicom.dcmread(file)
-    del header.PixelData
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    again = BytesIO()
-    pydicom.dcmwrite(again, header, implicit_vr=False, little_endian=True)
-    again.seek(0)
-    return pydicom.dcmread(again)
+@cache
+def decoder() -> Decoder:
+    """One reading process for all tests."""
+    shared = Decoder().__enter__()
+    atexit.register(shared.close)
+    return shared
 
 
-def read_blocks(files: Sequence[Path], size: int = 3) -> tuple[Volume, list[VolumeBlock]]:
-    """One series as a volume and its blocks of `size` slices."""
-    datasets = [pydicom.dcmread(file) for file in files]
-    slices = tuple(
-        SliceHeader(
-            path=file,
-            frame=0,
-            sop_instance_uid=each.SOPInstanceUID,
-            instance_number=each.InstanceNumber,
-            position=None,
-            slope=float(each.get("RescaleSlope", 1)),
-            intercept=float(each.get("RescaleIntercept", 0)),
-        )
-        for file, each in zip(files, datasets, strict=True)
-    )
-    first = datasets[0]
-    volume = Volume(
-        study_instance_uid=first.StudyInstanceUID,
-        series_instance_uid=first.SeriesInstanceUID,
-        sop_class_uid=first.SOPClassUID,
-        modality=first.Modality,
-        rows=first.Rows,
-        columns=first.Columns,
-        unit="HU" if first.Modality == "CT" else "1",
-        slices=slices,
-        reader=NoReader(),
-        sibling_series_numbers=frozenset({int(first.SeriesNumber or 0)}),
-    )
-    blocks = []
-    for start in range(0, len(files), size):
-        part = range(start, min(start + size, len(files)))
-        stored = np.stack([datasets[i].pixel_array for i in part])
-        shape = (-1, 1, 1)
-        slope = np.array([slices[i].slope for i in part]).reshape(shape)
-        intercept = np.array([slices[i].intercept for i in part]).reshape(shape)
-        padding = np.zeros(stored.shape, bool)
-        if "PixelPaddingValue" in first:
-            ends = [
-                first.PixelPaddingValue,
-                first.get("PixelPaddingRangeLimit", first.PixelPaddingValue),
-            ]
-            padding = (stored >= min(ends)) & (stored <= max(ends))
-        headers = []
-        for i in part:
-            headers.append(explicit_header(files[i]))
-        blocks.append(
-            VolumeBlock(
-                volume=volume,
-                start=start,
-                headers=tuple(headers),
-                stored=stored,
-                pixels=(stored * slope + intercept).astype(np.float32),
-                padding=padding,
-            )
-        )
-    return volume, blocks
+def volumes_in(folder: Path) -> list[Volume]:
+    """Every series of a folder that can be read."""
+    catalogue = find_series(folder, decoder(), EVERYTHING)
+    return [read_series(candidate, decoder()) for candidate in catalogue.candidates]
 
 
-def derive(
-    files: Sequence[Path],
+def real_volumes(data: Path, folder: Path) -> Iterator[tuple[str, Volume]]:
+    """Every classic series of the development data, and the two images that come with pydicom.
+
+    `ct_chest_transfer_syntaxes` is one instance in many files: each becomes a series of its own.
+    """
+    for item in sorted((data / "dev" / "dicom").iterdir()):
+        if item.name != "ct_chest_transfer_syntaxes":
+            yield from ((item.name, volume) for volume in volumes_in(item))
+    alone = sorted((data / "dev" / "dicom" / "ct_chest_transfer_syntaxes").iterdir())
+    alone += [Path(get_testdata_file(name)) for name in ("MR_small.dcm", "CT_small.dcm")]
+    for file in alone:
+        own = folder / file.name
+        own.mkdir()
+        shutil.copy(file, own)
+        yield from ((file.name, volume) for volume in volumes_in(own))
+
+
+def blocks_of(volume: Volume, size: int = 3) -> list[VolumeBlock]:
+    """The volume in blocks of `size` slices."""
+    count = len(volume.slices)
+    return [volume.read(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def derive_volume(
+    volume: Volume,
     folder: Path,
     denoise: Denoise = unchanged,
     provenance: Provenance = IDENTITY,
     options: OutputOptions | None = None,
+) -> Derivation:
+    """The derived series of a volume, in `folder`."""
+    denoised = (Denoised(block, denoise(block)) for block in blocks_of(volume))
+    return Derivation(volume, derive_series(denoised, volume, provenance, folder, options))
+
+
+def derive(
+    source: Path,
+    denoise: Denoise = smoothed,
+    provenance: Provenance = STUDENT,
+    options: OutputOptions | None = None,
     **volume_fields: object,
-) -> DerivedSeries:
-    """The derived series of these files, in `folder`."""
-    volume, blocks = read_blocks(files)
+) -> Derivation:
+    """The derived series of the only series in folder `source`, in a folder beside it."""
+    (volume,) = volumes_in(source)
     volume = replace(volume, **volume_fields)
-    denoised = [Denoised(block, denoise(block.pixels)) for block in blocks]
-    return derive_series(denoised, volume, provenance, folder, options)
+    return derive_volume(volume, source.with_name("derived"), denoise, provenance, options)

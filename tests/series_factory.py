@@ -16,7 +16,7 @@ from pathlib import Path
 
 import gdcm
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
@@ -175,16 +175,21 @@ def write_instance(
     dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
     dataset["PixelData"].VR = "OB" if allocated == 8 else "OW"
     if transfer_syntax in GDCM_SYNTAXES:
-        _write_through_gdcm(dataset, path, transfer_syntax)
-        return
-    if not native:
+        dataset.PixelData = _encapsulated_by_gdcm(dataset, path.parent, transfer_syntax)
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        meta.TransferSyntaxUID = transfer_syntax
+    elif not native:
         dataset.compress(transfer_syntax, generate_instance_uid=False)
     dataset.save_as(path, enforce_file_format=True)
 
 
-def _write_through_gdcm(dataset: Dataset, path: Path, transfer_syntax: str) -> None:
-    """Gdcm's encoder works from file to file."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".native") as native:
+def _encapsulated_by_gdcm(dataset: Dataset, folder: Path, transfer_syntax: str) -> bytes:
+    """Gdcm encodes from file to file, and its writer spells numbers anew: take the pixels alone."""
+    with (
+        tempfile.NamedTemporaryFile(dir=folder, suffix=".native") as native,
+        tempfile.NamedTemporaryFile(dir=folder, suffix=".compressed") as compressed,
+    ):
         dataset.save_as(native.name, enforce_file_format=True)
         reader = gdcm.ImageReader()
         reader.SetFileName(native.name)
@@ -196,10 +201,11 @@ def _write_through_gdcm(dataset: Dataset, path: Path, transfer_syntax: str) -> N
         change.SetInput(reader.GetImage())
         assert change.Change()
         writer = gdcm.ImageWriter()
-        writer.SetFileName(str(path))
+        writer.SetFileName(compressed.name)
         writer.SetFile(reader.GetFile())
         writer.SetImage(change.GetOutput())
         assert writer.Write()
+        return bytes(dcmread(compressed.name).PixelData)
 
 
 def _dtype(signed: bool, allocated: int) -> str:
