@@ -69,7 +69,7 @@ def show_generated_head(console: Console, out: Path, mode: str, picture: Path) -
     generated = generate_series(out / "input" / "generated", Protocol())
     console.print(
         f"generated in {time.perf_counter() - began:.1f} s; noise {generated.noise:.0f} of "
-        f"{Protocol().white_signal:.0f} (white matter), Rician, correlated along the rows"
+        f"{Protocol().white_signal:.0f} (white matter), Rician, correlated"
     )
     seconds = denoise(generated.folder, out / "generated", mode)
     noisy = read_stored(generated.folder)

@@ -7,8 +7,9 @@ The signal of a tissue is that of a spoiled gradient echo in its steady state:
 at 3 T. The images of the coils are combined with their sensitivities as weights (Roemer et al.,
 Magn Reson Med 16:192, 1990): signal and shading become the root of the sum of squares of the
 sensitivities, and the noise is complex Gaussian of one deviation everywhere; its magnitude makes
-the image Rician. Fewer phase-encoding steps than pixels are filled up with zeros, so the noise of
-neighbouring pixels is correlated along the rows, as it is on most scanners.
+the image Rician. Fewer phase-encoding steps than pixels are filled up with zeros and the corners of
+k-space are damped, so the noise of neighbouring pixels is correlated, as it is on most scanners:
+0.48 along the rows, 0.21 along the columns.
 """
 
 from __future__ import annotations
