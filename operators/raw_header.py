@@ -96,7 +96,7 @@ def encoded(header: Dataset) -> bytes:
     if header.original_encoding != (False, True):
         raise ValueError("a header must come from the reader, in Explicit VR Little Endian")
     return b"".join(
-        serialised([Element(tag, cast(str, each.VR).encode(), cast(bytes, each.value))])
+        serialised([Element(tag, cast(str, each.VR).encode(), _raw_value(each))])
         if isinstance(each, RawDataElement)
         else _converted_as_bytes(each)
         for tag, each in sorted(header.items())
@@ -110,9 +110,13 @@ def _items_as_bytes(items: Sequence[Item]) -> bytes:
 
 def _value_as_bytes(element: DataElement | RawDataElement) -> bytes:
     if isinstance(element, RawDataElement):
-        return cast(bytes, element.value)
+        return _raw_value(element)
     element.is_undefined_length = False
     return _converted_as_bytes(element)[12:]  # after tag, VR and length
+
+
+def _raw_value(element: RawDataElement) -> bytes:
+    return element.value or b""  # pydicom reads an empty number as None
 
 
 def _converted_as_bytes(element: DataElement) -> bytes:

@@ -180,7 +180,9 @@ def write_instance(
         dataset["PixelData"].is_undefined_length = True
         meta.TransferSyntaxUID = transfer_syntax
     elif not native:
-        dataset.compress(transfer_syntax, generate_instance_uid=False)
+        # gdcm, pydicom's first choice for RLE, aborts the process on odd sizes
+        plugin = "pydicom" if transfer_syntax == RLELossless else ""
+        dataset.compress(transfer_syntax, generate_instance_uid=False, encoding_plugin=plugin)
     dataset.save_as(path, enforce_file_format=True)
 
 
