@@ -67,8 +67,8 @@ def _decibel(peak: float, mean_square: float) -> float:
 
 
 def _contrast(images: Series, lesions: Series) -> float:
-    """Mean of the lesions minus mean of the ring around them."""
-    inside = lesions > 0.8
+    """Mean of the lesions minus the median of the rings around them."""
+    inside = lesions > 0.6
     near = np.zeros_like(inside)
     for down in range(-4, 5):
         for right in range(-4, 5):
