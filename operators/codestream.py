@@ -21,6 +21,7 @@ RLE = "1.2.840.10008.1.2.5"
 J2K_START, J2K_SIZE, J2K_CODING = 0xFF4F, 0xFF51, 0xFF52
 J2K_TILE = 0xFF90
 JPEG_START, JPEG_SCAN = 0xFFD8, 0xFFDA
+JPEG_END = b"\xff\xd9"
 JPEG_FRAMES = frozenset({*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC})
 
 
@@ -46,6 +47,9 @@ def require_codestream(syntax: str, stream: bytes, image: ImageAttributes) -> No
         frame = _j2k_frame(stream) if syntax in JPEG_2000 else _jpeg_frame(stream)
     except struct.error as error:
         raise CorruptPixelDataError("PixelData: the stream ends inside its header") from error
+    if syntax not in JPEG_2000 and not stream.rstrip(b"\0").endswith(JPEG_END):
+        # CharLS looks for the missing end for four seconds
+        raise CorruptPixelDataError("PixelData: the stream ends without an end-of-image marker")
     if frame is None:
         raise CorruptPixelDataError("PixelData: the stream is not what TransferSyntaxUID says")
     found, expected = (frame.rows, frame.columns), (image.rows, image.columns)
