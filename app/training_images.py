@@ -59,6 +59,8 @@ LOWEST_OWN_SIGMA = {
     "xray": 0.0,
     "ct": 1.0 / 255,
 }  # CT is smoothed: the estimate sees little
+SCALES = (1.0, 0.75, 0.5, 0.3)  # 0.3: the sharp, coarse matrix of echo-planar imaging
+SMALLEST = 54  # pixels
 PROCEDURAL_IMAGES = 500
 PROCEDURAL_SIZE = 192
 
@@ -101,7 +103,7 @@ def scale_to_unit(values: Slices, domain: Domain) -> Slices:
 
 
 def training_images(data: Path, seed: int) -> list[TrainingImage]:
-    """All that the students train on: each real slice at three scales, and procedural images."""
+    """All that the students train on: each real slice at four scales, and procedural images."""
     images = []
     by_domain: dict[str, list[TrainingImage]] = {domain: [] for domain in DOMAIN_WEIGHT}
     for item, slices in subjects(data, "train"):
@@ -120,12 +122,15 @@ def training_images(data: Path, seed: int) -> list[TrainingImage]:
 
 def _scaled_copies(pixels: Tensor, lowest: float) -> Iterator[TrainingImage]:
     """The slice at full size and averaged down: less of its own noise, finer detail."""
-    for scale in (1.0, 0.75, 0.5):
+    if float(pixels.std()) < 0.01:
+        return
+    for scale in SCALES:
         size = [round(n * scale) for n in pixels.shape]
-        if min(size) < PATCH or float(pixels.std()) < 0.01:
+        if min(size) < SMALLEST:
             continue
         small = F.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
-        yield TrainingImage(small, max(own_noise(small), lowest))
+        margins = [n for side in reversed(size) for n in (0, max(0, PATCH - side))]
+        yield TrainingImage(F.pad(small, margins), max(own_noise(small), lowest))
 
 
 def own_noise(pixels: Tensor) -> float:

@@ -12,7 +12,7 @@ Places that hold no noise at all (air set to exactly zero, padding, saturation) 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
@@ -26,8 +26,9 @@ from models.noise_profile import MAX_LAG, Family, NoiseProfile
 
 Array = Float[np.ndarray, "..."]
 
-BLOCK_SIZES = (8, 16)  # small ones find flat places in anatomy; wide correlation needs large ones
-WIDEST_SCATTER = 0.32  # of block variances: beyond it the blocks are too small for the correlation
+BLOCK_SIZES = (16, 8)  # large ones see wide correlation, small ones find flat places in anatomy
+WIDEST_SCATTER = 0.45  # of block variances: beyond it the blocks are too small for the correlation
+PROOF_BLOCKS, PROOF_PURITY = 100, 0.4  # an intensity range that bears a level out
 MAX_BLOCKS = 16_000
 BINS = 16
 FEWEST_BLOCKS = 24  # in an intensity range; fewer say nothing
@@ -75,15 +76,24 @@ def estimate_noise_profile(
     masks = [mask.cpu().numpy() for mask in valid] if valid is not None else [None] * len(images)
     smallest = min(min(image.shape) for image in images)
     for size in BLOCK_SIZES:
-        size = min(size, smallest)
-        profile, scatter = _estimate(_cut_blocks(images, masks, size))
-        if scatter < WIDEST_SCATTER or 2 * size > smallest:
-            break
-    return profile
+        if 2 * size > smallest:
+            continue
+        found = _estimate(_cut_blocks(images, masks, size))
+        if found.proven:
+            return found.profile
+    return _estimate_white(_cut_blocks(images, masks, min(BLOCK_SIZES[-1], smallest)))
 
 
-def _estimate(blocks: _Blocks) -> tuple[NoiseProfile, float]:
-    """The profile that blocks of one size give, and how far their variances scatter."""
+@dataclass(frozen=True)
+class _Found:
+    """A profile, and whether enough blocks of pure noise bear it out."""
+
+    profile: NoiseProfile
+    proven: bool
+
+
+def _estimate(blocks: _Blocks) -> _Found:
+    """Level and correlation in turns, from the whole variance of the blocks."""
     edges, bins = _intensity_ranges(blocks.means)
     correlation = _Correlation.white(blocks.size)
     for _ in range(4):
@@ -96,8 +106,35 @@ def _estimate(blocks: _Blocks) -> tuple[NoiseProfile, float]:
         )
     levels = _levels(blocks, bins, correlation)
     curve = _fit_curve(levels)
-    knots, sigmas = _level_knots(curve, levels, edges)
-    return _profile(knots, sigmas, curve.family, correlation, blocks.means), correlation.scatter
+    pure = (levels.counts >= PROOF_BLOCKS) & (levels.purity >= PROOF_PURITY)
+    pure &= levels.centres > DARK * levels.centres.max()
+    proven = bool(pure.any()) and correlation.scatter < WIDEST_SCATTER
+    return _Found(_profile(curve, levels, edges, correlation, blocks.means), proven)
+
+
+def _estimate_white(blocks: _Blocks) -> NoiseProfile:
+    """Where no part of the image is flat, only the finest detail tells noise: the level if white.
+
+    Correlated noise has little there, so it is underestimated and too little is removed, never too
+    much.
+    """
+    y, x = (axis.ravel() for axis in np.mgrid[: blocks.size, : blocks.size])
+    fine = y + x > 1.25 * blocks.size
+    cosines = blocks.residuals @ _cosines(blocks.size)[:, fine]
+    detail = _Blocks(blocks.size, blocks.residuals, blocks.means, (cosines**2).mean(1))
+    edges, bins = _intensity_ranges(blocks.means)
+    white = _Correlation.white(blocks.size)
+    correlation = _Correlation(white.acf, 1.0, float(np.sqrt(2 / fine.sum())))
+    levels = _levels(detail, bins, correlation)
+    return _profile(_fit_curve(levels), levels, edges, correlation, blocks.means)
+
+
+@lru_cache
+def _cosines(size: int) -> Array:
+    """Orthonormal discrete cosines over a block [pixel, coefficient]."""
+    k, n = np.mgrid[:size, :size]
+    line = np.cos(np.pi * k * (2 * n + 1) / (2 * size)) * np.sqrt(np.where(k == 0, 1, 2) / size)
+    return np.asarray(np.kron(line, line).T)
 
 
 def _flat_blocks(blocks: _Blocks, expected: Array, scatter: float) -> np.ndarray:
@@ -111,22 +148,20 @@ def _flat_blocks(blocks: _Blocks, expected: Array, scatter: float) -> np.ndarray
 
 
 def _profile(
-    knots: Array, sigmas: Array, family: Family, correlation: _Correlation, means: Array
+    curve: _Curve, levels: _Levels, edges: Array, correlation: _Correlation, means: Array
 ) -> NoiseProfile:
     """Put the parts together; `sigma` is the root mean square over the blocks with signal."""
+    knots, sigmas = _level_knots(curve, levels, edges)
     signal = means[means > DARK * np.quantile(means, 0.98)]
-    sigma = float(np.sqrt(np.mean(np.interp(signal, knots, sigmas) ** 2)))
     profile = NoiseProfile(
-        sigma=sigma,
+        sigma=float(np.sqrt(np.mean(np.interp(signal, knots, sigmas) ** 2))),
         levels=tuple(float(level) for level in knots),
-        sigmas=tuple(float(s) for s in sigmas),
+        sigmas=tuple(float(sigma) for sigma in sigmas),
         acf=correlation.acf,
-        family=family,
+        family=curve.family,
     )
-    if family == "gaussian" and profile.radius > 0:
-        return NoiseProfile(
-            profile.sigma, profile.levels, profile.sigmas, profile.acf, "correlated"
-        )
+    if curve.family == "gaussian" and profile.radius > 0:
+        return replace(profile, family="correlated")
     return profile
 
 

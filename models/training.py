@@ -23,10 +23,10 @@ from models.student import StudentNetwork
 SIGMA_RANGE = (0.2 / 255, 50 / 255)
 PATCH = 80
 MSE_FLOOR = 0.004  # in sigma^2: below it an example is as good as solved
-TOLD_SIGMA_ERROR = (
-    0.07  # what the noise profile errs by on real series (standard deviation of the log)
-)
+TOLD_SIGMA_ERROR = 0.07  # what a good noise profile errs by (standard deviation of the log)
 TOLD_CORRELATION_ERROR = 0.02
+BADLY_TOLD = 0.25  # share of examples that are told a wrong level: structure looks like noise
+BADLY_TOLD_RANGE = (0.7, 3.0)
 
 Plane = Float[Tensor, "height width"]
 
@@ -88,11 +88,27 @@ def draw_example(
     mean, noisy, level_curve, white = corrupt(x, sigma, spectrum, generator)
     sigma_map = level_curve(smooth(noisy[None, None])[0, 0].clamp(min=0))
     sigma_map = sigma_map.clamp(min=LOWEST_SHARE * float(sigma_map.square().mean().sqrt()))
-    sigma_map = sigma_map * math.exp(TOLD_SIGMA_ERROR * _normal(generator))
     acf = noise.autocorrelation(torch.ones_like(spectrum) if white else spectrum)
-    told = torch.stack([(acf[dy, dx] + acf[dy, -dx]) / 2 for dy, dx in CORRELATION_LAGS])
-    told = told + TOLD_CORRELATION_ERROR * torch.randn(len(told), generator=generator)
-    return noisy, noisy - mean, sigma_map, told
+    correlation = torch.stack([(acf[dy, dx] + acf[dy, -dx]) / 2 for dy, dx in CORRELATION_LAGS])
+    factor, told = tell(correlation, generator)
+    return noisy, noisy - mean, sigma_map * factor, told
+
+
+def tell(
+    correlation: Float[Tensor, " lag"], generator: Generator
+) -> tuple[float, Float[Tensor, " lag"]]:
+    """What the network is told: a factor on the true level, and the correlation, with errors.
+
+    Most examples are told nearly the truth. Some are told a level that may be far off, and less
+    correlation than there is, as where an image has no flat place: the network learns to believe
+    what it sees.
+    """
+    error = TOLD_CORRELATION_ERROR * torch.randn(len(correlation), generator=generator)
+    if _uniform(0, 1, generator) > BADLY_TOLD:
+        return math.exp(TOLD_SIGMA_ERROR * _normal(generator)), correlation + error
+    low, high = (math.log(limit) for limit in BADLY_TOLD_RANGE)
+    factor = math.exp(_uniform(low, high, generator))
+    return factor, correlation * min(1.0, _uniform(0, 2, generator)) + error
 
 
 def corrupt(
