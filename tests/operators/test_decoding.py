@@ -77,7 +77,15 @@ def test_every_syntax_decodes_to_its_uncompressed_twin(
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_bytes_of_eight_bit_radiographs_are_exact(syntax, decoder, tmp_path):
-    kind = {"modality": "DX", "slices": 1, "bits_stored": 8, "rows": 35, "columns": 37}
+    kind = {"modality": "DX", "slices": 1, "bits_stored": 8, "rows": 36, "columns": 37}
+    (path,) = make_series(tmp_path / "it", transfer_syntax=syntax, **kind)
+    (twin,) = make_series(tmp_path / "twin", **kind)
+    assert np.array_equal(decode(decoder, path)[1], pydicom.dcmread(twin).pixel_array)
+
+
+@pytest.mark.parametrize("syntax", [*NATIVE_SYNTAXES, RLELossless])
+def test_odd_number_of_bytes_is_no_padding(syntax, decoder, tmp_path):
+    kind = {"modality": "CR", "slices": 1, "bits_stored": 8, "rows": 35, "columns": 37}
     (path,) = make_series(tmp_path / "it", transfer_syntax=syntax, **kind)
     (twin,) = make_series(tmp_path / "twin", **kind)
     assert np.array_equal(decode(decoder, path)[1], pydicom.dcmread(twin).pixel_array)
