@@ -144,7 +144,7 @@ def _row(name: str, images: Series, generated: GeneratedSeries, seconds: float |
 
 def _table(rows: list[Row]) -> Table:
     table = Table(title="against the truth")
-    for column in ("", "PSNR in the head", "PSNR", "SSIM", "lesion contrast kept", "seconds"):
+    for column in ("", "PSNR in the head", "PSNR", "SSIM", "lesion contrast", "seconds"):
         table.add_column(column, justify="left" if not column else "right")
     for row in rows:
         table.add_row(

@@ -29,9 +29,10 @@ class Field:
     step_mm: float
 
     def on_plane(self, z: float, y: Axis, x: Axis) -> Plane:
-        """The field on an axial plane: separable, so it costs two small matrix products."""
-        level = np.tensordot(self._weights(np.array([z], np.float32), 0)[0], self.values, 1)
-        return (self._weights(y, 1) @ level @ self._weights(x, 2).T).astype(np.float32)
+        """The field on an axial plane, one axis after the other."""
+        level = self._along(self.values, np.array([z], np.float32), 0)[0]
+        rows = self._along(level, y, 1)
+        return np.ascontiguousarray(self._along(rows.T, x, 2).T)
 
     def at(self, point: tuple[Axis, Axis, Axis]) -> Axis:
         """The field at single points."""
@@ -42,16 +43,13 @@ class Field:
         found: Axis = ndimage.map_coordinates(self.values, index, order=1, mode="nearest")
         return found
 
-    def _weights(self, position: Axis, axis: int) -> Float32[np.ndarray, "n grid"]:
-        """Linear interpolation along one axis as a matrix."""
-        size = self.values.shape[axis]
-        index = np.clip((position - BOX_MM[axis][0]) / self.step_mm, 0, size - 1.001)
+    def _along(self, values: np.ndarray, position: Axis, axis: int) -> np.ndarray:
+        """Interpolate the first axis of `values`, which is axis `axis` of the field."""
+        low, _ = BOX_MM[axis]
+        index = np.clip((position - low) / self.step_mm, 0, len(values) - 1.001)
         below = index.astype(int)
-        weights = np.zeros((len(position), size), np.float32)
-        rows = np.arange(len(position))
-        weights[rows, below] = 1 - (index - below)
-        weights[rows, below + 1] = index - below
-        return weights
+        share = (index - below).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+        return values[below] * (1 - share) + values[below + 1] * share
 
 
 def grid_axes(step_mm: float) -> tuple[Axis, Axis, Axis]:
