@@ -129,8 +129,13 @@ def _require_equal(
 ) -> None:
     first = value(instances[0])
     for other in instances[1:]:
-        if value(other) != first:
+        found = value(other)
+        if found != first:
             raise error(
                 f"instances {instances[0].path.name} and {other.path.name} differ in {keyword}: "
-                f"{first or 'none'} and {value(other) or 'none'}; one series must have one {shared}"
+                f"{_shown(first)} and {_shown(found)}; one series must have one {shared}"
             )
+
+
+def _shown(value: str | int) -> str:
+    return str(value)[:64] or "none"

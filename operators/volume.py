@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Integer
 from pydicom import Dataset
 
 BLOCK_PIXELS = 2**21  # pixels in a block: 8 slices of 512x512, 8 MB of float32
+FLOAT64_AT_ONCE = 2**16  # pixels that are rescaled at once: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,11 @@ def in_modality_units(
 ) -> Float32[np.ndarray, "slice row column"]:
     """`stored * slope + intercept`; both may differ from slice to slice (Philips MR, PET)."""
     pixels = np.empty(stored.shape, np.float32)
+    rows_at_once = max(1, FLOAT64_AT_ONCE // stored.shape[2])
     for image, values, header in zip(pixels, stored, slices, strict=True):
-        np.multiply(values, header.slope, out=image, dtype=np.float64, casting="same_kind")
-        image += np.float32(header.intercept)
+        for row in range(0, len(values), rows_at_once):
+            rows = slice(row, row + rows_at_once)
+            image[rows] = values[rows] * header.slope + header.intercept  # float64, rounded once
     return pixels
 
 
