@@ -1,1 +1,1 @@
-
+"""Settings, the operator graph, the command line."""

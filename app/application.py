@@ -33,7 +33,7 @@ from operators.volume import VolumeBlock
 STAGES = 3  # each has a worker, so that reading, denoising and writing overlap
 
 
-class DenoiseApp(Application):
+class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
     """Reads, denoises and stages series block by block, the three stages at the same time.
 
     A port holds one block: a stage that is behind makes the one before it wait, so that at most

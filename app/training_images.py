@@ -92,7 +92,7 @@ def _modality_values(file: Path) -> Slices:
     slope = float(dataset.get("RescaleSlope", 1) or 1)
     values = np.atleast_3d(dataset.pixel_array.astype(np.float32)) * slope
     values = values + float(dataset.get("RescaleIntercept", 0) or 0)
-    return values.reshape(-1, dataset.Rows, dataset.Columns)  # type: ignore[no-any-return]
+    return values.reshape(-1, dataset.Rows, dataset.Columns)
 
 
 def scale_to_unit(values: Slices, domain: Domain) -> Slices:

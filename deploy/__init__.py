@@ -1,1 +1,1 @@
-
+"""Where the application runs: images, gateways, platforms."""
