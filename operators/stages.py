@@ -21,6 +21,7 @@ from operators.outcome import Progress, SeriesOutcome, Watch, refused
 from operators.output_faults import naming_output_faults
 from operators.picture import Comparison, compare_slice
 from operators.provenance import Provenance
+from operators.read_ahead import volume_with
 from operators.report import write_series_report
 from operators.volume import Volume, VolumeBlock
 
@@ -112,7 +113,7 @@ class DenoisingStage:
         method = self._methods[message.volume.modality]
         try:
             if message.start == 0:
-                self._plan = plan_denoising(message.volume, method.noise_range)
+                self._plan = plan_denoising(volume_with(message), method.noise_range)
             assert self._plan is not None, "a series begins with its first block"
             return _denoise(method, message, self._plan)
         except StillscanError as error:

@@ -1,0 +1,110 @@
+"""`python app`: what a MONAI Deploy platform starts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import ROOT
+from tests.series_factory import make_series
+
+
+def test_paths_come_from_arguments(
+    python_app: Callable, identity_settings: Path, tmp_path: Path
+) -> None:
+    make_series(tmp_path / "in")
+    done = python_app("-i", tmp_path / "in", "-o", tmp_path / "out", "-c", identity_settings)
+    assert done.returncode == 0, done.stderr
+    (series,) = (tmp_path / "out").iterdir()
+    assert {path.suffix for path in series.iterdir()} == {".dcm"}
+    assert done.stdout == ""
+    assert "derived" in done.stderr
+
+
+def test_paths_come_from_the_environment(
+    python_app: Callable, identity_settings: Path, tmp_path: Path
+) -> None:
+    make_series(tmp_path / "in")
+    done = python_app(
+        environment={
+            "HOLOSCAN_INPUT_PATH": tmp_path / "in",
+            "HOLOSCAN_OUTPUT_PATH": tmp_path / "out",
+            "HOLOSCAN_MODEL_PATH": tmp_path / "models-of-no-use-in-identity-mode",
+            "HOLOSCAN_CONFIG_PATH": identity_settings,
+        }
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_arguments_win_over_the_environment(
+    python_app: Callable, identity_settings: Path, tmp_path: Path
+) -> None:
+    make_series(tmp_path / "in")
+    done = python_app(
+        "--input",
+        tmp_path / "in",
+        environment={
+            "HOLOSCAN_INPUT_PATH": tmp_path / "none",
+            "HOLOSCAN_OUTPUT_PATH": tmp_path / "out",
+            "HOLOSCAN_CONFIG_PATH": identity_settings,
+        },
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_missing_paths_are_a_usage_error(python_app: Callable) -> None:
+    done = python_app()
+    assert done.returncode == 2
+    assert "HOLOSCAN_INPUT_PATH" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_models_are_a_model_fault(python_app: Callable, tmp_path: Path) -> None:
+    make_series(tmp_path / "in")
+    done = python_app("-i", tmp_path / "in", "-o", tmp_path / "out", "-m", tmp_path / "none")
+    assert done.returncode == 6
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_it_also_runs_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "-i", tmp_path / "none", "-o", tmp_path / "out"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_removes_what_is_staged(
+    number: signal.Signals, identity_settings: Path, tmp_path: Path
+) -> None:
+    make_series(tmp_path / "in", slices=40, rows=512, columns=512)
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "app"), "-i", str(tmp_path / "in"), "-o", str(out)),
+            *("-c", str(identity_settings)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".stillscan-*/*/*.dcm")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, number)  # as a terminal does: the reading child gets it too
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, said
+    assert said.splitlines()[-1] == (f"stillscan: stopped by {number.name}; nothing was written")
+    assert "Traceback" not in said
+    assert list(out.iterdir()) == []

@@ -1,0 +1,157 @@
+"""S5: no word about the patient in messages, logs, reports, exceptions or file names."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from typer.testing import CliRunner
+
+from app.cli import app
+from tests.series_factory import make_series
+
+CANARY = "CaNaRy"
+TEXTS = (
+    *("PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName"),
+    *("PatientAddress", "PatientMotherBirthName", "PatientTelephoneNumbers", "PatientComments"),
+    *("EthnicGroup", "Occupation", "MilitaryRank", "BranchOfService", "CountryOfResidence"),
+    *("RegionOfResidence", "PatientReligiousPreference", "AdditionalPatientHistory", "Allergies"),
+    *("MedicalAlerts", "AdmissionID", "AccessionNumber", "StudyID", "StudyDescription"),
+    *("ReferringPhysicianName", "PhysiciansOfRecord", "PerformingPhysicianName", "OperatorsName"),
+    *("RequestingPhysician", "InstitutionName", "InstitutionAddress", "StationName"),
+    *("InstitutionalDepartmentName", "SeriesDescription", "ProtocolName", "ImageComments"),
+    *("RequestedProcedureDescription", "PerformedProcedureStepDescription", "DeviceSerialNumber"),
+)
+# values that do not fit their representation: libraries like to quote them in warnings
+BROKEN = {
+    "PatientBirthDate": CANARY,
+    "PatientAge": CANARY + "123456789",
+    "PatientSize": CANARY,
+    "IssuerOfPatientID": CANARY * 20,
+    "StudyDate": CANARY,
+    "AcquisitionTime": CANARY,
+}
+
+
+def write_canaries(path: Path) -> None:
+    """Put canaries into an instance, as bytes that no library checks on the way."""
+    dataset = dcmread(path)
+    for number, keyword in enumerate(TEXTS):
+        _set(dataset, keyword, f"{CANARY}{number}")
+    for keyword, value in BROKEN.items():
+        _set(dataset, keyword, value)
+    private = dataset.private_block(0x0099, CANARY, create=True)
+    private.add_new(0x01, "LO", CANARY)
+    dataset.save_as(path)
+
+
+def _set(dataset: Dataset, keyword: str, value: str) -> None:
+    tag = Tag(tag_for_keyword(keyword))
+    data = value.encode() + b" " * (len(value) % 2)
+    dataset[tag] = RawDataElement(
+        tag, dictionary_VR(tag), len(data), data, 0, is_implicit_VR=False, is_little_endian=True
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """One good series and one of many kinds that cannot be processed, all full of canaries."""
+    folder = tmp_path / "in"
+    for seed, attributes in enumerate(
+        (
+            {},
+            {"modality": "CT"},
+            {"RescaleSlope": 0},
+            {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+            {"BurnedInAnnotation": "YES"},
+            {"PatientID": lambda index: f"{CANARY}-{index}"},
+            {"Rows": lambda index: 64 if index else 63},
+        )
+    ):
+        files = make_series(folder, seed=seed, slices=2, **attributes)
+        for file in files:
+            write_canaries(file)
+    for index, file in enumerate(make_series(folder, seed=50, slices=2)):
+        write_canaries(file)
+        dataset = dcmread(file)
+        dataset.PatientID = f"{CANARY}{index}"  # the identity conflict
+        dataset.save_as(file)
+    (broken,) = make_series(folder, seed=60, slices=1)
+    write_canaries(broken)
+    broken.write_bytes(broken.read_bytes()[:-700])
+    (header,) = make_series(folder, seed=61, slices=1)
+    write_canaries(header)
+    header.write_bytes(header.read_bytes()[:900])
+    return folder
+
+
+def leaks(*texts: str) -> list[str]:
+    return [line for text in texts for line in text.splitlines() if re.search(CANARY, line, re.I)]
+
+
+def test_canaries_are_in_the_source(source: Path) -> None:
+    for file in source.iterdir():
+        assert CANARY.encode() in file.read_bytes()
+
+
+@pytest.mark.parametrize("verbose", [[], ["--verbose"]])
+def test_nothing_that_is_said_or_written_names_the_patient(
+    stillscan: Callable, source: Path, tmp_path: Path, verbose: list[str]
+) -> None:
+    out = tmp_path / "out"
+    done = stillscan("denoise", source, out, "--mode", "identity", *verbose)
+    assert done.returncode == 5, done.stderr
+    assert leaks(done.stdout, done.stderr) == []
+    assert "identity-conflict" in done.stderr
+    report = [path for path in (out / "report").iterdir() if path.suffix != ".png"]
+    assert len(report) >= 2
+    assert leaks(*(path.read_text() for path in report)) == []
+    assert leaks(*(str(path.relative_to(out)) for path in out.rglob("*"))) == []
+    for picture in (out / "report").glob("*.png"):
+        assert CANARY.encode().lower() not in picture.read_bytes().lower()
+
+
+def test_the_derived_series_itself_keeps_the_patient(
+    stillscan: Callable, source: Path, tmp_path: Path
+) -> None:
+    stillscan("denoise", source, tmp_path / "out", "--mode", "identity", "--no-report")
+    file = next((tmp_path / "out").rglob("*.dcm"))
+    assert str(dcmread(file).PatientName).startswith(CANARY)
+
+
+def test_inspect_does_not_name_the_patient(stillscan: Callable, source: Path) -> None:
+    done = stillscan("inspect", source, "--mode", "identity", "--verbose")
+    assert done.returncode == 0
+    assert leaks(done.stdout, done.stderr) == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "operators.stages.plan_denoising",
+        "operators.stages.denoise_block",
+        "operators.deriving.SeriesStage.add",
+        "operators.report.series_page",
+        "app.run.find_series",
+    ],
+)
+def test_an_unexpected_exception_does_not_name_the_patient(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    words = [CANARY, "in an exception"]
+
+    def bug(*arguments: object, **options: object) -> None:
+        raise LookupError(" ".join(words))
+
+    monkeypatch.setattr(place, bug)
+    arguments = ["denoise", str(source), str(tmp_path / "out"), "--mode", "identity", "-v"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "internal-fault: LookupError" in result.stderr
+    assert leaks(result.output) == []
+    assert list((tmp_path / "out").iterdir()) == []
