@@ -33,21 +33,18 @@ class PlainUNet(nn.Module):
     Heights and widths must be divisible by `2 ** (len(widths) - 1)`.
     """
 
-    def __init__(
-        self, channels_in: int, channels_out: int, widths: tuple[int, ...], middle_blocks: int
-    ) -> None:
+    def __init__(self, channels: int, widths: tuple[int, ...], middle_blocks: int) -> None:
         super().__init__()
         pairs = list(pairwise(widths))
-        self.enter = nn.Conv2d(channels_in, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.encoders = nn.ModuleList(ResidualBlock(width) for width, _ in pairs)
         self.downs = nn.ModuleList(nn.Conv2d(w, wider, 2, stride=2) for w, wider in pairs)
         self.middle = nn.Sequential(*(ResidualBlock(widths[-1]) for _ in range(middle_blocks)))
         self.ups = nn.ModuleList(nn.ConvTranspose2d(wider, w, 2, stride=2) for w, wider in pairs)
         self.decoders = nn.ModuleList(ResidualBlock(width) for width, _ in pairs)
-        self.leave = nn.Conv2d(widths[0], channels_out, 3, padding=1)
 
     def forward(self, x: Features) -> Features:
-        """Features of `channels_out` channels at the size of `x`."""
+        """`widths[0]` features at the size of `x`."""
         x = self.enter(x)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -57,4 +54,4 @@ class PlainUNet(nn.Module):
         x = self.middle(x)
         for up, decoder in zip(reversed(self.ups), reversed(self.decoders), strict=True):
             x = decoder(up(x) + skips.pop())
-        return self.leave(x)
+        return x

@@ -19,6 +19,7 @@ Correlation = Float[Tensor, "batch lag"]
 LOCAL_SIZE = 15  # pixels
 WIDE_SIZE = 7  # cells of 8 pixels
 SQUASH = 8.0  # in sigma: the input is linear well below this, logarithmic above
+LOG_VARIANCE_RANGE = (-10.0, 2.0)  # of the error, in sigma^2
 BOUND = 6.0  # in sigma: no pixel is changed by more, whatever the weights say
 
 
@@ -41,13 +42,19 @@ class StudentNetwork(nn.Module):
         self.widths = tuple(widths)
         self.middle_blocks = middle_blocks
         self.multiple = 2 ** len(widths)
-        self.body = PlainUNet(4 + 2 + len(CORRELATION_LAGS), 4, self.widths, middle_blocks)
-        nn.init.zeros_(self.body.leave.weight)  # begins as the identity denoiser
-        assert self.body.leave.bias is not None
-        nn.init.zeros_(self.body.leave.bias)
+        self.body = PlainUNet(4 + 2 + len(CORRELATION_LAGS), self.widths, middle_blocks)
+        self.noise = nn.Conv2d(self.widths[0], 4, 3, padding=1)
+        self.log_variance = nn.Sequential(
+            nn.Conv2d(self.widths[0], 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 3, padding=1)
+        )
+        nn.init.zeros_(self.noise.weight)  # begins as the identity denoiser
+        nn.init.zeros_(self.noise.bias)  # type: ignore[arg-type]
 
-    def forward(self, image: Image, sigma: Image, correlation: Correlation) -> Image:
-        """The noise in `image`, in units of `sigma`.
+    def forward(self, image: Image, sigma: Image, correlation: Correlation) -> tuple[Image, Image]:
+        """The noise in `image` in units of `sigma`, and the log variance of that estimate's error.
+
+        The second output reads the features of the first but does not shape them: what it learns
+        cannot cost the mean anything.
 
         Args:
             image: noisy image, any unit; height and width divisible by `multiple`.
@@ -55,8 +62,10 @@ class StudentNetwork(nn.Module):
             correlation: of the noise at CORRELATION_LAGS.
         """
         seen = network_input(image, sigma, correlation)
-        noise = F.pixel_shuffle(self.body(seen), 2)
-        return BOUND * torch.tanh(noise.float() / BOUND)
+        features = self.body(seen)
+        noise = F.pixel_shuffle(self.noise(features), 2).float()
+        log_variance = F.pixel_shuffle(self.log_variance(features.detach()), 2).float()
+        return BOUND * torch.tanh(noise / BOUND), log_variance.clamp(*LOG_VARIANCE_RANGE)
 
 
 def network_input(
@@ -112,9 +121,13 @@ class StudentDenoiser:
             self.device.type, self.precision, enabled=self.precision != torch.float32
         )
         with autocast:
-            residual = self.network(padded, sigma, correlation)
+            residual, log_variance = self.network(padded, sigma, correlation)
         mean = padded - sigma * residual
-        return Estimate(mean=mean[..., :height, :width].to(image.device))
+        spread = sigma * (0.5 * log_variance).exp()
+        return Estimate(
+            mean=mean[..., :height, :width].to(image.device),
+            spread=spread[..., :height, :width].to(image.device),
+        )
 
 
 def pad_to_multiple(image: Image, multiple: int) -> Image:

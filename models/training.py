@@ -259,9 +259,9 @@ def train_student(
         rate = learning_rate * schedule(training.number, steps)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
-        loss = _loss(training.network, batch, device)
+        loss, total = _loss(training.network, batch, device)
         training.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(training.network.parameters(), 1.0)
         training.optimizer.step()
         training.number += 1
@@ -269,13 +269,17 @@ def train_student(
         yield Step(training.number, 10 / math.log(10) * float(loss.detach()), rate)
 
 
-def _loss(network: StudentNetwork, batch: Batch, device: torch.device) -> Tensor:
+def _loss(network: StudentNetwork, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Loss of the mean, and the sum to minimise: the mean's and the log variance's (likelihood)."""
     noisy, sigma = batch.noisy.to(device), batch.sigma.to(device)
     with torch.autocast(device.type, torch.bfloat16):
-        predicted = network(noisy, sigma, batch.correlation.to(device))
+        predicted, log_variance = network(noisy, sigma, batch.correlation.to(device))
     error = predicted * sigma - batch.noise.to(device)
     level = sigma.square().mean((1, 2, 3))
-    return (error.square().mean((1, 2, 3)) / level + MSE_FLOOR).log().mean()
+    mean_loss = (error.square().mean((1, 2, 3)) / level + MSE_FLOOR).log().mean()
+    known = (error.detach() / sigma).square()
+    likelihood = 0.5 * (known * (-log_variance).exp() + log_variance)
+    return mean_loss, mean_loss + likelihood.mean()
 
 
 def schedule(number: int, steps: int, warm_up: int = 200) -> float:
