@@ -9,7 +9,7 @@
 # torch wheel (CUDA on Linux); where a CPU is all there is, a smaller wheel can be chosen:
 #   make env TORCH_OPTIONS="--index-url <the CPU wheel index that pytorch.org names>"
 
-PYTHON ?= python3
+PYTHON ?=
 TORCH_OPTIONS ?=
 VENV := .venv
 READY := $(VENV)/.ready
