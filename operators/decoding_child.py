@@ -21,7 +21,7 @@ from operators.elements import serialised
 from operators.errors import DecoderStoppedError, InputError
 from operators.file_source import FileSource
 from operators.image_attributes import image_attributes
-from operators.instance import identify, require_uids
+from operators.instance import ImageAttributes, identify, require_uids
 from operators.parsing import ParsedFile, parse_file
 from operators.pixel_data import (
     is_compressed,
@@ -36,12 +36,13 @@ DECODING_FACTOR = 16  # JPEG 2000 holds its samples as 32 bits, several times ov
 Answer = tuple[dict[str, Any], list[bytes]]
 
 
-def serve(address_space: int, cpu_s: int) -> None:
+def serve(address_space: int, cpu_s: int, bytes_per_s: int) -> None:
     """Answer requests until the parent closes the socket.
 
     Args:
         address_space: bytes that this process may map, before a file says how large its frames are.
         cpu_s: seconds of processor time for each file.
+        bytes_per_s: one second more for so many bytes of a decoded frame.
     """
     limit_process(address_space)
     while (request := receive_request()) is not None:
@@ -51,7 +52,13 @@ def serve(address_space: int, cpu_s: int) -> None:
             try:
                 with opened(path) as parsed:
                     compressed = compressed or is_compressed(parsed)
-                    answer = scan(parsed) if frame is None else read(parsed, frame, address_space)
+                    if frame is None:
+                        answer = scan(parsed)
+                    else:
+                        image = sound_image(parsed)
+                        limit_address_space(address_space + DECODING_FACTOR * image.frame_bytes)
+                        limit_cpu(cpu_s + image.frame_bytes // bytes_per_s)
+                        answer = read(parsed, image, frame)
             except InputError as error:
                 answer = {"fault": [error.reason, str(error)]}, []
             except MemoryError:
@@ -69,19 +76,21 @@ def scan(parsed: ParsedFile) -> Answer:
     try:
         require_uids(known)
         require_integer_pixels(parsed)
-        image = image_attributes(parsed.tags)
-        require_pixel_data(parsed, image)
-        answer["image"] = asdict(image)
+        answer["image"] = asdict(sound_image(parsed))
     except InputError as error:
         answer["fault"] = [error.reason, str(error)]
     return answer, []
 
 
-def read(parsed: ParsedFile, frame: int, address_space: int) -> Answer:
-    """The clean header of the file and the stored values of one frame."""
+def sound_image(parsed: ParsedFile) -> ImageAttributes:
+    """The image that the file holds, its size found true before anything is allocated for it."""
     image = image_attributes(parsed.tags)
-    require_pixel_data(parsed, image)  # before anything is allocated for it
-    limit_address_space(address_space + DECODING_FACTOR * image.frame_bytes)
+    require_pixel_data(parsed, image)
+    return image
+
+
+def read(parsed: ParsedFile, image: ImageAttributes, frame: int) -> Answer:
+    """The clean header of the file and the stored values of one frame."""
     stored = read_frame(parsed, image, frame)
     header = serialised(parsed.elements)
     return {"header": len(header), "stored": len(stored), "fault": None}, [header, stored]

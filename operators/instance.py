@@ -22,6 +22,7 @@ from operators.parsing import ParsedFile
 Tags = dict[int, Element]
 Triple = tuple[float, float, float]
 
+MAX_TEXT = 1024  # of any text that travels to the parent
 VALID_UID = re.compile(r"[0-9.]{1,64}", re.ASCII)
 MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
 UIDS = {
@@ -190,7 +191,7 @@ def unsigned_short(element: Element | None) -> int | None:
 
 
 def _text(tags: Tags, tag: int) -> str:
-    return tags[tag].text if tag in tags else ""
+    return tags[tag].text[:MAX_TEXT] if tag in tags else ""
 
 
 def _values(tags: Tags, tag: int) -> list[str]:
@@ -202,7 +203,7 @@ def _description(tags: Tags) -> str:
     if 0x0008103E not in tags:
         return ""
     codec = CODECS.get(_text(tags, 0x00080005), "ascii")
-    return tags[0x0008103E].value.decode(codec, errors="replace").strip(" \0")
+    return tags[0x0008103E].value.decode(codec, errors="replace").strip(" \0")[:MAX_TEXT]
 
 
 def _digest(element: Element | None) -> str:

@@ -172,7 +172,7 @@ class _Parser:
     def __init__(self, source: FileSource) -> None:
         self.source = source
         self.pixels: PixelElement | None = None
-        self._signed = False  # PixelRepresentation seen last decides what "US or SS" means
+        self._signed = False  # PixelRepresentation decides what "US or SS" means
 
     def data_set(
         self, position: int, stop: int | None, encoding: Encoding, depth: int
@@ -216,7 +216,7 @@ class _Parser:
                 return Element(tag, b"SQ", b"", items_or_none), stop
         if not encoding.little:
             value = in_little_endian(value, vr, tag)
-        if tag == PIXEL_REPRESENTATION:
+        if tag == PIXEL_REPRESENTATION and depth == 0:
             self._signed = value[:1] == b"\1"
         if tag & 0xFFFF == 0 or tag >> 16 == 0:  # group lengths (retired) and command elements
             return None, stop

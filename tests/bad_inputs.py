@@ -3,16 +3,13 @@
     case = BAD_INPUTS["s04_mixed_matrix"]
     case.outcome, case.reason     # "refused", "mixed-matrix"
 
-`BAD_INPUTS` is the one table of these cases: reading is tested against it file by file, the whole
-application by the exit codes that follow from it.
+What the whole application says of them is in tests/app/test_bad_input.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-
-from operators.errors import ExitCode
 
 Outcome = Literal["processed", "refused", "not-selected", "skipped"]
 
@@ -27,19 +24,12 @@ class BadInput:
         reason: the stable code, empty where it is processed.
         slices: of each series that is processed.
         warned: part of the warning that a processed series must carry.
-        exit_code: what the application says of this input alone.
     """
 
     outcome: Outcome
     reason: str = ""
     slices: tuple[int, ...] = ()
     warned: str = ""
-
-    @property
-    def exit_code(self) -> ExitCode:
-        if self.outcome == "processed":
-            return ExitCode.DERIVED
-        return ExitCode.BAD_INPUT if self.outcome == "refused" else ExitCode.NOTHING_TO_DO
 
 
 def _refused(reason: str) -> BadInput:

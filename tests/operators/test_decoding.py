@@ -1,12 +1,14 @@
 """Decoding in the child: exact pixels in every syntax, and no file that ends more than itself."""
 
 import json
+import logging
 import os
 import signal
 import struct
 import subprocess
 import sys
 import time
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +28,7 @@ from pydicom.uid import (
 from operators.decoding import DecodedFrame, Decoder, Limits, Scanned
 from operators.errors import CorruptPixelDataError, DecoderStoppedError, InputError, input_error
 from operators.instance import Identification
+from operators.listening import decoder_must_be_silent
 from operators.parsing import DEFLATED_LE
 from tests.operators.test_parsing import element, part_10
 from tests.series_factory import COMPRESSED_SYNTAXES, NATIVE_SYNTAXES, make_series
@@ -141,6 +144,30 @@ def test_stream_larger_than_its_header_says_is_not_decoded(decoder, tmp_path):
     with pytest.raises(CorruptPixelDataError, match="60000 x 60000 x 1 values, expected 64 x 64"):
         decode(decoder, path)
     assert decoder.process_id == started
+
+
+def warn() -> None:
+    warnings.warn("a marker is missing", stacklevel=1)
+
+
+def log() -> None:
+    logging.getLogger("openjpeg").warning("a tile is too short")
+
+
+def print_as_c_does() -> None:
+    os.write(2, b"corrupt data")
+
+
+def fail() -> None:
+    raise RuntimeError("cannot")
+
+
+@pytest.mark.parametrize("complaint", [warn, log, print_as_c_does, fail])
+def test_decoder_that_complains_in_any_way_fails_the_file(complaint):
+    with decoder_must_be_silent():
+        pass
+    with pytest.raises(CorruptPixelDataError), decoder_must_be_silent():
+        complaint()
 
 
 def test_lossy_stream_in_a_lossless_syntax_is_refused(decoder, tmp_path):
