@@ -7,6 +7,7 @@ however their numbers are spelled. So what a derived header changes is put in as
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import cast
@@ -20,7 +21,7 @@ from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import TEXT_VR_DELIMS
 
-from operators.elements import Element, serialised
+from operators.elements import ITEM, Element, serialised
 
 Item = Sequence[Element]  # of a sequence, its elements in the order of their tags
 
@@ -83,24 +84,41 @@ def put_items(header: Dataset, keyword: str, items: Sequence[Item]) -> None:
 def append_item(header: Dataset, keyword: str, item: Item) -> None:
     """Append to a sequence: the items that it has stay as they are and come first."""
     tag = tag_of(keyword)
-    before = b"" if tag not in header else _value_as_bytes(header.get_item(tag))
+    before = b"" if tag not in header else _value_of(header.get_item(tag), _character_set(header))
     put(header, keyword, before + _items_as_bytes([item]))
 
 
-def encoded(header: Dataset) -> bytes:
-    """The data set in Explicit VR Little Endian; raw elements as they are.
+def encoded(header: Dataset, inherited: tuple[str, ...] = ("iso8859",)) -> bytes:
+    """The data set in Explicit VR Little Endian, raw elements as they are.
+
+    Args:
+        header: a data set from the reader, or an item in it.
+        inherited: the character set (as Python names it) that an item without its own has.
 
     Raises:
         ValueError: if the raw elements of `header` are not in Explicit VR Little Endian.
     """
     if header.original_encoding != (False, True):
         raise ValueError("a header must come from the reader, in Explicit VR Little Endian")
-    return b"".join(
-        serialised([Element(tag, cast(str, each.VR).encode(), _raw_value(each))])
-        if isinstance(each, RawDataElement)
-        else _converted_as_bytes(each)
-        for tag, each in sorted(header.items())
+    encodings = _character_set(header, inherited)
+    return serialised(
+        [
+            Element(tag, (each.VR or "UN").encode(), _value_of(each, encodings))
+            for tag, each in sorted(header.items())
+        ]
     )
+
+
+def _value_of(element: DataElement | RawDataElement, encodings: tuple[str, ...]) -> bytes:
+    if isinstance(element, RawDataElement):
+        return element.value or b""  # pydicom reads an empty number as None
+    if element.VR == "SQ":
+        contents = [encoded(item, encodings) for item in element.value]
+        return b"".join(struct.pack("<HHI", 0xFFFE, ITEM, len(each)) + each for each in contents)
+    file = DicomBytesIO()
+    file.is_implicit_VR, file.is_little_endian = True, True
+    write_data_element(file, element, list(encodings))
+    return file.getvalue()[8:]  # after tag and length
 
 
 def _items_as_bytes(items: Sequence[Item]) -> bytes:
@@ -108,28 +126,12 @@ def _items_as_bytes(items: Sequence[Item]) -> bytes:
     return sequence[12:]  # after tag, VR and length
 
 
-def _value_as_bytes(element: DataElement | RawDataElement) -> bytes:
-    if isinstance(element, RawDataElement):
-        return _raw_value(element)
-    element.is_undefined_length = False
-    return _converted_as_bytes(element)[12:]  # after tag, VR and length
-
-
-def _raw_value(element: RawDataElement) -> bytes:
-    return element.value or b""  # pydicom reads an empty number as None
-
-
-def _converted_as_bytes(element: DataElement) -> bytes:
-    file = DicomBytesIO()
-    file.is_implicit_VR, file.is_little_endian = False, True
-    write_data_element(file, element)
-    return file.getvalue()
-
-
-def _character_set(header: Dataset) -> tuple[str, ...]:
+def _character_set(header: Dataset, inherited: tuple[str, ...] = ("iso8859",)) -> tuple[str, ...]:
     """SpecificCharacterSet as Python's names of the encodings."""
     tag = tag_of("SpecificCharacterSet")
-    value = header.get_item(tag).value if tag in header else None
+    if tag not in header:
+        return inherited
+    value = header.get_item(tag).value
     if isinstance(value, bytes):
         return _encodings(value.decode("ascii", "replace"))
     return _encodings(value if isinstance(value, str) else "\\".join(value or ()))

@@ -21,9 +21,19 @@ from operators.derived_header import (
     free_series_number,
     labelled,
 )
+from operators.deriving import derive_series
 from operators.private_attributes import parse_private_attribute
 from operators.raw_header import integer_of, tag_of, text_of
-from tests.derived import IDENTITY, STUDENT, Denoise, derive, smoothed, unchanged
+from tests.derived import (
+    IDENTITY,
+    STUDENT,
+    Denoise,
+    Denoised,
+    derive,
+    smoothed,
+    unchanged,
+    volumes_in,
+)
 from tests.series_factory import SOP_CLASSES, make_series
 
 SUFFIX = OutputOptions().suffix
@@ -491,6 +501,38 @@ def test_names_keep_their_bytes_and_descriptions_their_characters(
     derived = pydicom.dcmread(file)
     assert derived.SeriesDescription == DESCRIPTIONS[charset] + SUFFIX
     assert derived.DerivationDescription.endswith(DESCRIPTIONS[charset])
+
+
+@pytest.mark.parametrize("charset", NAMES)
+def test_text_that_somebody_has_read_keeps_its_bytes(charset: str | None, tmp_path: Path) -> None:
+    (file,) = in_character_set(tmp_path / "source", charset)
+    (volume,) = volumes_in(tmp_path / "source")
+    block = volume.read(0, 1)
+    assert block.headers[0].PatientComments == DESCRIPTIONS[charset]
+    assert str(block.headers[0].PatientName) == NAMES[charset]
+    series = derive_series(
+        [Denoised(block, smoothed(block))], volume, STUDENT, tmp_path / "derived"
+    )
+    before, after = raw_values(file), raw_values(series.files[0])
+    for keyword in ("PatientName", "PatientComments"):
+        assert after[tag_of(keyword)] == before[tag_of(keyword)]
+
+
+@pytest.mark.parametrize("charset", NAMES)
+def test_text_beside_a_private_attribute_in_a_sequence_keeps_its_characters(
+    charset: str | None, tmp_path: Path
+) -> None:
+    (file,) = in_character_set(tmp_path / "source", charset)
+    dataset = pydicom.dcmread(file)
+    item = Dataset()
+    item.PatientComments = DESCRIPTIONS[charset]
+    item.private_block(0x0029, "SOMEBODY", create=True).add_new(0x01, "LO", "secret")
+    dataset.OtherPatientIDsSequence = [item]
+    dataset.save_as(file)
+    ((_, derived),) = derive(tmp_path / "source").pairs
+    (kept,) = derived.OtherPatientIDsSequence
+    assert kept.PatientComments == DESCRIPTIONS[charset]
+    assert private_tags(kept) == set()
 
 
 @pytest.mark.parametrize("charset", ["ISO_IR 192", "GB18030", "ISO 2022 IR 87"])

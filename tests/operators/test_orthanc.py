@@ -13,6 +13,7 @@ import pytest
 
 from operators.volume import Volume
 from tests import orthanc_session
+from tests.conftest import need
 from tests.derived import (
     STUDENT,
     Derivation,
@@ -53,6 +54,8 @@ def archived(derivations: list[Derivation], work: Path, tool: Tool) -> Path:
         shutil.copy(source, sent / f"{number:04d}_source.dcm")
         shutil.copy(derived, sent / f"{number:04d}_derived.dcm")
     alone = [tool("unshare"), "-n"] if os.geteuid() == 0 else [tool("unshare"), "-r", "-n"]
+    allowed = subprocess.run([*alone, tool("ip"), "link", "show", "lo"], capture_output=True)
+    need(allowed.returncode == 0, "this machine does not allow a network namespace")
     session = [sys.executable, orthanc_session.__file__, str(work)]
     run = subprocess.run(
         [*alone, *session, tool("Orthanc"), tool("dcmsend"), str(sent)],
