@@ -64,14 +64,13 @@ def markdown(machine: dict[str, str], slices: list[SliceTime], runs: list[WholeR
         "",
         "Whole runs of `stillscan denoise` (start-up, DICOM in and out, report):",
         "",
-        "Memory in MiB: peak of the process, of its largest child, of all (shared pages once).",
+        "Memory in MiB: peak of the process, and of its largest child (which parses and decodes).",
         "",
-        "| series | wall (s) | core-seconds | process | child | all |",
-        "|---|---|---|---|---|---|",
+        "| series | wall (s) | core-seconds | process | child |",
+        "|---|---|---|---|---|",
         *(
             f"| {run.slices} x {run.matrix}x{run.matrix} | {run.seconds:.2f} | "
-            f"{run.core_seconds:.1f} | {run.parent_mib:.0f} | {run.child_mib:.0f} | "
-            f"{run.total_mib:.0f} |"
+            f"{run.core_seconds:.1f} | {run.parent_mib:.0f} | {run.child_mib:.0f} |"
             for run in runs
         ),
     ]

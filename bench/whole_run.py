@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from bench.phantom.series import write_series
 
 STILLSCAN = Path(sys.executable).with_name("stillscan")
 PAINTED_SLICES = 8  # a long series repeats them with fresh noise
-SAMPLE_S = 0.02
+SAMPLE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,6 @@ class WholeRun:
         core_seconds: of all processes of the run.
         parent_mib: peak resident memory of the process itself.
         child_mib: peak resident memory of its largest child.
-        total_mib: peak of all together, shared pages counted once (PSS).
     """
 
     slices: int
@@ -39,7 +39,6 @@ class WholeRun:
     core_seconds: float
     parent_mib: float
     child_mib: float
-    total_mib: float
 
 
 def measure_whole_run(slices: int, matrix: int, arguments: tuple[str, ...] = ()) -> WholeRun:
@@ -76,32 +75,40 @@ def write_long_series(folder: Path, slices: int, matrix: int, seed: int = 7) -> 
 
 
 class _Watch:
-    """Samples the memory of a process and its children until told to stop."""
+    """Reads the high-water marks of a process and its children until told to stop."""
 
     def __init__(self, process: psutil.Process):
-        self.parent = self.child = self.total = 0.0
         self._process = process
+        self._peaks: dict[int, float] = {}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self) -> tuple[float, float]:
+        """Peak MiB of the process, and of its largest child."""
         self._done.set()
         self._thread.join()
+        own = self._peaks.pop(self._process.pid, 0.0)
+        return own, max(self._peaks.values(), default=0.0)
 
     def _sample(self) -> None:
         while not self._done.wait(SAMPLE_S):
             try:
-                own = self._process.memory_full_info()
-                self.parent = max(self.parent, own.rss / 2**20)
-                total = own.pss / 2**20
-                for child in self._process.children(recursive=True):
-                    used = child.memory_full_info()
-                    self.child = max(self.child, used.rss / 2**20)
-                    total += used.pss / 2**20
-                self.total = max(self.total, total)
-            except psutil.NoSuchProcess:  # one of them ended between two lines
-                continue
+                family = [self._process, *self._process.children(recursive=True)]
+            except psutil.NoSuchProcess:  # it has just ended
+                return
+            for process in family:
+                self._peaks[process.pid] = _peak_mib(process.pid) or self._peaks.get(process.pid, 0)
+
+
+def _peak_mib(pid: int) -> float:
+    """VmHWM: the largest resident size so far, kept by the kernel, so nothing is missed between."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return 0.0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def _watched(command: list[str | Path], slices: int, matrix: int) -> WholeRun:
@@ -111,11 +118,11 @@ def _watched(command: list[str | Path], slices: int, matrix: int) -> WholeRun:
         watch = _Watch(psutil.Process(process.pid))
         code = process.wait()
         seconds = time.perf_counter() - began
-        watch.stop()
+        parent, child = watch.stop()
     if code:
         raise SystemExit(f"{' '.join(map(str, command))}: exit code {code}")
     after = psutil.Process().cpu_times()
     core_seconds = (
         after.children_user + after.children_system - before.children_user - before.children_system
     )
-    return WholeRun(slices, matrix, seconds, core_seconds, watch.parent, watch.child, watch.total)
+    return WholeRun(slices, matrix, seconds, core_seconds, parent, child)
