@@ -18,11 +18,11 @@ from app.settings import DEFAULT_SETTINGS, Device, Mode, Settings, Strength, loa
 from operators.decoding import Decoder
 from operators.errors import ExitCode
 
-EXIT_CODES = """
-Exit codes: 0 every chosen series was derived; 1 internal fault; 2 wrong arguments or settings;
-3 nothing to do; 4 every series was refused; 5 some series were derived, some refused; 6 the network
-cannot be loaded or run; 7 the output cannot be written.
-"""
+EXIT_CODES = (
+    "Exit codes: 0 every chosen series was derived; 1 internal fault; 2 wrong arguments or "
+    "settings; 3 nothing to do; 4 every series was refused; 5 some series were derived, some "
+    "refused; 6 the network cannot be loaded or run; 7 the output cannot be written."
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,9 +31,20 @@ app = typer.Typer(
     help="Noisy DICOM series in, quiet derived series out. " + EXIT_CODES,
 )
 
-Source = Annotated[Path, typer.Argument(help="folder with DICOM files, or one file")]
-Models = Annotated[Path, typer.Option(help="folder with bundles, or one bundle")]
-Config = Annotated[Path, typer.Option(help="settings in YAML, like app/app.yaml")]
+# Commands of other modules (`train`, `evaluate`) are declared here as well and import what they
+# need inside: `denoise` must have its reading child started before anything imports torch.
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help="folder with DICOM files, or one file")]
+Models = Annotated[
+    Path,
+    typer.Option(
+        help="folder with bundles, or one bundle; default: the shipped ones", show_default=False
+    ),
+]
+Config = Annotated[
+    Path,
+    typer.Option(help="settings in YAML; default: the shipped app.yaml", show_default=False),
+]
 Bundle = Annotated[
     str | None, typer.Option("--model", help="use only this bundle; default: by modality")
 ]
@@ -48,7 +59,7 @@ def stillscan() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def denoise(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with DICOM files, or one")],
+    source: Source,
     output: Annotated[Path, typer.Argument(metavar="OUT", help="gets one folder per series")],
     bundle: Bundle = None,
     mode: ModeOption = None,
@@ -81,7 +92,7 @@ def denoise(
 
 @app.command()
 def inspect(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with DICOM files, or one")],
+    source: Source,
     bundle: Bundle = None,
     mode: ModeOption = None,
     models: Models = DEFAULT_BUNDLES,
@@ -119,6 +130,6 @@ def with_choices(
 def main() -> None:
     """Entry point of the `stillscan` script."""
     try:
-        app()
+        app(prog_name="stillscan")
     except SystemExit as end:
         leave(end.code if isinstance(end.code, int) else int(end.code is not None))

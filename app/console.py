@@ -19,6 +19,7 @@ from operators.outcome import SeriesOutcome, Watch, noise_change, unit_suffix
 
 log = logging.getLogger("stillscan")
 
+PAGES_SHOWN = 5
 UID_SHOWN = 18  # the end of a UID tells series apart, its beginning is the same for all of them
 
 
@@ -36,9 +37,11 @@ def progress_bar(console: Console) -> Iterator[Watch]:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
         tasks = {}
+        start = bars.add_task("starting", total=None)
 
         def watch(progress: SeriesProgress) -> None:
             uid = progress.series_instance_uid
+            bars.update(start, visible=False)
             if uid not in tasks:
                 tasks[uid] = bars.add_task(short_uid(uid), total=progress.slices)
             bars.update(tasks[uid], completed=progress.done)
@@ -58,10 +61,9 @@ def show_result(console: Console, result: RunResult, output: Path) -> None:
             log.warning("%s: %s", each.series_instance_uid, warning)
     if derived:
         console.print(f"{len(derived)} derived series in {output}", soft_wrap=True, highlight=False)
-        for each in derived:
-            page = output / REPORT / f"{_derived_uid(each)}.html"
-            if page.exists():
-                console.print(f"look at {page}", soft_wrap=True, highlight=False)
+        pages = [output / REPORT / f"{_derived_uid(each)}.html" for each in derived]
+        for page in [each for each in pages if each.exists()][:PAGES_SHOWN]:
+            console.print(f"look at {page}", soft_wrap=True, highlight=False)
 
 
 def short_uid(uid: str) -> str:

@@ -59,7 +59,7 @@ def exit_code_of(action: Callable[[], ExitCode]) -> int:
         with stopping_on_signals():
             return int(action())
     except StillscanError as error:
-        log.error("%s: %s", error.reason, error)
+        log.error("%s: %s", error.reason, " ".join(str(error).split()))
         _log_frames(error)
         return int(error.exit_code)
     except Stopped as stop:

@@ -1,0 +1,48 @@
+"""A short series is mostly start-up, so what is imported when is a promise."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = "import sys; print(*(name for name in {names} if name in sys.modules))"
+
+
+def imported(module: str, *names: str) -> set[str]:
+    """Those of `names` that importing `module` brings along."""
+    code = f"import {module}; {REPORT.format(names=names)}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["app.cli", "app.__main__", "app.run", "app.console"])
+def test_the_reading_child_can_start_before_torch_and_holoscan_are_imported(module: str) -> None:
+    assert imported(module, "torch", "holoscan", "monai", "highdicom") == set()
+
+
+def test_the_graph_needs_neither_monai_nor_highdicom() -> None:
+    seen = imported("app.application", "torch", "holoscan", "monai", "highdicom", "skimage")
+    assert seen == {"torch", "holoscan"}
+
+
+def test_our_application_is_a_monai_deploy_application() -> None:
+    code = (
+        "from app.application import DenoiseApp; from monai.deploy.core import Application; "
+        "print(issubclass(DenoiseApp, Application))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip().endswith("True")
