@@ -48,6 +48,7 @@ from operators.volume import SliceHeader, Volume
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 NO_INPUT = (EmptyFileError, NotDicomError)
+NAMELESS = (MissingUidError, InvalidUidError)
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,8 @@ def find_series(source: Path, decoder: Decoder, rules: SelectionRules) -> Catalo
         elif scanned.known is None:
             assert scanned.fault is not None
             refused.append(_refused_file(scanned.path, scanned.fault))
-        elif isinstance(scanned.fault, MissingUidError | InvalidUidError):
-            refused.append(
-                _sorted_out([scanned], rules) or _refused_file(scanned.path, scanned.fault)
-            )
+        elif isinstance(scanned.fault, NAMELESS):
+            series[str(scanned.path)].append(scanned)  # of no series: it stands alone
         else:
             series[scanned.known.series_instance_uid].append(scanned)
     numbers = _series_numbers(series.values())
@@ -252,7 +251,7 @@ def _refused_series(
 ) -> Refusal:
     known = first.known
     assert known is not None
-    nameless = isinstance(first.fault, MissingUidError | InvalidUidError)
+    nameless = isinstance(first.fault, NAMELESS)
     return Refusal(
         series_instance_uid=None if nameless else known.series_instance_uid,
         files=tuple(scanned.path for scanned in instances),
