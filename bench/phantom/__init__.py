@@ -10,4 +10,7 @@
 
 Coordinates are millimetres from the anterior commissure: z superior, y anterior, x left. The sizes
 are those of an adult head as any atlas of sectional anatomy shows them; no scan was used.
+
+It has less fine structure than a real head, which is kind to every denoiser: its figures compare
+methods and catch faults, they do not say how good a method is on patients.
 """
