@@ -38,7 +38,7 @@ from operators.private_attributes import (
     without_private,
 )
 from operators.provenance import CODING_SCHEME, Provenance, derived_instance_uid, derived_series_uid
-from operators.raw_header import Item, append_item, put_items, put_text, tag_of, text_of
+from operators.raw_header import Item, append_item, own_items, put_items, put_text, tag_of, text_of
 from operators.volume import Volume
 
 DESCRIPTION_LIMIT = 64  # characters of an LO
@@ -236,15 +236,15 @@ def _remove_what_is_untrue(derived: Dataset) -> None:
 
 
 def _identify_coding_scheme(derived: Dataset) -> None:
-    known = derived.get("CodingSchemeIdentificationSequence") or []
-    if all(each.get("CodingSchemeDesignator") != CODING_SCHEME for each in known):
+    known = own_items(derived, "CodingSchemeIdentificationSequence")
+    if all(text_of(each, "CodingSchemeDesignator") != CODING_SCHEME for each in known):
         append_item(derived, "CodingSchemeIdentificationSequence", coding_scheme())
 
 
 def _refer_to_series(derived: Dataset, series: str, instance: Item) -> None:
     """Name `instance` in ReferencedSeriesSequence, which has one item per series."""
-    known = derived.get("ReferencedSeriesSequence") or []
-    same = [each for each in known if each.get("SeriesInstanceUID") == series]
+    known = own_items(derived, "ReferencedSeriesSequence")
+    same = [each for each in known if text_of(each, "SeriesInstanceUID") == series]
     if same:  # the source itself refers to images of its series
         append_item(same[0], "ReferencedInstanceSequence", instance)
     else:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from jaxtyping import Float32
@@ -223,8 +223,8 @@ class SeriesStage:
             folder=self.folder,
             instances=len(self._written),
             sop_instance_uids=tuple(self._written),
-            clipped_share=self._share("clipped"),
-            changed_share=self._share("changed"),
+            clipped_share=self._share(each.clipped for each in self._changes),
+            changed_share=self._share(each.changed for each in self._changes),
             mean_shift=max(abs(each.mean_shift) for each in self._changes),
         )
 
@@ -269,7 +269,7 @@ class SeriesStage:
             )
 
     def _require_few_clipped(self) -> None:
-        clipped = self._share("clipped")
+        clipped = self._share(each.clipped for each in self._changes)
         if clipped > MAX_CLIPPED_SHARE:
             raise ClippedPixelsError(
                 f"{clipped:.2%} of the denoised pixels do not fit into the stored bits of the "
@@ -299,9 +299,9 @@ class SeriesStage:
                 "no stored value differs from the source; a copy may not be labelled as denoised"
             )
 
-    def _share(self, what: Literal["clipped", "changed"]) -> float:
-        real = sum(each.real for each in self._changes)
-        return sum(int(getattr(each, what)) for each in self._changes) / max(real, 1)
+    def _share(self, pixels: Iterable[int]) -> float:
+        """Of the real pixels of all slices."""
+        return sum(pixels) / max(sum(each.real for each in self._changes), 1)
 
     @contextmanager
     def _discarding_on_error(self) -> Iterator[None]:

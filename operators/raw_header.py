@@ -88,6 +88,15 @@ def append_item(header: Dataset, keyword: str, item: Item) -> None:
     put(header, keyword, before + _items_as_bytes([item]))
 
 
+def own_items(header: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence, parsed for `header` alone: changing them changes no other header."""
+    tag = tag_of(keyword)
+    if tag not in header:
+        return []
+    put(header, keyword, _value_of(header.get_item(tag), _character_set(header)))
+    return list(header[tag].value)
+
+
 def encoded(header: Dataset, inherited: tuple[str, ...] = ("iso8859",)) -> bytes:
     """The data set in Explicit VR Little Endian, raw elements as they are.
 

@@ -145,3 +145,9 @@ def derive(
     (volume,) = volumes_in(source)
     volume = replace(volume, **volume_fields)
     return derive_volume(volume, source.with_name("derived"), denoise, provenance, options)
+
+
+def raw_values(path: Path) -> dict[int, bytes]:
+    """The top-level elements of an Explicit VR Little Endian file as bytes."""
+    dataset = pydicom.dcmread(path, defer_size=None)
+    return {int(tag): element.value for tag, element in dataset.items()}

@@ -11,7 +11,6 @@ makes the same series.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import gdcm
@@ -19,10 +18,7 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -30,14 +26,14 @@ from pydicom.uid import (
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
-    MRImageStorage,
-    PositronEmissionTomographyImageStorage,
     RLELossless,
-    generate_uid,
 )
 
+from tests.series_modules import SOP_CLASSES, header, item
+
+__all__ = ["COMPRESSED_SYNTAXES", "NATIVE_SYNTAXES", "SOP_CLASSES", "make_series", "write_instance"]
+
 NOISE = 0.02  # standard deviation of the noise, as a share of the stored range
-SLICE_SPACING_MM = 3.0
 NATIVE_SYNTAXES = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -52,13 +48,6 @@ COMPRESSED_SYNTAXES = (
     RLELossless,
 )
 GDCM_SYNTAXES = (JPEGLossless, JPEGLosslessSV1, JPEG2000Lossless)  # pydicom has no encoder here
-SOP_CLASSES = {
-    "MR": MRImageStorage,
-    "CT": CTImageStorage,
-    "PT": PositronEmissionTomographyImageStorage,
-    "CR": ComputedRadiographyImageStorage,
-    "DX": DigitalXRayImageStorageForPresentation,
-}
 
 
 def make_series(
@@ -111,12 +100,7 @@ def make_series(
         intercept = -1024.0 if modality == "CT" and not signed else 0.0
     files = []
     for index in range(slices):
-        dataset = _patient_and_study(modality, seed)
-        dataset.update(_series_and_equipment(modality, seed))
-        dataset.update(_image(modality, seed, index))
-        if modality in ("MR", "CT", "PT"):
-            dataset.update(_plane(index))
-        dataset.update(_MODALITY_MODULES[modality](index, slices))
+        dataset = header(modality, seed, index, slices)
         slice_slope = slope * (1 + 0.137 * index) if per_slice_slope else slope
         dataset.update(_rescale(modality, slice_slope, intercept))
         stored = phantom(rows, columns, index, signed, bits_stored, seed)
@@ -221,198 +205,10 @@ def _set(dataset: Dataset, keyword: str, value: object) -> None:
         delattr(dataset, keyword)
 
 
-def _uid(*entropy: object) -> str:
-    return generate_uid(entropy_srcs=["series_factory", *map(str, entropy)])
-
-
-def _item(**attributes: object) -> Dataset:
-    item = Dataset()
-    for keyword, value in attributes.items():
-        setattr(item, keyword, value)
-    return item
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
-
-
-def _patient_and_study(modality: str, seed: int) -> Dataset:
-    return _item(
-        SpecificCharacterSet="ISO_IR 100",
-        PatientName=f"Phantom^Seed{seed}",
-        PatientID=f"PH{seed:04d}",
-        PatientBirthDate="19700101",
-        PatientSex="O",
-        PatientAge="050Y",
-        PatientWeight="70",
-        StudyInstanceUID=_uid("study", modality, seed),
-        StudyDate="20200102",
-        StudyTime="101112",
-        StudyID=f"S{seed}",
-        StudyDescription="Phantom study",
-        ReferringPhysicianName="",
-        AccessionNumber="",
-    )
-
-
-def _series_and_equipment(modality: str, seed: int) -> Dataset:
-    return _item(
-        Modality=modality,
-        SeriesInstanceUID=_uid("series", modality, seed),
-        SeriesNumber=3,
-        SeriesDate="20200102",
-        SeriesTime="102030",
-        SeriesDescription=f"{modality} phantom",
-        BodyPartExamined="HEAD",
-        Manufacturer="Stillscan tests",
-        ManufacturerModelName="series_factory",
-        InstitutionName="Test bench",
-        DeviceSerialNumber="1",
-        SoftwareVersions="1",
-    )
-
-
-def _image(modality: str, seed: int, index: int) -> Dataset:
-    return _item(
-        SOPClassUID=SOP_CLASSES[modality],
-        SOPInstanceUID=_uid("instance", modality, seed, index),
-        InstanceNumber=index + 1,
-        PatientOrientation=["L", "P"],
-        AcquisitionNumber=1,
-        AcquisitionDate="20200102",
-        AcquisitionTime=f"1021{index % 60:02d}",
-        ContentDate="20200102",
-        ContentTime=f"1022{index % 60:02d}",
-        InstanceCreationDate="20200102",
-        InstanceCreationTime=f"1022{index % 60:02d}",
-        BurnedInAnnotation="NO",
-        LossyImageCompression="00",
-    )
-
-
-def _plane(index: int) -> Dataset:
-    return _item(
-        FrameOfReferenceUID=_uid("frame of reference"),
-        PositionReferenceIndicator="",
-        PixelSpacing=["1.50", "0.75"],
-        ImageOrientationPatient=["1", "0", "0", "0", "1.000000", "-0"],
-        ImagePositionPatient=["-30.5", "-4.05e1", f"{index * SLICE_SPACING_MM:.5f}"],
-        SliceThickness="3.0",
-        SliceLocation=f"{index * SLICE_SPACING_MM:.2f}",
-    )
-
-
-def _mr(index: int, slices: int) -> Dataset:
-    return _item(
-        ImageType=["ORIGINAL", "PRIMARY", "M", "ND"],
-        PatientPosition="HFS",
-        ScanningSequence="GR",
-        SequenceVariant="SP",
-        ScanOptions="",
-        MRAcquisitionType="2D",
-        RepetitionTime="500",
-        EchoTime="4.6",
-        EchoTrainLength="1",
-        FlipAngle="70",
-        MagneticFieldStrength="3",
-        SpacingBetweenSlices=f"{SLICE_SPACING_MM}",
-    )
-
-
-def _ct(index: int, slices: int) -> Dataset:
-    return _item(
-        ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
-        PatientPosition="HFS",
-        KVP="120",
-        XRayTubeCurrent="200",
-        ExposureTime="500",
-        ConvolutionKernel="H30s",
-        ReconstructionDiameter="500",
-    )
-
-
-def _pt(index: int, slices: int) -> Dataset:
-    isotope = _item(
-        Radiopharmaceutical="FDG",
-        RadiopharmaceuticalStartTime="091500",
-        RadionuclideTotalDose="350000000",
-        RadionuclideHalfLife="6586.2",
-        RadionuclidePositronFraction="0.97",
-        RadionuclideCodeSequence=[_code("C-111A1", "SRT", "^18^Fluorine")],
-    )
-    return _item(
-        ImageType=["ORIGINAL", "PRIMARY"],
-        Units="BQML",
-        CountsSource="EMISSION",
-        SeriesType=["STATIC", "IMAGE"],
-        NumberOfSlices=slices,
-        CorrectedImage=["DECY", "ATTN", "SCAT"],
-        DecayCorrection="START",
-        RandomsCorrectionMethod="DLYD",
-        CollimatorType="NONE",
-        ImageIndex=index + 1,
-        FrameReferenceTime="1200.5",
-        ActualFrameDuration="120000",
-        DecayFactor="1.07",
-        RadiopharmaceuticalInformationSequence=[isotope],
-        PatientOrientationCodeSequence=[
-            _item(
-                CodeValue="F-10450",
-                CodingSchemeDesignator="SRT",
-                CodeMeaning="recumbent",
-                PatientOrientationModifierCodeSequence=[_code("F-10340", "SRT", "supine")],
-            )
-        ],
-        PatientGantryRelationshipCodeSequence=[_code("F-10470", "SRT", "headfirst")],
-    )
-
-
-def _cr(index: int, slices: int) -> Dataset:
-    return _item(
-        ImageType=["ORIGINAL", "PRIMARY"],
-        BodyPartExamined="CHEST",
-        ViewPosition="PA",
-        KVP="110",
-        ImagerPixelSpacing=["0.20", "0.200"],
-        PixelSpacing=["0.20", "0.200"],
-        PixelSpacingCalibrationType="GEOMETRY",
-        PixelSpacingCalibrationDescription="Phantom",
-    )
-
-
-def _dx(index: int, slices: int) -> Dataset:
-    view = _code("R-10214", "SRT", "postero-anterior")
-    view.ViewModifierCodeSequence = []
-    return _item(
-        ImageType=["ORIGINAL", "PRIMARY", ""],
-        PresentationIntentType="FOR PRESENTATION",
-        BodyPartExamined="CHEST",
-        AnatomicRegionSequence=[_code("T-D3000", "SRT", "Chest")],
-        ImageLaterality="U",
-        PixelIntensityRelationship="LOG",
-        PixelIntensityRelationshipSign=-1,
-        PresentationLUTShape="IDENTITY",
-        DetectorType="DIRECT",
-        ImagerPixelSpacing=["0.143", "0.1430"],
-        ViewCodeSequence=[view],
-        PositionerType="NONE",
-        AcquisitionContextSequence=[],
-    )
-
-
-_MODALITY_MODULES: dict[str, Callable[[int, int], Dataset]] = {
-    "MR": _mr,
-    "CT": _ct,
-    "PT": _pt,
-    "CR": _cr,
-    "DX": _dx,
-}
-
-
 def _rescale(modality: str, slope: float, intercept: float) -> Dataset:
     if modality in ("MR", "CR") and (slope, intercept) == (1.0, 0.0):
         return Dataset()  # the IODs do not ask for it
-    rescale = _item(RescaleIntercept=f"{intercept:.10g}", RescaleSlope=f"{slope:.10g}")
+    rescale = item(RescaleIntercept=f"{intercept:.10g}", RescaleSlope=f"{slope:.10g}")
     if modality != "PT":
         rescale.RescaleType = "HU" if modality == "CT" else "US"
     return rescale
@@ -429,7 +225,7 @@ def _padding(stored: np.ndarray, padding: int | tuple[int, int]) -> Dataset:
     stored[outside] = (low + np.arange(rows)[:, None] % (high - low + 1) + 0 * x)[outside]
     inside = ~outside & (stored >= low) & (stored <= high)
     stored[inside] = high + 1 if high < np.iinfo(stored.dtype).max else low - 1
-    attributes = _item(PixelPaddingValue=value)
+    attributes = item(PixelPaddingValue=value)
     if limit is not None:
         attributes.PixelPaddingRangeLimit = limit
     for element in attributes:
@@ -441,7 +237,7 @@ def _pixel_description(
     stored: np.ndarray, modality: str, signed: bool, bits_stored: int, photometric: str
 ) -> Dataset:
     rows, columns = stored.shape
-    description = _item(
+    description = item(
         SamplesPerPixel=1,
         PhotometricInterpretation=photometric,
         Rows=rows,
@@ -458,4 +254,4 @@ def _pixel_description(
 
 def _window(stored: np.ndarray, slope: float, intercept: float) -> Dataset:
     low, high = (float(v) * slope + intercept for v in np.percentile(stored, (2, 99.5)))
-    return _item(WindowCenter=f"{(low + high) / 2:.8g}", WindowWidth=f"{max(high - low, 1):.8g}")
+    return item(WindowCenter=f"{(low + high) / 2:.8g}", WindowWidth=f"{max(high - low, 1):.8g}")

@@ -21,18 +21,15 @@ from operators.derived_header import (
     free_series_number,
     labelled,
 )
-from operators.deriving import derive_series
-from operators.private_attributes import parse_private_attribute
-from operators.raw_header import integer_of, tag_of, text_of
+from operators.raw_header import tag_of
 from tests.derived import (
     IDENTITY,
     STUDENT,
     Denoise,
-    Denoised,
     derive,
+    raw_values,
     smoothed,
     unchanged,
-    volumes_in,
 )
 from tests.series_factory import SOP_CLASSES, make_series
 
@@ -51,12 +48,6 @@ CHANGED = {
     "ContributingEquipmentSequence",
     "PixelData",
 }
-
-
-def raw_values(path: Path) -> dict[int, bytes]:
-    """The top-level elements of an Explicit VR Little Endian file as bytes."""
-    dataset = pydicom.dcmread(path, defer_size=None)
-    return {int(tag): element.value for tag, element in dataset.items()}
 
 
 def derived_pair(
@@ -386,59 +377,6 @@ def test_lossy_compression_is_never_reset(tmp_path: Path) -> None:
         assert derived[keyword] == source[keyword]
 
 
-def private_source(folder: Path) -> list[Path]:
-    files = make_series(folder, slices=1)
-    dataset = pydicom.dcmread(files[0])
-    siemens = dataset.private_block(0x0019, "SIEMENS MR HEADER", create=True)
-    siemens.add_new(0x0C, "IS", "1000")
-    siemens.add_new(0x08, "CS", "IMAGE NUM 4")
-    other = dataset.private_block(0x0019, "SOMEBODY", create=True)
-    other.add_new(0x0C, "LO", "secret")
-    nested = Dataset()
-    nested.ReferencedSOPInstanceUID = "1.2.3"
-    nested.private_block(0x0029, "SOMEBODY", create=True).add_new(0x01, "LO", "secret")
-    deeper = Dataset()
-    deeper.ReferencedImageSequence = [nested]
-    dataset.RelatedSeriesSequence = [deeper]
-    dataset.save_as(files[0])
-    return files
-
-
-def private_tags(dataset: Dataset) -> set[int]:
-    found: set[int] = set()
-    dataset.walk(lambda _, element: found.add(element.tag) if element.tag.is_private else None)
-    return found
-
-
-def test_private_attributes_go_but_for_the_allowed_ones(tmp_path: Path) -> None:
-    private_source(tmp_path / "source")
-    ((_, derived),) = derive(tmp_path / "source").pairs
-    assert private_tags(derived) == {0x00190010, 0x0019100C}
-    assert derived[0x0019100C].value == 1000
-    nested = derived.RelatedSeriesSequence[0].ReferencedImageSequence[0]
-    assert nested.ReferencedSOPInstanceUID == "1.2.3"
-
-
-def test_the_allow_list_is_an_option(tmp_path: Path) -> None:
-    private_source(tmp_path / "source")
-    options = OutputOptions(private_attributes=('(0019,"SOMEBODY",0c)', '(0029,"SOMEBODY",01)'))
-    ((_, derived),) = derive(tmp_path / "source", options=options).pairs
-    assert private_tags(derived) == {0x00190011, 0x0019110C, 0x00290010, 0x00291001}
-
-
-def test_no_private_attribute_stays_with_an_empty_allow_list(tmp_path: Path) -> None:
-    private_source(tmp_path / "source")
-    options = OutputOptions(private_attributes=())
-    ((_, derived),) = derive(tmp_path / "source", options=options).pairs
-    assert private_tags(derived) == set()
-
-
-@pytest.mark.parametrize("text", ["0019,SIEMENS,0c", '(0018,"X",0c)', '(0019,"X",c)', ""])
-def test_a_private_attribute_is_written_as_in_the_standard(text: str) -> None:
-    with pytest.raises(ValueError, match="private attribute"):
-        parse_private_attribute(text)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -453,123 +391,6 @@ def test_a_private_attribute_is_written_as_in_the_standard(text: str) -> None:
 def test_options_that_cannot_be_written_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         OutputOptions(**options)  # type: ignore[arg-type]
-
-
-# Character sets (W9)
-
-NAMES = {
-    "ISO_IR 100": "Müller^Jürgen",
-    "ISO_IR 192": "Wang^XiaoDong=王^小东",
-    "GB18030": "Wang^XiaoDong=王^小东",
-    "ISO 2022 IR 149": "Hong^Gildong=洪^吉洞=홍^길동",
-    "ISO 2022 IR 87": "Yamada^Tarou=山田^太郎=やまだ^たろう",
-    None: "Plain^Ascii",
-}
-DESCRIPTIONS = {
-    "ISO_IR 100": "Schädel größer",
-    "ISO_IR 192": "头部扫描",
-    "GB18030": "头部扫描",
-    "ISO 2022 IR 149": "머리",
-    "ISO 2022 IR 87": "頭部",
-    None: "head",
-}
-
-
-def in_character_set(folder: Path, charset: str | None) -> list[Path]:
-    term: object = ["", charset] if charset and charset.startswith("ISO 2022") else charset
-    return make_series(
-        folder,
-        slices=1,
-        SpecificCharacterSet=term,
-        PatientName=NAMES[charset],
-        PatientComments=DESCRIPTIONS[charset],
-        SeriesDescription=DESCRIPTIONS[charset],
-        DerivationDescription=DESCRIPTIONS[charset],
-    )
-
-
-@pytest.mark.parametrize("charset", NAMES)
-def test_names_keep_their_bytes_and_descriptions_their_characters(
-    charset: str | None, tmp_path: Path
-) -> None:
-    in_character_set(tmp_path / "source", charset)
-    ((source, file),) = derive(tmp_path / "source").files
-    before, after = raw_values(source), raw_values(file)
-    for keyword in ("PatientName", "PatientComments"):
-        assert after[tag_of(keyword)] == before[tag_of(keyword)]
-    assert after.get(tag_of("SpecificCharacterSet")) == before.get(tag_of("SpecificCharacterSet"))
-    derived = pydicom.dcmread(file)
-    assert derived.SeriesDescription == DESCRIPTIONS[charset] + SUFFIX
-    assert derived.DerivationDescription.endswith(DESCRIPTIONS[charset])
-
-
-@pytest.mark.parametrize("charset", NAMES)
-def test_text_that_somebody_has_read_keeps_its_bytes(charset: str | None, tmp_path: Path) -> None:
-    (file,) = in_character_set(tmp_path / "source", charset)
-    (volume,) = volumes_in(tmp_path / "source")
-    block = volume.read(0, 1)
-    assert block.headers[0].PatientComments == DESCRIPTIONS[charset]
-    assert str(block.headers[0].PatientName) == NAMES[charset]
-    series = derive_series(
-        [Denoised(block, smoothed(block))], volume, STUDENT, tmp_path / "derived"
-    )
-    before, after = raw_values(file), raw_values(series.files[0])
-    for keyword in ("PatientName", "PatientComments"):
-        assert after[tag_of(keyword)] == before[tag_of(keyword)]
-
-
-@pytest.mark.parametrize("charset", NAMES)
-def test_text_beside_a_private_attribute_in_a_sequence_keeps_its_characters(
-    charset: str | None, tmp_path: Path
-) -> None:
-    (file,) = in_character_set(tmp_path / "source", charset)
-    dataset = pydicom.dcmread(file)
-    item = Dataset()
-    item.PatientComments = DESCRIPTIONS[charset]
-    item.private_block(0x0029, "SOMEBODY", create=True).add_new(0x01, "LO", "secret")
-    dataset.OtherPatientIDsSequence = [item]
-    dataset.save_as(file)
-    ((_, derived),) = derive(tmp_path / "source").pairs
-    (kept,) = derived.OtherPatientIDsSequence
-    assert kept.PatientComments == DESCRIPTIONS[charset]
-    assert private_tags(kept) == set()
-
-
-@pytest.mark.parametrize("charset", ["ISO_IR 192", "GB18030", "ISO 2022 IR 87"])
-def test_a_long_description_is_cut_between_characters(charset: str, tmp_path: Path) -> None:
-    files = in_character_set(tmp_path / "source", charset)
-    dataset = pydicom.dcmread(files[0])
-    dataset.SeriesDescription = (DESCRIPTIONS[charset] * 30)[:64]
-    dataset.save_as(files[0])
-    ((_, derived),) = derive(tmp_path / "source").pairs
-    assert len(derived.SeriesDescription) == 64
-    assert derived.SeriesDescription.endswith(SUFFIX)
-    assert derived.SeriesDescription.startswith(DESCRIPTIONS[charset])
-
-
-@pytest.mark.filterwarnings("ignore")  # pydicom warns of the bytes that this test breaks
-@pytest.mark.parametrize("charset", ["ISO_IR 192", "GB18030", "ISO_IR 999", "ISO 2022 IR 87"])
-def test_broken_bytes_stay_broken_where_they_were_and_only_there(
-    charset: str, tmp_path: Path
-) -> None:
-    files = make_series(
-        tmp_path / "source",
-        slices=1,
-        SpecificCharacterSet="ISO_IR 100",
-        PatientName="XXXXXXXX",
-        PatientComments="XXXXXXXX",
-        SeriesDescription="XXXXXXXX",
-    )
-    content = files[0].read_bytes().replace(b"XXXXXXXX", b"\xff\xfe\x1b$Bab\xc3")
-    before = b"CS\x0a\x00ISO_IR 100"
-    term = charset.encode() + b" " * (len(charset) % 2)
-    content = content.replace(before, b"CS" + len(term).to_bytes(2, "little") + term, 1)
-    files[0].write_bytes(content)
-    ((source, file),) = derive(tmp_path / "source").files
-    before_values, after = raw_values(source), raw_values(file)
-    for keyword in ("PatientName", "PatientComments", "SpecificCharacterSet"):
-        assert after[tag_of(keyword)] == before_values[tag_of(keyword)]
-    assert after[tag_of("SeriesDescription")].strip().endswith(SUFFIX.strip().encode())
 
 
 # Pixel attributes (W7)
@@ -594,15 +415,3 @@ def test_smallest_and_largest_pixel_values_are_those_of_the_derived_pixels(
 def test_smallest_and_largest_are_not_added_where_the_source_has_none(tmp_path: Path) -> None:
     _, derived = derived_pair(tmp_path)
     assert "SmallestImagePixelValue" not in derived
-
-
-# Raw headers
-
-
-def test_reading_an_attribute_leaves_the_header_raw(tmp_path: Path) -> None:
-    dataset = pydicom.dcmread(make_series(tmp_path, slices=1)[0])
-    assert text_of(dataset, "PatientID") == "PH0000"
-    assert text_of(dataset, "ImageType") == "ORIGINAL\\PRIMARY\\M\\ND"
-    assert integer_of(dataset, "BitsStored") == 12
-    for keyword in ("PatientID", "ImageType", "BitsStored"):
-        assert dataset.get_item(keyword).is_raw

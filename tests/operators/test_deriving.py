@@ -1,11 +1,5 @@
 """A derived series on disk: exact pixels, whole or not there at all (W1, W2, W7, W10, W12)."""
 
-import errno
-import os
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +11,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
 )
 
-from operators.deriving import SeriesStage, derive_series
+from operators.deriving import derive_series
 from operators.errors import (
     ClippedPixelsError,
     DiskFullError,
@@ -31,7 +25,7 @@ from operators.errors import (
     ResultError,
     StillscanError,
 )
-from operators.volume import Volume, VolumeBlock
+from operators.volume import VolumeBlock
 from tests.derived import (
     IDENTITY,
     STUDENT,
@@ -315,118 +309,6 @@ def test_refusals_of_results_concern_one_series_and_faults_of_the_disk_the_run()
     assert issubclass(ClippedPixelsError, ResultError)
     assert not issubclass(ResultError, OutputError)
     assert DiskFullError.exit_code == NotWritableError.exit_code == ExitCode.OUTPUT_FAULT
-
-
-# Whole or not at all
-
-
-def series_in(folder: Path) -> tuple[Volume, list[Denoised]]:
-    make_series(folder, slices=6)
-    (volume,) = volumes_in(folder)
-    return volume, [Denoised(block, smoothed(block)) for block in blocks_of(volume)]
-
-
-def test_a_stage_writes_only_into_its_own_folder(tmp_path: Path) -> None:
-    volume, blocks = series_in(tmp_path / "source")
-    staging = tmp_path / "staging"
-    staging.mkdir()
-    with SeriesStage(volume, STUDENT, staging) as stage:
-        for block in blocks:
-            stage.add(block)
-        series = stage.finish()
-    assert series.folder == staging / series.series_instance_uid
-    assert sorted(series.folder.iterdir()) == sorted(series.files)
-    assert list(staging.iterdir()) == [series.folder]
-
-
-def test_a_stage_that_is_left_before_its_end_leaves_nothing(tmp_path: Path) -> None:
-    volume, blocks = series_in(tmp_path / "source")
-    staging = tmp_path / "staging"
-    staging.mkdir()
-    with SeriesStage(volume, STUDENT, staging) as stage:
-        stage.add(blocks[0])
-        assert list(staging.iterdir()) != []
-    assert list(staging.iterdir()) == []
-
-
-def test_an_exception_of_the_denoiser_leaves_the_output_empty(tmp_path: Path) -> None:
-    volume, blocks = series_in(tmp_path / "source")
-
-    def failing() -> Iterator[Denoised]:
-        yield blocks[0]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        derive_series(failing(), volume, STUDENT, tmp_path / "derived")
-    assert list((tmp_path / "derived").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [
-        (errno.ENOSPC, DiskFullError),
-        (errno.EDQUOT, DiskFullError),
-        (errno.EROFS, NotWritableError),
-        (errno.EIO, OutputError),
-    ],
-)
-def test_a_disk_that_fails_is_named_and_leaves_nothing(
-    number: int, expected: type[OutputError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    volume, blocks = series_in(tmp_path / "source")
-    written = []
-
-    def write(path: Path, content: bytes) -> None:
-        if len(written) == 4:
-            raise OSError(number, os.strerror(number))
-        written.append(path)
-
-    monkeypatch.setattr(Path, "write_bytes", write)
-    with pytest.raises(OutputError) as caught:
-        derive_series(blocks, volume, STUDENT, tmp_path / "derived")
-    assert type(caught.value) is expected
-    assert list((tmp_path / "derived").iterdir()) == []
-
-
-def test_what_the_disk_says_when_it_syncs_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    volume, blocks = series_in(tmp_path / "source")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(DiskFullError):
-        derive_series(blocks, volume, STUDENT, tmp_path / "derived")
-    assert list((tmp_path / "derived").iterdir()) == []
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_file_that_the_system_cuts_off_is_an_output_fault(tmp_path: Path) -> None:
-    volume, blocks = series_in(tmp_path / "source")
-    with largest_file(4096), pytest.raises(OutputError, match="write an image"):
-        derive_series(blocks, volume, STUDENT, tmp_path / "derived")
-    assert list((tmp_path / "derived").iterdir()) == []
-
-
-def test_an_output_that_is_a_file_is_an_output_fault(tmp_path: Path) -> None:
-    volume, blocks = series_in(tmp_path / "source")
-    (tmp_path / "derived").write_text("not a folder")
-    with pytest.raises(OutputError):
-        derive_series(blocks, volume, STUDENT, tmp_path / "derived")
-    assert (tmp_path / "derived").read_text() == "not a folder"
 
 
 def test_messages_carry_no_patient_data(tmp_path: Path) -> None:
