@@ -14,8 +14,9 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from app.faults import exit_code_of, leave
-from app.lines import log_derived, log_refusals
+from app.lines import log_derived, log_refusals, log_warnings
 from app.logs import LEVELS, set_up_logging
+from app.memory import share_one_heap
 from app.methods import DEFAULT_BUNDLES
 from app.run import Job, run
 from app.settings import DEFAULT_SETTINGS, load_settings
@@ -66,6 +67,7 @@ def denoise(arguments: argparse.Namespace) -> ExitCode:
     settings = load_settings(arguments.config)
     result = run(Job(arguments.input, arguments.output, settings, arguments.model))
     log_derived(result.outcomes)
+    log_warnings(result.outcomes)
     log_refusals(result, arguments.input)
     return result.exit_code
 
@@ -74,6 +76,7 @@ def main() -> NoReturn:
     """Entry point of the MAP."""
     arguments = parse_arguments(sys.argv[1:], os.environ)
     set_up_logging(arguments.log_level)
+    share_one_heap()
     leave(exit_code_of(lambda: denoise(arguments)))
 
 

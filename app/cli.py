@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from app.faults import exit_code_of, leave
-from app.lines import log_refusals
+from app.lines import log_refusals, log_warnings
 from app.logs import set_up_logging
+from app.memory import share_one_heap
 from app.methods import DEFAULT_BUNDLES
 from app.run import Job, run, survey
 from app.settings import DEFAULT_SETTINGS, Device, Mode, Settings, Strength, load_settings
@@ -52,8 +53,20 @@ ModeOption = Annotated[Mode | None, typer.Option(help="identity is a control: sa
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more on stderr")]
 
 
+def show_version(wanted: bool) -> None:
+    """Print name and version, and leave."""
+    if wanted:
+        application = load_settings().application
+        typer.echo(f"{application.title} {application.version}")
+        raise typer.Exit
+
+
 @app.callback()
-def stillscan() -> None:
+def stillscan(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="and leave")
+    ] = False,
+) -> None:
     """Noisy DICOM series in, quiet derived series out."""
 
 
@@ -83,6 +96,7 @@ def denoise(
         with progress_bar(console) as watch:
             result = run(Job(source, output, settings, models, bundle), watch)
         show_result(console, result, output)
+        log_warnings(result.outcomes)
         log_refusals(result, source)
         return result.exit_code
 
@@ -129,6 +143,7 @@ def with_choices(
 
 def main() -> None:
     """Entry point of the `stillscan` script."""
+    share_one_heap()
     try:
         app(prog_name="stillscan")
     except SystemExit as end:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,6 @@ from app.output_folder import REPORT
 from app.run import RunResult, Survey
 from operators.outcome import Progress as SeriesProgress
 from operators.outcome import SeriesOutcome, Watch, noise_change, unit_suffix
-
-log = logging.getLogger("stillscan")
 
 PAGES_SHOWN = 5
 UID_SHOWN = 18  # the end of a UID tells series apart, its beginning is the same for all of them
@@ -57,8 +54,6 @@ def show_result(console: Console, result: RunResult, output: Path) -> None:
     for each in derived:
         if not console.is_terminal:
             console.print(derived_line(each), soft_wrap=True, highlight=False)
-        for warning in each.warnings:
-            log.warning("%s: %s", each.series_instance_uid, warning)
     if derived:
         console.print(f"{len(derived)} derived series in {output}", soft_wrap=True, highlight=False)
         pages = [output / REPORT / f"{_derived_uid(each)}.html" for each in derived]

@@ -22,6 +22,13 @@ def log_derived(outcomes: Sequence[SeriesOutcome]) -> None:
             log.info("%s", derived_line(each))
 
 
+def log_warnings(outcomes: Sequence[SeriesOutcome]) -> None:
+    """Say what a person should know of the derived series."""
+    for each in outcomes:
+        for warning in each.warnings:
+            log.warning("%s: %s", each.series_instance_uid, warning)
+
+
 def log_refusals(result: RunResult, source: Path) -> None:
     """Say on stderr why series and files were not processed, and how the run ended."""
     for each in result.outcomes:

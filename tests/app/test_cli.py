@@ -222,6 +222,10 @@ def test_inspect_of_nothing_is_3(tmp_path: Path) -> None:
     assert invoke("inspect", tmp_path, "--mode", "identity").exit_code == 3
 
 
+def test_version_is_shown() -> None:
+    assert re.fullmatch(r"Stillscan \d+\.\d+\.\d+\n", invoke("--version").stdout)
+
+
 def test_help_tells_the_exit_codes() -> None:
     text = re.sub(r"\s+", " ", invoke("--help").stdout)
     for code in range(8):

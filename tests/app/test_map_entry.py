@@ -84,6 +84,24 @@ def test_it_also_runs_as_a_module(tmp_path: Path) -> None:
     assert "does not exist" in done.stderr
 
 
+def test_a_file_system_that_takes_no_more_is_an_output_fault(
+    identity_settings: Path, tmp_path: Path
+) -> None:
+    make_series(tmp_path / "in")
+    # no file may become larger than 4 KiB: the kernel itself refuses the first image
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash"]
+    paths = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-c", str(identity_settings)]
+    done = subprocess.run(
+        [*limited, sys.executable, str(ROOT / "app"), *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert "could not write an image" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_removes_what_is_staged(
     number: signal.Signals, identity_settings: Path, tmp_path: Path

@@ -1,8 +1,10 @@
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from holoscan_cli.packager.config_reader import ApplicationConfiguration
 
 from app.settings import DEFAULT_SETTINGS, Settings, load_settings, parse_settings
 from operators.errors import ExitCode, SettingsError
@@ -111,3 +113,14 @@ def test_settings_are_frozen() -> None:
     settings: Settings = load_settings()
     with pytest.raises(AttributeError):
         settings.denoise.mode = "identity"  # type: ignore[misc]
+
+
+def test_official_packager_reads_the_shipped_file() -> None:
+    config = ApplicationConfiguration()
+    config.read(DEFAULT_SETTINGS)
+    assert config.title() == "Stillscan"
+
+
+def test_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((DEFAULT_SETTINGS.parents[1] / "pyproject.toml").read_text())["project"]
+    assert load_settings().application.version == project["version"]
