@@ -1,8 +1,8 @@
 """`python -m bench.evaluation`: how good the student is, blind, on subjects it never saw.
 
-Simulated noise on the test subjects (PSNR and SSIM against the image the noise was added to) and the
-real repeated scans (error against the independent repeat), beside scikit-image's NLM and, where the
-user has installed it, BM3D told the truth. All but BM3D are told nothing about the noise. Fixed
+Simulated noise on the test subjects (PSNR and SSIM against the image the noise was added to) and
+the real repeated scans (error against the independent repeat), beside scikit-image's NLM and, where
+the user has installed it, BM3D told the truth. All but BM3D are told nothing about the noise. Fixed
 seed; prints Markdown and saves it with the figures as JSON.
 """
 
@@ -43,10 +43,10 @@ NOISES: dict[str, Callable[[Tensor, Generator], Tensor]] = {
     "correlated 0.5 px 6": lambda x, g: noise.add_correlated(x, 6 / 255, 0.5, g),
     "correlated 1.2 px 6": lambda x, g: noise.add_correlated(x, 6 / 255, 1.2, g),
     "correlated 1.2 px 15": lambda x, g: noise.add_correlated(x, 15 / 255, 1.2, g),
-    "poisson 200": lambda x, g: noise.add_poisson(x, 200, g),
-    "poisson 700": lambda x, g: noise.add_poisson(x, 700, g),
-    "gamma 100": lambda x, g: noise.add_gamma(x, 100, g),
-    "gamma 500": lambda x, g: noise.add_gamma(x, 500, g),
+    "poisson 200": lambda x, g: noise.add_poisson(x, 200.0, g),
+    "poisson 700": lambda x, g: noise.add_poisson(x, 700.0, g),
+    "gamma 100": lambda x, g: noise.add_gamma(x, 100.0, g),
+    "gamma 500": lambda x, g: noise.add_gamma(x, 500.0, g),
     "rician 6": lambda x, g: noise.add_rician(x, 6 / 255, g),
     "rician 15": lambda x, g: noise.add_rician(x, 15 / 255, g),
 }

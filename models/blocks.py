@@ -43,9 +43,11 @@ class PlainUNet(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose2d(wider, w, 2, stride=2) for w, wider in pairs)
         self.decoders = nn.ModuleList(ResidualBlock(width) for width, _ in pairs)
 
-    def forward(self, x: Features) -> Features:
-        """`widths[0]` features at the size of `x`."""
-        x = self.enter(x)
+    def forward(
+        self, image: Float[Tensor, "batch plane height width"]
+    ) -> Float[Tensor, "batch feature height width"]:
+        """`widths[0]` features at the size of `image`."""
+        x = self.enter(image)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 Image = Float[Tensor, "height width"]
 Spectrum = Float[Tensor, "height width"]
+Values = Float[Tensor, "*shape"]
 
 
 def white_noise(shape: torch.Size, generator: Generator) -> Image:
@@ -108,14 +109,14 @@ def backprojection_spectrum(height: int, width: int, cutoff: float, order: float
     return (radius + 0.01) * torch.exp(-((radius / cutoff) ** order))
 
 
-def rician_mean(image: Image, sigma: float) -> Image:
+def rician_mean(image: Values, sigma: float) -> Values:
     """Mean of the Rician law at true value `image`: above it where the signal is weak."""
     z = (image / sigma) ** 2 / 4
     laguerre = (1 + 2 * z) * torch.special.i0e(z) + 2 * z * torch.special.i1e(z)
     return sigma * math.sqrt(math.pi / 2) * laguerre
 
 
-def rician_deviation(image: Image, sigma: float) -> Image:
+def rician_deviation(image: Values, sigma: float) -> Values:
     """Deviation of the Rician law at true value `image`: 0.655 sigma in air, sigma in signal."""
     second_moment = image**2 + 2 * sigma**2
     return (second_moment - rician_mean(image, sigma) ** 2).clamp(min=1e-12).sqrt()

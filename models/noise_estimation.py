@@ -314,6 +314,8 @@ def _levels(blocks: _Blocks, bins: np.ndarray, correlation: _Correlation) -> _Le
 
 def _lowest_cluster(variances: Array, scatter: float) -> tuple[float, np.ndarray]:
     """Lowest self-consistent mean of a normal cluster of this relative scatter; its members."""
+    if len(variances) < FEWEST_BLOCKS:
+        return float(variances.mean()), np.ones(len(variances), bool)
     mean = float(np.quantile(variances, 0.05)) / max(0.3, 1 - 1.3 * scatter)
     members = np.ones(len(variances), bool)
     for _ in range(60):
@@ -373,7 +375,7 @@ def _fit_curve(levels: _Levels) -> _Curve:
     if sigma is not None:
         allowed = np.sqrt(curve.variance(np.array([top])))[0]
         if 0.5 * allowed < sigma < 1.15 * allowed:
-            return _Curve("rician", sigma**2, (1, 0, 0), top)
+            return _Curve("rician", sigma**2, (1.0, 0.0, 0.0), top)
     return curve
 
 

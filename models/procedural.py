@@ -25,7 +25,7 @@ def dead_leaves(size: int, rng: Generator) -> Image:
     levels = rng.choice([rng.uniform(0.02, 0.3), 1.0])  # narrow: soft tissue; wide: bone and air
     centre = rng.uniform(levels / 2, 1 - levels / 2)
     for radius in _radii(rng, int(rng.integers(150, 900)), smallest, fine / 2.5):
-        _paint_leaf(canvas, radius, centre + levels * rng.uniform(-0.5, 0.5), rng)
+        _paint_leaf(canvas, float(radius), centre + levels * rng.uniform(-0.5, 0.5), rng)
     image = canvas.reshape(size, 2, size, 2).mean((1, 3))
     image = image * _shading(size, rng)
     if rng.random() < 0.35:

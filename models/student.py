@@ -130,7 +130,9 @@ class StudentDenoiser:
         )
 
 
-def pad_to_multiple(image: Image, multiple: int) -> Image:
+def pad_to_multiple(
+    image: Image, multiple: int
+) -> Float[Tensor, "batch 1 padded_height padded_width"]:
     """Continue the image below and right: mirrored, or repeated where it is too small."""
     height, width = image.shape[-2:]
     down = math.ceil(height / multiple) * multiple - height

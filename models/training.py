@@ -81,7 +81,9 @@ def draw_example(
     """A corrupted patch: noisy image, its noise, the told noise level, the told correlation."""
     x = augment(crop(image.pixels, generator), generator)
     contrast = _uniform(0.3, 1.0, generator)
-    x = x * contrast + _uniform(0, 1 - contrast, generator) * float(_uniform(0, 1, generator) < 0.5)
+    x = x * contrast + _uniform(0.0, 1 - contrast, generator) * float(
+        _uniform(0.0, 1.0, generator) < 0.5
+    )
     lowest = max(SIGMA_RANGE[0], 2 * image.own_sigma * contrast)
     sigma = math.exp(_uniform(math.log(lowest), math.log(SIGMA_RANGE[1]), generator))
     spectrum = draw_spectrum(x.shape[0], x.shape[1], generator)
@@ -104,11 +106,11 @@ def tell(
     what it sees.
     """
     error = TOLD_CORRELATION_ERROR * torch.randn(len(correlation), generator=generator)
-    if _uniform(0, 1, generator) > BADLY_TOLD:
+    if _uniform(0.0, 1.0, generator) > BADLY_TOLD:
         return math.exp(TOLD_SIGMA_ERROR * _normal(generator)), correlation + error
     low, high = (math.log(limit) for limit in BADLY_TOLD_RANGE)
     factor = math.exp(_uniform(low, high, generator))
-    return factor, correlation * min(1.0, _uniform(0, 2, generator)) + error
+    return factor, correlation * min(1.0, _uniform(0.0, 2.0, generator)) + error
 
 
 def corrupt(
@@ -119,7 +121,7 @@ def corrupt(
     The target is E[y | x], not x: a derived series must not move the mean of a region, so the
     Rician bias stays.
     """
-    family = _uniform(0, 1, generator)
+    family = _uniform(0.0, 1.0, generator)
     if family < 0.60:  # stationary, half of it white
         n = noise.correlated_noise(spectrum, generator)
         gain = _unknown_gain(x, generator)
@@ -160,7 +162,7 @@ def _rician_curve(sigma: float) -> Callable[[Tensor], Tensor]:
 
 def draw_spectrum(height: int, width: int, generator: Generator) -> Plane:
     """A noise spectrum as scanners make them; white for about half of the draws."""
-    kind = _uniform(0, 1, generator)
+    kind = _uniform(0.0, 1.0, generator)
     if kind < 0.45:
         return torch.ones(height, width)
     if kind < 0.70:
@@ -173,19 +175,19 @@ def draw_spectrum(height: int, width: int, generator: Generator) -> Plane:
             height, width, share_y, share_x, _uniform(0.0, 0.6, generator)
         )
     return noise.backprojection_spectrum(
-        height, width, _uniform(0.15, 0.5, generator), _uniform(1, 4, generator)
+        height, width, _uniform(0.15, 0.5, generator), _uniform(1.0, 4.0, generator)
     )
 
 
 def _unknown_gain(x: Plane, generator: Generator) -> Plane | float:
     """For a quarter of the examples a smooth change of the level that nobody tells (g-factor)."""
-    if _uniform(0, 1, generator) > 0.25:
+    if _uniform(0.0, 1.0, generator) > 0.25:
         return 1.0
     coarse = 0.15 * torch.randn(1, 1, 3, 3, generator=generator)
     return F.interpolate(coarse, size=x.shape, mode="bicubic")[0, 0].exp()
 
 
-def crop(pixels: Plane, generator: Generator) -> Plane:
+def crop(pixels: Plane, generator: Generator) -> Float[Tensor, "patch patch"]:
     """A patch of PATCH x PATCH pixels; a patch without any structure is drawn again, twice."""
     height, width = pixels.shape
     patch = pixels[:PATCH, :PATCH]

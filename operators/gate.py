@@ -61,7 +61,8 @@ def judge(noisy: Pixels, denoised: Pixels, sigma: Pixels, limits: GateLimits) ->
     if mean > limits.residual_mean:
         reasons.append("mean-moved")
     measurements = {"residual_deviation": deviation, "residual_mean": mean}
-    return Verdict("refuse" if reasons else "accept", tuple(reasons), measurements)
+    decision: Decision = "refuse" if reasons else "accept"
+    return Verdict(decision, tuple(reasons), measurements)
 
 
 def combine(verdicts: Sequence[Verdict]) -> Verdict:

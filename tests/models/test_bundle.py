@@ -1,0 +1,92 @@
+"""Bundles: what is saved is what is loaded; what is damaged is said."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.bundle import (
+    METADATA,
+    WEIGHTS,
+    BundleError,
+    find_bundles,
+    load_bundle,
+    read_info,
+    save_bundle,
+)
+from models.student import StudentNetwork
+
+SHIPPED = Path(__file__).resolve().parents[2] / "models" / "bundles"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    network = StudentNetwork(widths=(8, 8, 8), middle_blocks=1)
+    metadata = {"version": "1.2.3", "stillscan": {"modalities": ["MR"], "noise_range": [0.0, 0.2]}}
+    save_bundle(network, tmp_path / "toy", metadata)
+    return tmp_path / "toy"
+
+
+def test_a_bundle_gives_back_the_weights_it_was_given(folder):
+    torch.manual_seed(0)
+    network = StudentNetwork(widths=(8, 8, 8), middle_blocks=1)
+    loaded = load_bundle(folder).denoiser.network
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_info_is_read_without_weights(folder):
+    (folder / WEIGHTS).unlink()
+    info = read_info(folder)
+    assert (info.name, info.version, info.modalities) == ("toy", "1.2.3", ("MR",))
+
+
+def test_find_bundles_takes_a_folder_of_bundles_or_one_bundle(folder):
+    assert [info.name for info in find_bundles(folder.parent)] == ["toy"]
+    assert [info.name for info in find_bundles(folder)] == ["toy"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / WEIGHTS).unlink(),
+        lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 100),
+        lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100]),
+        lambda folder: (folder / METADATA).write_text("{"),
+        lambda folder: (folder / METADATA).write_text("{}"),
+    ],
+    ids=["no weights", "not safetensors", "cut weights", "not JSON", "no version"],
+)
+def test_a_damaged_bundle_is_an_error_that_names_it(folder, damage):
+    damage(folder)
+    with pytest.raises(BundleError, match="toy"):
+        load_bundle(folder)
+
+
+def test_weights_of_another_network_are_an_error(folder):
+    metadata = json.loads((folder / METADATA).read_text())
+    metadata["stillscan"]["network"]["widths"] = [8, 16, 8]
+    (folder / METADATA).write_text(json.dumps(metadata))
+    with pytest.raises(BundleError, match="toy"):
+        load_bundle(folder)
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(BundleError):
+        find_bundles(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["ct", "mr", "xray"])
+def test_shipped_bundles_load_and_say_what_they_are(name):
+    bundle = load_bundle(SHIPPED / name)
+    metadata = bundle.info.metadata
+    assert (SHIPPED / name / WEIGHTS).stat().st_size < 10e6
+    assert metadata["license"] == "Apache-2.0"
+    assert "not a cleared medical device" in metadata["intended_use"].lower()
+    assert metadata["stillscan"]["training"]["split"]
+    assert metadata["stillscan"]["figures"]["psnr_db"]
+    assert metadata["stillscan"]["preliminary"] == (name == "ct")
+    served = {"ct": ("CT",), "mr": ("MR",), "xray": ("CR", "DX")}
+    assert bundle.modalities == served[name]

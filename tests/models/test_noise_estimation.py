@@ -1,0 +1,167 @@
+"""The noise profile: what it says of noise that was put on real slices, told nothing about it."""
+
+import numpy as np
+import pytest
+import torch
+
+from app.training_images import subjects
+from models import noise
+from models.noise_estimation import NoNoiseError, estimate_noise_profile
+from models.noise_profile import MAX_LAG
+from models.procedural import dead_leaves
+
+SUBJECTS = [  # name in the record of the split, array
+    ("mr_siemens_prisma_t1_sag", ""),
+    ("ulf055T_and_3T_patient_6B", "hf_T1w"),
+    ("mr_siemens_sola_enhanced_acr_t1", ""),
+    ("cxr[20:24]", ""),
+    ("ct_chest_transfer_syntaxes/CTImage.dcm", ""),
+]
+LEVELS = (15 / 255, 25 / 255)
+
+
+@pytest.fixture(scope="module")
+def real_slices(stillscan_data):
+    """Four slices of each subject that no network is trained on."""
+    found = {}
+    for part in ("validate", "test"):
+        for item, slices in subjects(stillscan_data, part):
+            found[item.name, item.array] = torch.from_numpy(slices[:: max(1, len(slices) // 4)][:4])
+    return found
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def own_variance(clean):
+    return estimate_noise_profile(list(clean)).sigma ** 2
+
+
+def true_sigma(clean, noisy):
+    """Root mean square over the signal of what was added and what the image brought along."""
+    signal = clean > 0.1 * np.quantile(clean.numpy(), 0.98)
+    return float(((noisy - clean)[signal].square().mean() + own_variance(clean)).sqrt())
+
+
+def on_all(clean, add):
+    return torch.stack([add(image) for image in clean])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("sigma", LEVELS, ids=["15", "25"])
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: " ".join(s).strip())
+def test_white_noise_is_found_within_ten_percent(real_slices, subject, sigma, generator):
+    clean = real_slices[subject]
+    noisy = on_all(clean, lambda image: noise.add_gaussian(image, sigma, generator))
+    profile = estimate_noise_profile(list(noisy))
+    assert profile.sigma == pytest.approx(true_sigma(clean, noisy), rel=0.10)
+    assert profile.radius == 0
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("length, radius", [(0.5, 1), (1.2, 3)])
+@pytest.mark.parametrize("sigma", LEVELS, ids=["15", "25"])
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: " ".join(s).strip())
+def test_correlated_noise_is_found_within_twenty_percent(
+    real_slices, subject, sigma, length, radius, generator
+):
+    clean = real_slices[subject]
+    noisy = on_all(clean, lambda image: noise.add_correlated(image, sigma, length, generator))
+    profile = estimate_noise_profile(list(noisy))
+    assert profile.sigma == pytest.approx(true_sigma(clean, noisy), rel=0.20)
+    assert profile.radius == radius
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: " ".join(s).strip())
+@pytest.mark.parametrize("family", ["poisson", "gamma"])
+def test_signal_dependent_noise_is_found_within_ten_percent(
+    real_slices, subject, family, generator
+):
+    """About 15/255 where the image is half bright."""
+    clean = real_slices[subject].clamp(min=0)
+    add = {
+        "poisson": lambda image: noise.add_poisson(image, 0.5 / LEVELS[0] ** 2, generator),
+        "gamma": lambda image: noise.add_gamma(image, (0.5 / LEVELS[0]) ** 2, generator),
+    }[family]
+    noisy = on_all(clean, add)
+    profile = estimate_noise_profile(list(noisy))
+    assert profile.sigma == pytest.approx(true_sigma(clean, noisy), rel=0.10)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("family", ["gaussian", "poisson", "gamma"])
+def test_the_family_is_recognised_on_radiographs(real_slices, family, generator):
+    clean = real_slices["cxr[20:24]", ""]
+    sigma = LEVELS[0]
+    add = {
+        "gaussian": lambda image: noise.add_gaussian(image, sigma, generator),
+        "poisson": lambda image: noise.add_poisson(image, 0.5 / sigma**2, generator),
+        "gamma": lambda image: noise.add_gamma(image, (0.5 / sigma) ** 2, generator),
+    }[family]
+    assert estimate_noise_profile(list(on_all(clean, add))).family == family
+
+
+@pytest.fixture
+def phantom():
+    """A body in air that is exactly zero."""
+    rng = np.random.default_rng(5)
+    body = torch.from_numpy(dead_leaves(256, rng)) * 0.3 + 0.4
+    y, x = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")
+    inside = (y - 128) ** 2 + (x - 128) ** 2 < 90**2
+    return body * inside, inside
+
+
+def test_air_that_is_exactly_zero_does_not_fool_it(phantom, generator):
+    clean, inside = phantom
+    noisy = noise.add_gaussian(clean, 0.05, generator) * inside
+    assert estimate_noise_profile([noisy]).sigma == pytest.approx(0.05, rel=0.1)
+
+
+def test_padding_does_not_fool_it(phantom, generator):
+    clean, inside = phantom
+    noisy = torch.where(inside, noise.add_gaussian(clean, 0.05, generator), torch.tensor(-2.0))
+    profile = estimate_noise_profile([noisy], [inside])
+    assert profile.sigma == pytest.approx(0.05, rel=0.1)
+
+
+def test_interpolated_noise_is_told_as_correlated(phantom, generator):
+    """Noise that was zero-filled to twice the matrix in k-space, as scanners do."""
+    clean, _ = phantom
+    spectrum = noise.zero_filled_spectrum(256, 256, 0.5, 0.5, 0.0)
+    noisy = clean + 0.05 * noise.correlated_noise(spectrum, generator)
+    profile = estimate_noise_profile([noisy])
+    expected = noise.autocorrelation(spectrum)
+    assert profile.sigma == pytest.approx(0.05, rel=0.2)
+    assert profile.acf[MAX_LAG, MAX_LAG + 1] == pytest.approx(expected[0, 1].item(), abs=0.1)
+
+
+def test_rician_noise_is_read_from_air(phantom, generator):
+    clean, _ = phantom
+    profile = estimate_noise_profile([noise.add_rician(clean, 0.03, generator)])
+    assert profile.family == "rician"
+    air = profile.sigma_map(torch.full((1, 1, 16, 16), 0.037)).mean().item()
+    assert air == pytest.approx(0.655 * 0.03, rel=0.1)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_a_constant_image_holds_no_noise(value):
+    with pytest.raises(NoNoiseError):
+        estimate_noise_profile([torch.full((64, 64), value)])
+
+
+@pytest.mark.parametrize("size", [(7, 9), (16, 16), (40, 300)])
+def test_small_and_narrow_images_give_a_finite_profile(size, generator):
+    image = noise.add_gaussian(torch.full(size, 0.5), 0.05, generator)
+    profile = estimate_noise_profile([image])
+    assert 0.01 < profile.sigma < 0.1
+
+
+def test_a_rescaled_image_has_the_rescaled_profile(phantom, generator):
+    clean, _ = phantom
+    noisy = noise.add_gaussian(clean, 0.05, generator)
+    profile = estimate_noise_profile([noisy]).rescaled(100.0, 0.0)
+    again = estimate_noise_profile([100 * noisy])
+    assert again.sigma == pytest.approx(profile.sigma, rel=0.02)

@@ -1,0 +1,88 @@
+"""Training: examples are a pure function of seed and number; a killed run goes on as if it had not been."""
+
+import itertools
+
+import pytest
+import torch
+
+from models.procedural import dead_leaves
+from models.student import StudentNetwork
+from models.training import Training, TrainingImage, draw_batch, tell, train_student
+
+
+@pytest.fixture(scope="module")
+def images():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return [TrainingImage(torch.from_numpy(dead_leaves(96, rng))) for _ in range(3)]
+
+
+def batches(images, start=0):
+    return (draw_batch(images, 2, seed=1, number=n) for n in itertools.count(start))
+
+
+def small_training():
+    torch.manual_seed(0)
+    return Training.begin(StudentNetwork(widths=(8, 8, 8), middle_blocks=1), 1e-3)
+
+
+def test_a_batch_depends_on_seed_and_number_alone(images):
+    first, again = (draw_batch(images, 2, seed=1, number=7) for _ in range(2))
+    other = draw_batch(images, 2, seed=1, number=8)
+    assert torch.equal(first.noisy, again.noisy)
+    assert not torch.equal(first.noisy, other.noisy)
+
+
+def test_the_clean_image_is_the_noisy_one_minus_its_noise(images):
+    flat = [TrainingImage(torch.full((80, 80), 0.5))]
+    batch = draw_batch(flat, 16, seed=0, number=0)
+    clean = batch.noisy - batch.noise
+    # a flat image stays flat under every family (Rician: at its own mean)
+    assert clean.std((1, 2, 3)).max() < 1e-4
+
+
+def test_told_level_is_near_the_noise_for_most_examples(images):
+    batch = draw_batch(images, 64, seed=0, number=0)
+    level = batch.sigma.square().mean((1, 2, 3)).sqrt()
+    ratio = batch.noise.std((1, 2, 3)) / level
+    assert 0.9 < ratio.median() < 1.1
+    assert ((ratio > 0.75) & (ratio < 1.33)).float().mean() > 0.6
+
+
+def test_badly_told_examples_stay_in_their_range():
+    generator = torch.Generator().manual_seed(0)
+    factors = [tell(torch.zeros(7), generator)[0] for _ in range(500)]
+    assert min(factors) > 0.6
+    assert 2 < max(factors) <= 3.0
+
+
+def test_training_lowers_the_loss(images):
+    training = small_training()
+    always_the_same = itertools.repeat(draw_batch(images, 2, seed=1, number=0))
+    losses = [step.loss for step in train_student(training, always_the_same, 100, 2e-2)]
+    assert losses[-1] < losses[0] - 1.0
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(images):
+    unbroken = small_training()
+    for _ in train_student(unbroken, batches(images), 6, 1e-3):
+        pass
+
+    killed = small_training()
+    steps = train_student(killed, batches(images), 6, 1e-3)
+    for _ in range(3):
+        next(steps)
+    resumed = small_training()
+    resumed.load_state_dict(killed.state_dict())
+    for _ in train_student(resumed, batches(images, start=3), 6, 1e-3):
+        pass
+    for one, other in zip(unbroken.network.parameters(), resumed.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_procedural_images_are_on_the_unit_interval(images):
+    for image in images:
+        assert image.pixels.min() >= 0
+        assert image.pixels.max() <= 1
+        assert image.pixels.std() > 0.01
