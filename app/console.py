@@ -11,10 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.lines import derived_line, refusal_line, skipped_line
+from app.methods import is_preliminary
 from app.output_folder import REPORT
 from app.run import RunResult, Survey
 from operators.outcome import Progress as SeriesProgress
-from operators.outcome import SeriesOutcome, Watch, noise_change, unit_suffix
+from operators.outcome import SeriesOutcome, Watch, counted, noise_change, unit_suffix
 
 PAGES_SHOWN = 5
 UID_SHOWN = 18  # the end of a UID tells series apart, its beginning is the same for all of them
@@ -70,9 +71,11 @@ def show_survey(console: Console, found: Survey) -> None:
     """Print per series and per file what would be done with it, and why."""
     for candidate, bundle in found.chosen:
         with_what = f"with bundle {bundle.name}" if bundle else "in identity mode"
+        if bundle and is_preliminary(bundle):
+            with_what += " (preliminary)"
         console.print(
             f"would denoise {candidate.series_instance_uid} {with_what}: {candidate.modality}, "
-            f"{len(candidate.slices)} slices, {candidate.why}",
+            f"{counted(len(candidate.slices), 'slice')}, {candidate.why}",
             soft_wrap=True,
             highlight=False,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.run import RunResult
 from operators.errors import ExitCode
-from operators.outcome import SeriesOutcome, SkippedFile, noise_change, unit_suffix
+from operators.outcome import SeriesOutcome, SkippedFile, counted, noise_change, unit_suffix
 
 log = logging.getLogger("stillscan")
 
@@ -55,7 +55,8 @@ def derived_line(outcome: SeriesOutcome) -> str:
     uid = outcome.derived.series_instance_uid if outcome.derived else "-"
     return (
         f"derived {outcome.series_instance_uid} -> {uid}: {outcome.modality}, "
-        f"{outcome.slices} slices, noise {noise_text(outcome)}, {outcome.seconds:.1f} s, {verdict}"
+        f"{counted(outcome.slices, 'slice')}, noise {noise_text(outcome)}, "
+        f"{outcome.seconds:.1f} s, {verdict}"
     )
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DEFAULT_BUNDLES = Path(models.__path__[0]) / "bundles"
 
 
+PRELIMINARY = "bundle {} is preliminary: it has learned from too few real images"
+
+
 class NoBundleError(InputError):
     """No bundle is trained for the modality of the series."""
 
@@ -68,6 +71,11 @@ def bundle_for(modality: str, bundles: Iterable[BundleInfo]) -> BundleInfo:
     raise NoBundleError(f"Modality is {modality}; bundles are there for {', '.join(known)}")
 
 
+def is_preliminary(bundle: BundleInfo) -> bool:
+    """Whether a bundle says of itself that it has seen too little to be relied on."""
+    return bool(bundle.metadata.get("stillscan", {}).get("preliminary", False))
+
+
 def identity_method(settings: Settings) -> Method:
     """The control: pixels stay as they are, everything else happens."""
     from models.denoiser import IdentityDenoiser
@@ -116,7 +124,12 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
             device=device,
         )
         loaded[info.folder] = Method(
-            bundle.denoiser, provenance, strength, bundle.noise_range, settings.gate
+            bundle.denoiser,
+            provenance,
+            strength,
+            bundle.noise_range,
+            settings.gate,
+            (PRELIMINARY.format(info.name),) if is_preliminary(info) else (),
         )
     return {modality: loaded[info.folder] for modality, info in bundles.items()}
 

@@ -74,6 +74,11 @@ def unit_suffix(unit: str) -> str:
     return "" if unit in ("", "1") else f" {unit}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 slice`, `2 slices`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def noise_change(before: float | None, after: float | None) -> str:
     """How much lower the noise is, as a person says it: `-72 %`; empty where it is not known."""
     if not before or after is None:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from operators.outcome import SeriesOutcome, noise_change, unit_suffix
+from operators.outcome import SeriesOutcome, counted, noise_change, unit_suffix
 from operators.picture import Comparison, grey_after, grey_before, grey_residual, png
 
 PAGE = Path(__file__).with_name("page.html")
@@ -22,7 +22,7 @@ def series_page(outcome: SeriesOutcome, comparison: Comparison) -> str:
     low, high = comparison.window
     verdict = outcome.verdict.decision if outcome.verdict else ""
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        title=escape(f"{outcome.modality} series, {outcome.slices} slices"),
+        title=escape(f"{outcome.modality} series, {counted(outcome.slices, 'slice')}"),
         verdict=escape(verdict),
         verdict_class="accept" if verdict == "accept" else "clamp",
         numbers="\n".join(_number(name, value) for name, value in _numbers(outcome)),
@@ -58,7 +58,7 @@ def _sections(outcome: SeriesOutcome) -> list[str]:
         sections.append(_list("To know", outcome.warnings))
     if outcome.verdict and outcome.verdict.measurements:
         measured = outcome.verdict.measurements.items()
-        rows = [(name, f"{value:.4g}") for name, value in measured]
+        rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in measured]
         sections.append(_table("Measurements", rows))
     if outcome.provenance:
         made = outcome.provenance

@@ -59,6 +59,7 @@ class Method:
         strength: share of the correction that is applied.
         noise_range: sigma on the network's scale that the denoiser is made for; None for any.
         limits: of the quality gate.
+        warnings: what a person should know of every series that is denoised so.
     """
 
     denoiser: Denoiser
@@ -66,6 +67,7 @@ class Method:
     strength: float = 1.0
     noise_range: tuple[float, float] | None = None
     limits: GateLimits = field(default_factory=GateLimits)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,9 +207,9 @@ class WritingStage:
             self._open = None
 
     def _begin(self, volume: Volume) -> _OpenSeries:
-        provenance = self._methods[volume.modality].provenance
-        stage = SeriesStage(volume, provenance, self._staging, self._options)
-        return _OpenSeries(volume, stage, provenance)
+        method = self._methods[volume.modality]
+        stage = SeriesStage(volume, method.provenance, self._staging, self._options)
+        return _OpenSeries(volume, stage, method)
 
     def _finish(self, series: _OpenSeries) -> None:
         verdict = combine(series.verdicts)
@@ -236,10 +238,10 @@ class WritingStage:
 class _OpenSeries:
     """A series whose blocks are arriving."""
 
-    def __init__(self, volume: Volume, stage: SeriesStage, provenance: Provenance) -> None:
+    def __init__(self, volume: Volume, stage: SeriesStage, method: Method) -> None:
         self.volume = volume
         self.stage = stage
-        self.provenance = provenance
+        self.method = method
         self.verdicts: list[Verdict] = []
         self.comparison: Comparison | None = None
         self._before: list[tuple[int, float]] = []
@@ -266,8 +268,8 @@ class _OpenSeries:
             noise_before=_pooled(self._before),
             noise_after=_pooled(self._after),
             verdict=verdict,
-            warnings=self.volume.warnings,
-            provenance=self.provenance,
+            warnings=(*self.method.warnings, *self.volume.warnings),
+            provenance=self.method.provenance,
         )
 
 

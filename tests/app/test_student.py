@@ -1,0 +1,82 @@
+"""The shipped bundles through the real command."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+from app.methods import DEFAULT_BUNDLES
+from tests.series_factory import make_series
+
+
+def denoise(source: Path, out: Path, *options: str) -> tuple[Result, dict]:
+    result = CliRunner().invoke(app, ["denoise", str(source), str(out), *options])
+    assert result.exit_code == 0, result.output
+    (series,) = json.loads((out / "report" / "result.json").read_text())["series"]
+    return result, series
+
+
+@pytest.mark.data
+def test_a_real_series_is_quieter_and_says_by_what(stillscan_data: Path, tmp_path: Path) -> None:
+    source = stillscan_data / "dev" / "dicom" / "mr_ge_hdxt_fruit_irspgr"
+    _, series = denoise(source, tmp_path)
+    assert series["noise"]["after"] < series["noise"]["before"]
+    assert series["verdict"]["decision"].startswith("accept")
+    assert series["method"]["bundle"] == "mr"
+    assert series["method"]["strength"] == 1.0
+    assert len(series["method"]["model_sha256"]) == 64
+
+
+@pytest.mark.data
+def test_a_lower_strength_leaves_more_of_the_noise(stillscan_data: Path, tmp_path: Path) -> None:
+    source = stillscan_data / "dev" / "dicom" / "mr_ge_snr_pair"
+    file = min(source.rglob("*"))
+    left = [
+        denoise(file, tmp_path / strength, "--strength", strength)[1]["noise"]["after"]
+        for strength in ("high", "medium", "low")
+    ]
+    assert left == sorted(left)
+    assert left[0] < left[2]
+
+
+def test_a_preliminary_bundle_says_so(tmp_path: Path) -> None:
+    make_series(tmp_path / "in", modality="CT", rows=128, columns=128)
+    result, series = denoise(tmp_path / "in", tmp_path / "out")
+    assert any("bundle ct is preliminary" in each for each in series["warnings"])
+    assert "bundle ct is preliminary" in result.stderr
+
+
+def test_a_modality_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    make_series(tmp_path / "in", modality="PT")
+    result = CliRunner().invoke(app, ["denoise", str(tmp_path / "in"), str(tmp_path / "out")])
+    assert result.exit_code == 4
+    assert "no-bundle-for-modality" in result.stderr
+    assert "Modality is PT" in result.stderr
+
+
+def test_a_bundle_may_be_chosen_by_name(tmp_path: Path) -> None:
+    make_series(tmp_path / "in")
+    arguments = ["denoise", str(tmp_path / "in"), str(tmp_path / "out"), "--model"]
+    unknown = CliRunner().invoke(app, [*arguments, "none"])
+    assert unknown.exit_code == 2
+    assert "no bundle is called 'none'; there are: ct, mr, xray" in unknown.stderr
+    other = CliRunner().invoke(app, [*arguments, "ct"])
+    assert other.exit_code == 4
+    assert "no-bundle-for-modality" in other.stderr
+
+
+def test_bundles_are_found_beside_the_package() -> None:
+    assert (DEFAULT_BUNDLES / "mr" / "configs" / "metadata.json").is_file()
+
+
+def test_a_device_that_is_not_there_is_a_model_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    make_series(tmp_path / "in")
+    arguments = ["denoise", str(tmp_path / "in"), str(tmp_path / "out"), "--device", "cuda"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 6
+    assert "device-missing" in result.stderr
