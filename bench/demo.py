@@ -85,11 +85,11 @@ def show_generated_head(console: Console, out: Path, mode: str, picture: Path) -
     ]
     console.print(_table(rows))
     console.print(
-        "PSNR all counts the air too, where the Rician bias stays. Lesions: contrast that is kept of "
-        "what is true. Seconds "
-        "of Stillscan: wall time of the whole command, start-up, DICOM and report included; of "
-        "NLM: processor time of the filter alone, told its own estimate of sigma. A generated head "
-        "has less fine structure than a real one, which is kind to every denoiser."
+        "PSNR all counts the air too, where the Rician bias stays. Lesions: how much of their true "
+        "contrast is kept. Seconds of Stillscan: wall time of the command, start-up, DICOM and "
+        "report included; of NLM: processor time of the filter alone, told its own estimate of "
+        "sigma. A generated head has less fine structure than a real one, which is kind to every "
+        "denoiser."
     )
     save_comparison(
         picture,
