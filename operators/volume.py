@@ -1,4 +1,19 @@
-"""A series as numbers: geometry per slice, pixels in modality units, read in blocks on demand."""
+"""A series as numbers: geometry per slice, pixels in modality units, read in blocks on demand.
+
+A slice is a classic instance or one frame of a multi-frame one, named by `(path, frame)`. Of the
+slices of a volume we promise:
+
+- every frame of every instance is there exactly once, so what is derived has all of them (W1);
+- the frames of one instance are consecutive, `slices[i].frames` of them, but in the order of space
+  and time, not of the file: who writes them puts each at its own `frame`. A block may begin and
+  end inside an instance;
+- `VolumeBlock.headers` has one entry per slice. It is the instance's whole data set without pixel
+  data, functional groups of all frames included, and the *same object* for all frames of the
+  instance, in all blocks that are read one after the other: memory does not grow with frames, and
+  nobody may change it. The functional groups of a frame are item `frame` of its
+  PerFrameFunctionalGroupsSequence;
+- what the pipeline needs of a frame's functional groups is in its `SliceHeader`.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +34,11 @@ FLOAT64_AT_ONCE = 2**16  # pixels that are rescaled at once: they stay in the ca
 class SliceHeader:
     """What the pipeline must know of one image before its pixels are read.
 
-    `frame` is 0 for classic instances. `position` is along the slice normal in mm, None where the
-    image has no geometry. `slope` and `intercept` are those of this slice (PS3.3 C.11.1), `padding`
-    is the least and the greatest stored value that is pixel padding (PS3.3 C.7.5.1.1.2).
+    `frame` counts from 0 in the order of the file and is 0 for classic instances; `frames` is how
+    many its instance has. `position` is along the slice normal in mm, None where the image has no
+    geometry. `slope` and `intercept` are those of this slice (PS3.3 C.11.1; of a frame, PS3.3
+    C.7.6.16.2.9), `padding` is the least and the greatest stored value that is pixel padding
+    (PS3.3 C.7.5.1.1.2).
     """
 
     path: Path
@@ -32,13 +49,17 @@ class SliceHeader:
     slope: float
     intercept: float
     padding: tuple[int, int] | None = None
+    frames: int = 1
 
 
 class SliceReader(Protocol):
-    """Reads whole instances; the implementation decodes in a limited child process."""
+    """Reads slices; the implementation decodes in a limited child process."""
 
     def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
-        """Headers (without pixel data) and stored values [slice, row, column] of these slices."""
+        """Headers (without pixel data) and stored values [slice, row, column] of these slices.
+
+        Frames of one instance share one header: it is never changed.
+        """
         ...
 
 
@@ -49,7 +70,7 @@ class VolumeBlock:
     Attributes:
         volume: the series they belong to.
         start: index of the first of them in `volume.slices`.
-        headers: their datasets, without pixel data.
+        headers: their datasets, without pixel data; frames of one instance share one object.
         stored: the stored values as decoded (integers).
         pixels: `stored * slope + intercept` in modality units, float32.
         padding: True where the stored value is pixel padding (PS3.3 C.7.5.1.1.2), never denoised.
@@ -78,7 +99,8 @@ class Volume:
     """One series of one patient: slices in geometrical order, one matrix, one photometric sense.
 
     Attributes:
-        slices: by volume index and along the slice normal.
+        slices: by stack, repetition and position along the slice normal, the frames of an
+            instance together.
         rows, columns: the matrix all slices share.
         unit: of the pixels: "HU" for CT, else RescaleType or "1".
         sibling_series_numbers: SeriesNumber of all series known of the study (W3).
