@@ -16,7 +16,7 @@ import yaml
 
 from operators.deriving import OutputOptions
 from operators.errors import SettingsError
-from operators.gate import GateLimits
+from operators.gate_limits import GateLimits
 from operators.selection import SelectionRules
 
 DEFAULT_SETTINGS = Path(__file__).with_name("app.yaml")

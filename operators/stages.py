@@ -16,7 +16,8 @@ from models.denoiser import Denoiser
 from operators.denoising import DenoisedBlock, Plan, denoise_block, plan_denoising
 from operators.deriving import OutputOptions, SeriesStage
 from operators.errors import ModelError, OutputError, ResultError, StillscanError
-from operators.gate import GateLimits, Verdict, combine
+from operators.gate import Verdict, combine
+from operators.gate_limits import GateLimits
 from operators.outcome import Progress, SeriesOutcome, Watch, refused
 from operators.output_faults import naming_output_faults
 from operators.picture import Comparison, compare_slice
