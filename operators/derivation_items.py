@@ -68,14 +68,24 @@ def equipment(provenance: Provenance) -> Item:
     )
 
 
-def source_image(sop_class_uid: str, sop_instance_uid: str) -> Item:
+def source_image(sop_class_uid: str, sop_instance_uid: str, **attributes: str) -> Item:
     """The image that was processed, for SourceImageSequence."""
     purpose = code("121322", "DCM", "Source image for image processing operation")
     return item(
+        **attributes,
         ReferencedSOPClassUID=sop_class_uid,
         ReferencedSOPInstanceUID=sop_instance_uid,
         SpatialLocationsPreserved="YES",
         PurposeOfReferenceCodeSequence=[purpose],
+    )
+
+
+def frame_derivation(description: str, kind: str, source_frame: Item) -> Item:
+    """What was done to one frame, for its DerivationImageSequence."""
+    return item(
+        DerivationDescription=description,
+        DerivationCodeSequence=[derivation_code(kind)],
+        SourceImageSequence=[source_frame],
     )
 
 

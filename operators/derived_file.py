@@ -1,38 +1,119 @@
-"""One derived image as a DICOM file: its pixels in its header, its header in Part 10 (W7, W10)."""
+"""One derived instance as a DICOM file: its frames, then its header in Part 10 (W7, W10).
+
+    instance = DerivedInstance(frames=2, scratch=folder)
+    instance.add(1, stored_of_frame_1)
+    instance.add(0, stored_of_frame_0)
+    put_range(header, *instance.range, layout)
+    write_file(path, instance.part10(header, layout, version))
+
+The header comes last because it speaks of all frames. Until then they wait in memory, or, where
+they are more than a few, in a file without a name, so that memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from operators.elements import Element, serialised
+from operators.errors import ResultError
 from operators.provenance import IMPLEMENTATION_CLASS_UID, implementation_version_name
 from operators.raw_header import encoded, put, tag_of, text_of, vr_of
 from operators.stored_values import PixelFormat, Stored
 
 PREAMBLE = bytes(128) + b"DICM"
+IN_MEMORY = 2**23  # bytes of frames that wait in memory
+LONGEST_VALUE = 2**32 - 2  # PS3.5 7.1.1: the length of an element has 32 bits
 
 
-def put_pixels(derived: Dataset, stored: Stored, layout: PixelFormat) -> None:
-    """Put stored values into a header: PixelData and the attributes that speak of it."""
-    sign = "SS" if layout.signed else "US"
-    for keyword, value in (
-        ("SmallestImagePixelValue", stored.min()),
-        ("LargestImagePixelValue", stored.max()),
-    ):
+class PixelDataTooLongError(ResultError):
+    """The frames of an instance are more bytes than one element can hold (PS3.5 7.1.1)."""
+
+    reason = "pixel-data-too-long"
+
+
+class DerivedInstance:
+    """The frames of one derived instance, in whatever order they come."""
+
+    def __init__(self, frames: int, scratch: Path) -> None:
+        """`frames` is how many there will be; large ones wait in folder `scratch`."""
+        self._frames = frames
+        self._waiting = SpooledTemporaryFile(IN_MEMORY, dir=str(scratch))  # noqa: SIM115
+        self._places: dict[int, tuple[int, int]] = {}
+        self._low: list[int] = []
+        self._high: list[int] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every frame is there."""
+        return len(self._places) == self._frames
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The smallest and the largest stored value."""
+        return min(self._low), max(self._high)
+
+    def add(self, frame: int, stored: Stored) -> None:
+        """Keep the stored values of a frame, counted from 0."""
+        place = self._waiting.tell()
+        length = self._waiting.write(stored.tobytes())
+        self._places[frame] = place, length
+        self._low.append(int(stored.min()))
+        self._high.append(int(stored.max()))
+
+    def close(self) -> None:
+        """Forget the frames."""
+        self._waiting.close()
+
+    def part10(self, header: Dataset, layout: PixelFormat, version: str) -> Iterator[bytes]:
+        """The file in pieces: a zeroed preamble, our own meta information, the data set.
+
+        Raises:
+            PixelDataTooLongError: if the frames do not fit into one element.
+        """
+        yield PREAMBLE
+        yield _meta(header, version)
+        before, after = _around_pixel_data(header)
+        yield before
+        length = sum(length for _, length in self._places.values())
+        if length > LONGEST_VALUE:
+            raise PixelDataTooLongError(
+                f"{self._frames} frames have {length} bytes; an element holds {LONGEST_VALUE}"
+            )
+        vr = b"OB" if layout.allocated <= 8 else b"OW"
+        yield struct.pack("<HH2sHI", 0x7FE0, 0x0010, vr, 0, length + length % 2)
+        for _, (place, size) in sorted(self._places.items()):
+            self._waiting.seek(place)
+            yield self._waiting.read(size)
+        yield bytes(length % 2)
+        yield after
+
+
+def put_range(derived: Dataset, low: int, high: int, layout: PixelFormat) -> None:
+    """Say the smallest and the largest stored value where the source says its own."""
+    for keyword, value in (("SmallestImagePixelValue", low), ("LargestImagePixelValue", high)):
         if tag_of(keyword) in derived:
-            put(derived, keyword, struct.pack("<h" if layout.signed else "<H", value), sign)
-    put(derived, "PixelData", stored.tobytes(), "OB" if layout.allocated <= 8 else "OW")
+            packed = struct.pack("<h" if layout.signed else "<H", value)
+            put(derived, keyword, packed, "SS" if layout.signed else "US")
 
 
-def part10(derived: Dataset, version: str) -> bytes:
-    """The bytes of a file: a zeroed preamble, our own meta information, the data set."""
+def write_file(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file piece by piece."""
+    with path.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def _meta(header: Dataset, version: str) -> bytes:
     meta = {
         "FileMetaInformationVersion": b"\0\1",
-        "MediaStorageSOPClassUID": text_of(derived, "SOPClassUID").encode(),
-        "MediaStorageSOPInstanceUID": text_of(derived, "SOPInstanceUID").encode(),
+        "MediaStorageSOPClassUID": text_of(header, "SOPClassUID").encode(),
+        "MediaStorageSOPInstanceUID": text_of(header, "SOPInstanceUID").encode(),
         "TransferSyntaxUID": ExplicitVRLittleEndian.encode(),
         "ImplementationClassUID": IMPLEMENTATION_CLASS_UID.encode(),
         "ImplementationVersionName": implementation_version_name(version).encode(),
@@ -41,5 +122,10 @@ def part10(derived: Dataset, version: str) -> bytes:
         [Element(tag_of(key), vr_of(key).encode(), value) for key, value in meta.items()]
     )
     length = struct.pack("<I", len(group))
-    group_length = serialised([Element(tag_of("FileMetaInformationGroupLength"), b"UL", length)])
-    return b"".join((PREAMBLE, group_length, group, encoded(derived)))
+    return serialised([Element(tag_of("FileMetaInformationGroupLength"), b"UL", length)]) + group
+
+
+def _around_pixel_data(header: Dataset) -> tuple[bytes, bytes]:
+    """What stands before PixelData and what after it (private groups that were allowed)."""
+    pixel_data = tag_of("PixelData")
+    return encoded(header[:pixel_data]), encoded(header[pixel_data:])

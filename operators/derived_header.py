@@ -28,10 +28,12 @@ from operators.derivation_items import (
     coding_scheme,
     derivation_code,
     equipment,
+    frame_derivation,
     item,
     referenced_instance,
     source_image,
 )
+from operators.functional_groups import describe_frames, has_functional_groups, refer_to_evidence
 from operators.private_attributes import (
     SAFE_PRIVATE_ATTRIBUTES,
     parse_private_attribute,
@@ -76,6 +78,10 @@ REMOVED = {
     "DataSetTrailingPadding": "of the source's file",
 }
 _REMOVED_TAGS = frozenset(map(tag_of, REMOVED))
+# The legacy converted keep them for each classic image, where nobody could recompute them.
+_UNTRUE_OF_A_FRAME = _REMOVED_TAGS | set(
+    map(tag_of, ("SmallestImagePixelValue", "LargestImagePixelValue"))
+)
 SERIES_BEGIN = ("SeriesDate", "SeriesTime")  # those of the first slice, for all (W3)
 # dciodvfy and PS3.3 C.8.9.4.1.1, C.8.13.3.1.1: these take no SECONDARY in value 2.
 PRIMARY_ONLY = (
@@ -141,6 +147,7 @@ class SeriesHeader:
         self._begun = {
             tag: first.get_item(tag) if tag in first else None for tag in map(tag_of, SERIES_BEGIN)
         }
+        self._source_study = volume.study_instance_uid
         self._source_series = volume.series_instance_uid
         self._provenance = provenance
         self._options = options
@@ -152,8 +159,11 @@ class SeriesHeader:
         _remove_what_is_untrue(derived)
         sop_class, sop_instance = text_of(source, "SOPClassUID"), text_of(source, "SOPInstanceUID")
         self._identify(derived, sop_instance)
-        self._describe(derived, sop_class)
-        self._refer(derived, sop_class, sop_instance)
+        self._mark(derived, sop_class)
+        if has_functional_groups(derived):
+            self._describe_frames(derived, sop_class, sop_instance)
+        else:
+            self._describe(derived, sop_class, sop_instance)
         return derived
 
     def _identify(self, derived: Dataset, source_instance: str) -> None:
@@ -172,31 +182,46 @@ class SeriesHeader:
             elif tag in derived:
                 del derived[tag]
 
-    def _describe(self, derived: Dataset, sop_class: str) -> None:
+    def _mark(self, derived: Dataset, sop_class: str) -> None:
+        """Say of the instance as a whole that it is derived, and by whom."""
         image_type = derived_image_type(text_of(derived, "ImageType").split("\\"), sop_class)
         put_text(derived, "ImageType", "\\".join(image_type))
+        if self._options.derivation_code == "noise-reduction":
+            _identify_coding_scheme(derived)
+        if self._options.synthetic_data:
+            put_text(derived, "SyntheticData", "YES")
+        append_item(derived, "ContributingEquipmentSequence", equipment(self._provenance))
+
+    def _describe(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
+        """Say what was done to a classic image, and to which."""
         before = text_of(derived, "DerivationDescription")
         text = self._provenance.derivation + (f" Before that: {before}" if before else "")
         put_text(derived, "DerivationDescription", text[:DERIVATION_LIMIT])
         append_item(
             derived, "DerivationCodeSequence", derivation_code(self._options.derivation_code)
         )
-        if self._options.derivation_code == "noise-reduction":
-            _identify_coding_scheme(derived)
-        if self._options.synthetic_data:
-            put_text(derived, "SyntheticData", "YES")
-
-    def _refer(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
         put_items(derived, "SourceImageSequence", [source_image(sop_class, sop_instance)])
         _refer_to_series(derived, self._source_series, referenced_instance(sop_class, sop_instance))
-        append_item(derived, "ContributingEquipmentSequence", equipment(self._provenance))
+
+    def _describe_frames(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
+        """Say the same of each frame: in a multi-frame instance it has its place there alone."""
+
+        def derivation(frame: int) -> Item:
+            source = source_image(sop_class, sop_instance, ReferencedFrameNumber=str(frame))
+            kind = self._options.derivation_code
+            return frame_derivation(self._provenance.derivation[:DERIVATION_LIMIT], kind, source)
+
+        instance = referenced_instance(sop_class, sop_instance)
+        describe_frames(derived, derivation, _UNTRUE_OF_A_FRAME)
+        refer_to_evidence(derived, self._source_study, self._source_series, instance)
+        _refer_to_series(derived, self._source_series, instance)
 
 
 def series_instance_uid(volume: Volume, provenance: Provenance, options: OutputOptions) -> str:
     """SeriesInstanceUID of what these make of this volume (W2)."""
     return derived_series_uid(
         volume.series_instance_uid,
-        (each.sop_instance_uid for each in volume.slices),
+        {each.sop_instance_uid for each in volume.slices},
         provenance,
         asdict(options),
     )

@@ -1,4 +1,4 @@
-"""A derived series on disk: staged image by image, published whole or not at all (W1-W12).
+"""A derived series on disk: staged instance by instance, published whole or not at all (W1-W12).
 
     with SeriesStage(volume, provenance, staging_folder, options) as stage:
         for block in denoised_blocks:
@@ -24,8 +24,9 @@ from typing import Protocol, Self
 
 import numpy as np
 from jaxtyping import Float32
+from pydicom import Dataset
 
-from operators.derived_file import part10, put_pixels
+from operators.derived_file import DerivedInstance, put_range, write_file
 from operators.derived_header import OutputOptions, SeriesHeader, series_instance_uid
 from operators.errors import (
     ClippedPixelsError,
@@ -36,7 +37,7 @@ from operators.errors import (
 from operators.output_faults import naming_output_faults
 from operators.provenance import Provenance
 from operators.raw_header import text_of
-from operators.stored_values import Change, pixel_format, store_slice
+from operators.stored_values import Change, PixelFormat, pixel_format, store_slice
 from operators.volume import Volume, VolumeBlock
 
 __all__ = [
@@ -71,7 +72,7 @@ class DerivedSeries:
         series_instance_uid: of the derived series, also the name of its folder.
         series_number: None where the source has none.
         folder: with one file per instance, named by SOPInstanceUID.
-        instances: how many.
+        instances: how many: one for each of the source.
         sop_instance_uids: theirs, in the order of the volume.
         clipped_share: of the real pixels that did not fit into the stored bits.
         changed_share: of the real pixels that differ from the source.
@@ -154,7 +155,8 @@ class SeriesStage:
         self.series_instance_uid = series_instance_uid(volume, provenance, self._options)
         self.folder = staging_folder / self.series_instance_uid
         self._header: SeriesHeader | None = None
-        self._written: list[str] = []
+        self._written: list[str] = []  # SOPInstanceUIDs
+        self._instance: DerivedInstance | None = None  # some of its frames have come
         self._changes: list[Change] = []
         self._syncing: list[Future[None]] = []
         self._disk = ThreadPoolExecutor(max_workers=1)  # waits for it while we go on
@@ -185,9 +187,9 @@ class SeriesStage:
         """
         with self._discarding_on_error():
             block = denoised.block
-            if block.start != len(self._written):
+            if block.start != len(self._changes):
                 raise IncompleteSeriesError(
-                    f"slice {block.start + 1} came where slice {len(self._written) + 1} was "
+                    f"slice {block.start + 1} came where slice {len(self._changes) + 1} was "
                     "expected; a derived series has all slices of its source, in order"
                 )
             if self._header is None:
@@ -230,6 +232,8 @@ class SeriesStage:
 
     def discard(self) -> None:
         """Remove everything that this stage has written."""
+        if self._instance is not None:
+            self._instance.close()
         self._disk.shutdown(cancel_futures=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -241,8 +245,7 @@ class SeriesStage:
         index: int,
     ) -> None:
         source = self._volume.slices[block.start + index]
-        derived = header.derive(block.headers[index])
-        layout = pixel_format(derived, source.padding)
+        layout = pixel_format(block.headers[index], source.padding)
         stored, change = store_slice(
             block.stored[index],
             block.pixels[index],
@@ -252,20 +255,29 @@ class SeriesStage:
             source.intercept,
             layout,
         )
-        put_pixels(derived, stored, layout)
-        uid = text_of(derived, "SOPInstanceUID")
+        self._changes.append(change)
         with naming_output_faults("write an image"):
-            file = self.folder / f"{uid}.dcm"
-            file.write_bytes(part10(derived, self._provenance.version))
+            if self._instance is None:
+                self._instance = DerivedInstance(source.frames, self.folder)
+            self._instance.add(source.frame, stored)
+            if self._instance.is_complete:
+                self._write(self._instance, header.derive(block.headers[index]), layout)
+                self._instance = None
+
+    def _write(self, instance: DerivedInstance, derived: Dataset, layout: PixelFormat) -> None:
+        put_range(derived, *instance.range, layout)
+        uid = text_of(derived, "SOPInstanceUID")
+        file = self.folder / f"{uid}.dcm"
+        write_file(file, instance.part10(derived, layout, self._provenance.version))
+        instance.close()
         self._syncing.append(self._disk.submit(_sync, file))
         self._written.append(uid)
-        self._changes.append(change)
 
     def _require_all_slices(self) -> None:
-        written, slices = len(self._written), len(self._volume.slices)
-        if written != slices or written == 0:
+        derived, slices = len(self._changes), len(self._volume.slices)
+        if derived != slices or derived == 0 or self._instance is not None:
             raise IncompleteSeriesError(
-                f"{written} of {slices} slices were derived; all are needed"
+                f"{derived} of {slices} slices were derived; all are needed"
             )
 
     def _require_few_clipped(self) -> None:

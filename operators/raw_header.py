@@ -88,6 +88,13 @@ def append_item(header: Dataset, keyword: str, item: Item) -> None:
     put(header, keyword, before + _items_as_bytes([item]))
 
 
+def append_items_of(header: Dataset, keyword: str, other: Dataset) -> None:
+    """Append to a sequence the items that it has in another header, as they are."""
+    tag = tag_of(keyword)
+    sets = (each for each in (header, other) if tag in each)
+    put(header, keyword, b"".join(_value_of(s.get_item(tag), _character_set(s)) for s in sets))
+
+
 def own_items(header: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence, parsed for `header` alone: changing them changes no other header."""
     tag = tag_of(keyword)

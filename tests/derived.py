@@ -62,13 +62,13 @@ class Derivation:
 
     @property
     def files(self) -> list[tuple[Path, Path]]:
-        """Source and derived file of each slice."""
-        sources = [each.path for each in self.volume.slices]
+        """Source and derived file of each instance."""
+        sources = dict.fromkeys(each.path for each in self.volume.slices)
         return list(zip(sources, self.series.files, strict=True))
 
     @property
     def pairs(self) -> list[tuple[Dataset, Dataset]]:
-        """Source and derived data set of each slice."""
+        """Source and derived data set of each instance."""
         return [(pydicom.dcmread(a), pydicom.dcmread(b)) for a, b in self.files]
 
 

@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,12 +73,12 @@ def test_a_disk_that_fails_is_named_and_leaves_nothing(
     volume, blocks = series_in(tmp_path / "source")
     written = []
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, pieces: Iterable[bytes]) -> None:
         if len(written) == 4:
             raise OSError(number, os.strerror(number))
         written.append(path)
 
-    monkeypatch.setattr(Path, "write_bytes", write)
+    monkeypatch.setattr("operators.deriving.write_file", write)
     with pytest.raises(OutputError) as caught:
         derive_series(blocks, volume, STUDENT, tmp_path / "derived")
     assert type(caught.value) is expected
