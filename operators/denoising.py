@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from models.denoiser import Denoiser
+from models.denoiser import Denoiser, Estimate
 from models.noise_estimation import NoNoiseError, estimate_noise_profile
 from models.noise_profile import NoiseProfile
 from operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
-from operators.gate import GateLimits, Verdict, judge
+from operators.gate import Verdict, judge
+from operators.gate_limits import GateLimits
 from operators.intensity import Scaling, scaling_for
 from operators.volume import Volume, VolumeBlock
 
@@ -52,6 +53,9 @@ class DenoisedBlock:
         verdict: of the gate on the full-strength estimate.
         noise_before: sigma of the series in modality units.
         noise_after: sigma left, in modality units; None where the sample has no slice in the block.
+        sigma: standard deviation of the noise at each pixel, modality units.
+        spread: standard deviation of the error at each pixel, modality units; None where the
+            denoiser says nothing of its error.
     """
 
     block: VolumeBlock
@@ -59,6 +63,8 @@ class DenoisedBlock:
     verdict: Verdict
     noise_before: float
     noise_after: float | None
+    sigma: Float32[np.ndarray, "slice row column"] | None = None
+    spread: Float32[np.ndarray, "slice row column"] | None = None
 
 
 def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = None) -> Plan:
@@ -111,15 +117,33 @@ def denoise_block(
         limits: of the gate.
     """
     noisy = torch.from_numpy(plan.scaling.to_network(_without_padding(block)))[:, None]
-    estimate = denoiser.denoise(noisy, plan.noise).mean
-    sigma = plan.noise.sigma_map(noisy)
-    verdict = judge(
-        noisy[:, 0].numpy(), estimate[:, 0].numpy(), sigma[:, 0].numpy(), limits or GateLimits()
-    )
-    change = strength * (estimate - noisy)[:, 0].numpy() / np.float32(plan.scaling.gain)
+    estimate = denoiser.denoise(noisy, plan.noise)
+    sigma = plan.noise.sigma_map(noisy)[:, 0].numpy()
+    before = noisy[:, 0].numpy()
+    clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
+    accepted, verdict = judge(before, clean, sigma, plan.noise.acf, limits or GateLimits())
+    unit = np.float32(1 / plan.scaling.gain)
+    change = np.float32(strength) * (accepted - before) * unit
     pixels = np.where(block.padding, block.pixels, block.pixels + change).astype(np.float32)
-    after = _noise_after(block, pixels, plan)
-    return DenoisedBlock(block, pixels, verdict, plan.noise_before, after)
+    return DenoisedBlock(
+        block=block,
+        pixels=pixels,
+        verdict=verdict,
+        noise_before=plan.noise_before,
+        noise_after=_noise_after(block, pixels, plan),
+        sigma=sigma * unit,
+        spread=_spread(estimate, sigma, strength, unit),
+    )
+
+
+def _spread(
+    estimate: Estimate, sigma: np.ndarray, strength: float, unit: np.float32
+) -> np.ndarray | None:
+    """Deviation of the error of what is shown: of the estimate, and of the noise left in."""
+    if estimate.spread is None:
+        return None
+    kept = np.float32(1 - strength) * sigma
+    return np.hypot(np.float32(strength) * estimate.spread[:, 0].numpy(), kept) * unit
 
 
 def denoise_volume(

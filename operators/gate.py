@@ -1,9 +1,10 @@
-"""What may leave: measurements of what the denoiser did to an image, and the verdict on it.
+"""What may leave: the clamp, measurements of what the denoiser did to an image, and the verdict.
 
 Judged is the full-strength estimate, before strength is applied, by its standardised residual
-r = (y - x_hat) / sigma. A perfect estimate of the mean has std(r) <= 1: what was removed is no more
-than the noise. Little change is always safe; too much change, a moved mean and anything not finite
-are not.
+r = (y - x_hat) / sigma. A perfect estimate of the mean has std(r) = sqrt(1 - MSE / sigma^2) <= 1:
+what was removed is no more than the noise. Little change is always safe and never refused;
+structure beyond what noise explains is clamped (operators/clamp.py); too much change, a moved mean
+and anything that is not finite are refused.
 """
 
 from __future__ import annotations
@@ -13,66 +14,132 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float, Float32
+
+from operators.clamp import clamp
+from operators.gate_limits import GateLimits
 
 Decision = Literal["accept", "accept with clamp", "refuse"]
 Pixels = Float32[np.ndarray, "slice row column"]
 
-
-@dataclass(frozen=True)
-class GateLimits:
-    """Thresholds (`app.yaml`, section `gate`), in units of the noise's sigma.
-
-    Attributes:
-        residual_deviation: std(r) of a slice above this is more change than noise explains.
-        residual_mean: |mean(r)| of a slice above this is a moved mean.
-    """
-
-    residual_deviation: float = 1.1
-    residual_mean: float = 0.1
+BINS = 8
+FEWEST_IN_BIN = 500  # pixels; fewer say little of a mean
+CLAMPED = 0.99  # a weight below this counts as clamped
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision, why, and the figures it stands on (the worst slice's for limits)."""
+    """The decision, why, and the figures it stands on (the worst slice's)."""
 
     decision: Decision
     reasons: tuple[str, ...] = ()
     measurements: dict[str, float] = field(default_factory=dict)
 
 
-def judge(noisy: Pixels, denoised: Pixels, sigma: Pixels, limits: GateLimits) -> Verdict:
-    """The verdict on a block of slices.
+def judge(
+    noisy: Pixels,
+    denoised: Pixels,
+    sigma: Pixels,
+    acf: Float[np.ndarray, "lag lag"],
+    limits: GateLimits,
+) -> tuple[Pixels, Verdict]:
+    """Clamp a block of slices and judge it; gives the pixels that may leave.
 
     Args:
         noisy: what came in, any unit.
         denoised: the full-strength estimate, same unit.
         sigma: standard deviation of the noise at each pixel, same unit, above 0.
+        acf: correlation coefficients of the noise, lag (0, 0) in the middle.
         limits: the thresholds.
     """
     if not np.isfinite(denoised).all():
-        return Verdict("refuse", ("not-finite",))
+        return noisy, Verdict("refuse", ("not-finite",))
     residual = (noisy - denoised) / sigma
+    clamped = clamp(torch.from_numpy(residual), acf, limits.clamp_score)
+    weight = clamped.weight.numpy()
+    share = float((weight < CLAMPED).mean((1, 2)).max())
+    measurements = {
+        **_measure(noisy, denoised, residual),
+        "highest_score": clamped.highest_before,
+        "clamped_share": share,
+    }
+    reasons = []
+    if measurements["residual_deviation"] > limits.residual_deviation:
+        reasons.append("more-change-than-noise")
+    if measurements["residual_mean"] > limits.residual_mean:
+        reasons.append("mean-moved")
+    if share > limits.clamped_share:
+        reasons.append("structure-changed")
+    if reasons:
+        return noisy, Verdict("refuse", tuple(reasons), measurements)
+    if share == 0:
+        return denoised, Verdict("accept", (), measurements)
+    drawn_back = np.asarray(noisy - weight * (noisy - denoised), np.float32)
+    return drawn_back, Verdict("accept with clamp", ("structure-clamped",), measurements)
+
+
+def _measure(noisy: Pixels, denoised: Pixels, residual: Pixels) -> dict[str, float]:
+    """Figures of the residual, each the worst slice's.
+
+    `residual_correlation`: between neighbours in a row or a column. `edge_correlation`: between
+    |r| and the size of the gradient of the estimate. `bin_mean`: |mean(r)| in ranges of intensity.
+    """
     deviation = float(residual.std((1, 2)).max())
     mean = float(np.abs(residual.mean((1, 2))).max())
-    reasons = []
-    if deviation > limits.residual_deviation:
-        reasons.append("more-change-than-noise")
-    if mean > limits.residual_mean:
-        reasons.append("mean-moved")
-    measurements = {"residual_deviation": deviation, "residual_mean": mean}
-    decision: Decision = "refuse" if reasons else "accept"
-    return Verdict(decision, tuple(reasons), measurements)
+    return {
+        "residual_deviation": deviation,
+        "residual_mean": mean,
+        "residual_correlation": max(_neighbours(image) for image in residual),
+        "edge_correlation": max(
+            _edges(image, r) for image, r in zip(denoised, residual, strict=True)
+        ),
+        "bin_mean": max(_bin_mean(image, r) for image, r in zip(denoised, residual, strict=True)),
+    }
+
+
+def _neighbours(residual: np.ndarray) -> float:
+    """The larger of the two lag-1 coefficients, 0 where nothing was taken away."""
+    power = float((residual**2).mean())
+    if power == 0 or min(residual.shape) < 2:
+        return 0.0
+    down = float((residual[1:] * residual[:-1]).mean()) / power
+    right = float((residual[:, 1:] * residual[:, :-1]).mean()) / power
+    return max(down, right, key=abs)
+
+
+def _edges(image: np.ndarray, residual: np.ndarray) -> float:
+    """Correlation of |r| with the gradient of the estimate."""
+    if min(image.shape) < 3:
+        return 0.0
+    down = image[2:, 1:-1] - image[:-2, 1:-1]
+    right = image[1:-1, 2:] - image[1:-1, :-2]
+    gradient, change = np.hypot(down, right), np.abs(residual[1:-1, 1:-1])
+    gradient, change = gradient - gradient.mean(), change - change.mean()
+    scale = float(np.sqrt((gradient**2).mean() * (change**2).mean()))
+    return float((gradient * change).mean()) / scale if scale > 0 else 0.0
+
+
+def _bin_mean(image: np.ndarray, residual: np.ndarray) -> float:
+    """The largest |mean(r)| over equal ranges of intensity with enough pixels."""
+    low, high = float(image.min()), float(image.max())
+    if high <= low:
+        return abs(float(residual.mean()))
+    bins = np.minimum(((image - low) * (BINS / (high - low))).astype(np.int64), BINS - 1).ravel()
+    counts = np.bincount(bins, minlength=BINS)
+    sums = np.bincount(bins, weights=residual.ravel(), minlength=BINS)
+    enough = counts >= FEWEST_IN_BIN
+    return float(np.abs(sums[enough] / counts[enough]).max()) if enough.any() else 0.0
 
 
 def combine(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict on a series: refused where one block is; each figure is the worst of them."""
     order: tuple[Decision, ...] = ("accept", "accept with clamp", "refuse")
-    decision = max((v.decision for v in verdicts), key=order.index, default="accept")
+    decision: Decision = max((v.decision for v in verdicts), key=order.index, default="accept")
     reasons = dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)
     names = dict.fromkeys(name for verdict in verdicts for name in verdict.measurements)
     worst = {
-        name: max(v.measurements[name] for v in verdicts if name in v.measurements)
+        name: max((v.measurements[name] for v in verdicts if name in v.measurements), key=abs)
         for name in names
     }
     return Verdict(decision, tuple(reasons), worst)

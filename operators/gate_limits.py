@@ -19,4 +19,4 @@ class GateLimits:
     residual_deviation: float = 1.1
     residual_mean: float = 0.1
     clamp_score: float = 4.5
-    clamped_share: float = 0.02
+    clamped_share: float = 0.1

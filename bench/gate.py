@@ -1,0 +1,151 @@
+"""`python -m bench.gate`: what the gate catches, what it costs, and how often it is wrong.
+
+Structures are planted into the student's estimate of test slices (invented: a blob that is not in
+the image; erased: the same with the other sign), each with a known noise-free score z at its own
+scale. Caught means clamped at its place, or the slice refused. False alarms and the cost are of the
+same slices with nothing planted. Fixed seed; prints and saves Markdown and JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from jaxtyping import Float32
+
+from app.training_images import subjects
+from bench.evaluation import NOISES, denoise_blind
+from models.bundle import load_bundle
+from models.metrics import psnr
+from models.noise_estimation import estimate_noise_profile
+from models.noise_profile import NoiseProfile
+from operators.clamp import SCALES, clamp, smoothed_deviation
+from operators.gate import judge
+from operators.gate_limits import GateLimits
+
+Plane = Float32[np.ndarray, "row column"]
+
+PLANTED = (3, 4, 5, 6, 7, 8, 9, 10)
+PLACES = 4  # planted per slice, scale and sign
+FAMILIES = ("gaussian 3", "gaussian 15", "correlated 1.2 px 15", "poisson 200", "rician 6")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A test slice: truth, what came in, what the student says, and the noise it was told."""
+
+    clean: Plane
+    noisy: Plane
+    estimate: Plane
+    profile: NoiseProfile
+
+    @property
+    def sigma(self) -> Plane:
+        """Noise level per pixel."""
+        return np.asarray(self.profile.sigma_map(torch.from_numpy(self.noisy)[None, None])[0, 0])
+
+
+def main(
+    data: Annotated[Path, typer.Option(envvar="STILLSCAN_DATA", help="folder with `dev`")],
+    bundle: Annotated[Path, typer.Option(help="the student")] = Path("models/bundles/mr"),
+    out: Annotated[Path, typer.Option(help="tables go here")] = Path("bench/results"),
+) -> None:
+    """Measure the gate on the test subjects."""
+    slices = list(_slices(data, bundle))
+    rng = np.random.default_rng(0)
+    caught = {z: _caught(slices, float(z), rng) for z in PLANTED}
+    good = _good(slices)
+    lines = ["| noise-free z | planted | caught | 95 % interval |", "|---" * 4 + "|"]
+    for z, (found, planted) in caught.items():
+        low, high = _interval(found, planted)
+        lines.append(f"| {z} | {planted} | {found / planted:.1%} | {low:.1%} .. {high:.1%} |")
+    lines += ["", "| of the same slices, nothing planted | |", "|---|---|"]
+    lines += [f"| {name} | {value:.3g} |" for name, value in good.items()]
+    text = "\n".join(lines) + "\n"
+    typer.echo(text)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "gate.md").write_text(text, encoding="utf-8")
+    (out / "gate.json").write_text(json.dumps({"caught": caught, "good": good}, indent=1))
+
+
+def _slices(data: Path, bundle: Path) -> Iterator[Slice]:
+    student = load_bundle(bundle).denoiser
+    generator = torch.Generator().manual_seed(0)
+    for _, images in subjects(data, "test"):
+        for clean in images[:: max(1, len(images) // 2)][:2]:
+            for family in FAMILIES:
+                noisy = NOISES[family](torch.from_numpy(clean), generator)
+                profile = estimate_noise_profile([noisy])
+                estimate = denoise_blind(student, noisy.numpy()[None])[0]
+                yield Slice(clean, noisy.numpy(), estimate, profile)
+
+
+def _caught(slices: list[Slice], z: float, rng: np.random.Generator) -> tuple[int, int]:
+    """How many planted structures of noise-free score z are clamped, and how many there were."""
+    limit = GateLimits().clamp_score
+    found = planted = 0
+    for item in slices:
+        sigma, acf = item.sigma, item.profile.acf
+        residual = (item.noisy - item.estimate) / sigma
+        for scale in SCALES:
+            for sign in (1, -1):
+                for _ in range(PLACES):
+                    centre = [int(rng.integers(24, side - 24)) for side in residual.shape]
+                    blob = sign * z * _unit_blob(residual.shape, centre, scale, acf)
+                    weight = clamp(torch.from_numpy(residual + blob)[None], acf, limit).weight[0]
+                    found += bool(weight[centre[0], centre[1]] < 0.99)
+                    planted += 1
+    return found, planted
+
+
+def _unit_blob(shape: tuple[int, ...], centre: list[int], scale: float, acf: np.ndarray) -> Plane:
+    """A Gaussian blob of `scale` pixels, in sigma, whose score at its centre and scale is 1."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    blob = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * scale**2))
+    smoothed = 0.5  # a Gaussian smoothed by one of its own width keeps half its height
+    return np.asarray(blob * smoothed_deviation(acf, scale) / smoothed, np.float32)
+
+
+def _good(slices: list[Slice]) -> dict[str, float]:
+    clamped, refused, lost, seconds = [], [], [], []
+    for item in slices:
+        started = time.process_time()
+        pixels, verdict = judge(
+            item.noisy[None], item.estimate[None], item.sigma[None], item.profile.acf, GateLimits()
+        )
+        seconds.append((time.process_time() - started) / item.noisy.size * 512**2)
+        refused.append(verdict.decision == "refuse")
+        clamped.append(verdict.measurements["clamped_share"])
+        truth = torch.from_numpy(item.clean)
+        before = psnr(torch.from_numpy(item.estimate), truth)
+        lost.append(before - psnr(torch.from_numpy(pixels[0]), truth))
+    return {
+        "slices": float(len(slices)),
+        "refused (share)": float(np.mean(refused)),
+        "clamped pixels (share)": float(np.mean(clamped)),
+        "PSNR lost by the clamp (dB, worst accepted slice)": max(
+            loss for loss, gone in zip(lost, refused, strict=True) if not gone
+        ),
+        "core-s per 512x512 slice": float(np.median(seconds)),
+    }
+
+
+def _interval(found: int, planted: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927)."""
+    share, z2 = found / planted, 1.96**2
+    middle = (share + z2 / (2 * planted)) / (1 + z2 / planted)
+    half = math.sqrt(share * (1 - share) / planted + z2 / (4 * planted**2))
+    half *= 1.96 / (1 + z2 / planted)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,123 @@
+"""The multi-scale clamp: at every scale no more is taken away than noise explains.
+
+The standardised residual r = (y - x_hat) / sigma is smoothed by Gaussians g_s of 1, 2, 4 and 8
+pixels and divided by what this smoothing leaves of the noise: z_s = (g_s * r) / sd(g_s * noise).
+Where |z_s| exceeds the limit, structure was erased or invented beyond what noise explains. There
+the estimate is drawn back towards what came in, x_hat' = y + w (x_hat - y), by a smooth w in [0, 1]
+as large as the limit allows at all scales together. The bound holds by construction: |z_s| <= limit
+everywhere for the result, whatever the denoiser did, and needs no reference.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+SCALES = (1.0, 2.0, 4.0, 8.0)  # pixels
+LOCAL_ROUNDS = 12  # of drawing back where the limit is exceeded, before all is drawn back
+LOWEST_DENSITY = 0.5  # of white noise: less is a pattern in the image rather than its noise
+
+Planes = Float[Tensor, "slice row column"]
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """The weight w of the correction, and the largest |z_s| before and after it was applied."""
+
+    weight: Planes
+    highest_before: float
+    highest_after: float
+
+
+def clamp(residual: Planes, acf: Float[np.ndarray, "lag lag"], limit: float) -> Clamped:
+    """Find the largest smooth weight that keeps every |z_s| of `weight * residual` below `limit`.
+
+    Args:
+        residual: what is taken away, in units of sigma.
+        acf: correlation coefficients of the noise, lag (0, 0) in the middle.
+        limit: for |z_s| at every scale.
+    """
+    deviations = [smoothed_deviation(acf, scale) for scale in SCALES]
+    weight = torch.ones_like(residual)
+    before = after = _highest(residual, deviations)
+    for _ in range(LOCAL_ROUNDS):
+        if after <= limit:
+            break
+        weight = _drawn_back(weight, residual, deviations, limit)
+        after = _highest(weight * residual, deviations)
+    if after > limit:  # linear in w: this much less of everything is always enough
+        weight = weight * (0.999 * limit / after)
+        after = _highest(weight * residual, deviations)
+    return Clamped(weight, before, after)
+
+
+def smoothed_deviation(acf: Float[np.ndarray, "lag lag"], scale: float) -> float:
+    """Standard deviation of unit noise with this correlation after a Gaussian of `scale` pixels.
+
+    Var = sum over lags of acf(lag) times the Gaussian's own autocorrelation (a Gaussian of
+    scale * sqrt(2)).
+    """
+    reach = acf.shape[0] // 2
+    lags = np.arange(-reach, reach + 1)
+    kernel = np.exp(-(lags**2) / (4 * scale**2))
+    kernel = np.outer(kernel, kernel) / (4 * math.pi * scale**2)
+    lowest = LOWEST_DENSITY * float(kernel[reach, reach])
+    return math.sqrt(max(float((acf * kernel).sum()), lowest))
+
+
+def scores(residual: Planes, acf: Float[np.ndarray, "lag lag"]) -> list[Planes]:
+    """z_s of every scale."""
+    smoothed = _smoothed(residual)
+    return [z / smoothed_deviation(acf, s) for z, s in zip(smoothed, SCALES, strict=True)]
+
+
+def _smoothed(residual: Planes) -> list[Planes]:
+    """The residual after each Gaussian; zero beyond the edge."""
+    height, width = residual.shape[-2:]
+    margin = int(3 * max(SCALES))
+    size = (_even(height + margin), _even(width + margin))
+    spectrum = torch.fft.rfft2(residual, s=size)
+    f_y = torch.fft.fftfreq(size[0])[:, None]
+    f_x = torch.fft.rfftfreq(size[1])[None, :]
+    squared = f_y**2 + f_x**2
+    return [
+        torch.fft.irfft2(spectrum * torch.exp(-2 * (math.pi * scale) ** 2 * squared), s=size)[
+            ..., :height, :width
+        ]
+        for scale in SCALES
+    ]
+
+
+def _even(size: int) -> int:
+    return size + size % 2
+
+
+def _highest(residual: Planes, deviations: list[float]) -> float:
+    smoothed = _smoothed(residual)
+    return max(float(z.abs().max()) / sd for z, sd in zip(smoothed, deviations, strict=True))
+
+
+def _drawn_back(weight: Planes, residual: Planes, deviations: list[float], limit: float) -> Planes:
+    """The weight lowered around every place whose |z_s| exceeds the limit."""
+    factor = torch.ones_like(weight)
+    smoothed = _smoothed(weight * residual)
+    for z, deviation, scale in zip(smoothed, deviations, SCALES, strict=True):
+        allowed = (0.98 * limit * deviation / z.abs().clamp(min=1e-12)).clamp(max=1)
+        if float(allowed.min()) < 1:
+            factor = torch.minimum(factor, _widened(allowed, max(1, round(scale))))
+    return weight * factor
+
+
+def _widened(allowed: Planes, reach: int) -> Planes:
+    """The smallest value within `reach` pixels, its border made smooth."""
+    size = 2 * reach + 1
+    lowest = -F.max_pool2d(-allowed[:, None], (size, 1), 1, (reach, 0))
+    lowest = -F.max_pool2d(-lowest, (1, size), 1, (0, reach))
+    box = 2 * (reach // 2) + 1
+    return F.avg_pool2d(lowest, box, 1, box // 2, count_include_pad=False)[:, 0]
