@@ -75,7 +75,7 @@ def show_survey(console: Console, found: Survey) -> None:
             with_what += " (preliminary)"
         console.print(
             f"would denoise {candidate.series_instance_uid} {with_what}: {candidate.modality}, "
-            f"{counted(len(candidate.slices), 'slice')}, {candidate.why}",
+            f"{counted(candidate.slices, 'slice')}, {candidate.why}",
             soft_wrap=True,
             highlight=False,
         )

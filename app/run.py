@@ -121,7 +121,7 @@ def _passed_over(refusal: Refusal) -> SeriesOutcome:
 
 
 def _no_bundle(candidate: Candidate, error: InputError) -> SeriesOutcome:
-    files = tuple(each.path for each in candidate.slices)
+    files = tuple(each.path for each in candidate.instances)
     return refused(candidate.series_instance_uid, files, error, candidate.modality)
 
 
@@ -185,7 +185,7 @@ def _derive(
     sources = [
         SeriesSource(
             candidate.series_instance_uid,
-            tuple(each.path for each in candidate.slices),
+            tuple(each.path for each in candidate.instances),
             partial(read_series, candidate, decoder),
         )
         for candidate, _ in found.chosen

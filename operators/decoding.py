@@ -31,7 +31,7 @@ from pydicom.filereader import read_dataset
 
 from operators.errors import DecoderStoppedError, InputError, input_error
 from operators.file_source import MAX_HEADER_BYTES
-from operators.instance import Identification, ImageAttributes, Instance
+from operators.instance import FrameAttributes, Identification, ImageAttributes, Instance
 
 # Values stay as the scanner wrote them, and what pydicom says of them could quote them (S5)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -39,7 +39,7 @@ logging.getLogger("pydicom").propagate = False
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 BATCH = 64  # files in one request
-MAX_ANSWER_BYTES, MAX_MESSAGE = 2**20, 500
+MAX_ANSWER_BYTES, MAX_MESSAGE = 2**25, 500  # 60,000 frames
 CHILD = (
     "import json, sys; sys.path[:], limits = json.loads(sys.argv[1]); "
     "from operators.decoding_child import serve; serve(**limits)"
@@ -69,6 +69,7 @@ class Scanned(NamedTuple):
     path: Path
     known: Identification | None
     image: ImageAttributes | None
+    frames: tuple[FrameAttributes, ...]
     fault: InputError | None
 
     @property
@@ -76,17 +77,20 @@ class Scanned(NamedTuple):
         """The image that the file holds, None if something is wrong with it."""
         if self.known is None or self.image is None or self.fault is not None:
             return None
-        return Instance(self.path, self.known, self.image)
+        return Instance(self.path, self.known, self.image, self.frames)
 
 
 class DecodedFrame(NamedTuple):
     """One frame as the child decoded it.
 
     Attributes:
-        header: the clean header in Explicit VR Little Endian, without pixel data.
+        sop_instance_uid: of its instance.
+        header: the clean header of the instance in Explicit VR Little Endian, without pixel data;
+            empty where the frame before has it, or who asks.
         stored: its stored values in little endian.
     """
 
+    sop_instance_uid: str
     header: bytearray
     stored: bytearray
 
@@ -142,23 +146,34 @@ class Decoder:
         remaining = iter(paths)
         while batch := list(islice(remaining, BATCH)):
             with self._lock:
-                answers = [_scanned(answer) for answer in self._ask([(p, None) for p in batch], 0)]
+                asked = self._ask([_Wanted(path, None, False) for path in batch], 0)
+            answers = [_scanned(answer) for answer in asked]
             yield from (scanned._replace(path=p) for scanned, p in zip(answers, batch, strict=True))
 
-    def read(self, frames: Sequence[tuple[Path, int]], frame_bytes: int) -> list[DecodedFrame]:
+    def read(
+        self, frames: Sequence[tuple[Path, int]], frame_bytes: int, held: Path | None = None
+    ) -> list[DecodedFrame]:
         """Headers and stored values of these frames, each `frame_bytes` long.
+
+        Frames of one file that follow each other have one header, that of the first of them; it is
+        left out for the file `held`, of which it is there already.
 
         Raises:
             InputError: the first that cannot be read, naming its file.
         """
+        before = [held, *(path for path, _ in frames)]
+        wanted = [
+            _Wanted(path, frame, path != last)
+            for (path, frame), last in zip(frames, before[:-1], strict=True)
+        ]
         with self._lock:
-            answers = self._ask(frames, frame_bytes)
+            answers = self._ask(wanted, frame_bytes)
         for (path, _), answer in zip(frames, answers, strict=True):
             if answer.fault is not None:
                 raise type(answer.fault)(f"{path.name}: {answer.fault}")
-        return [DecodedFrame(answer.header, answer.stored) for answer in answers]
+        return [DecodedFrame(each.sop_instance_uid, each.header, each.stored) for each in answers]
 
-    def _ask(self, frames: Sequence[tuple[Path, int | None]], frame_bytes: int) -> list[_Answered]:
+    def _ask(self, frames: Sequence[_Wanted], frame_bytes: int) -> list[_Answered]:
         """One answer for each file, also for those over which the child died."""
         answers: list[_Answered] = []
         while len(answers) < len(frames):
@@ -191,6 +206,14 @@ class Decoder:
         return self._child
 
 
+class _Wanted(NamedTuple):
+    """A frame of a file, or None for what is known of the file."""
+
+    path: Path
+    frame: int | None
+    with_header: bool
+
+
 class _ChildLostError(Exception):
     """The child died, or takes too long, or does not make sense."""
 
@@ -199,6 +222,7 @@ class _ChildLostError(Exception):
 class _Answered:
     fault: InputError | None = None
     content: dict[str, Any] | None = None
+    sop_instance_uid: str = ""
     header: bytearray = field(default_factory=bytearray)
     stored: bytearray = field(default_factory=bytearray)
 
@@ -222,8 +246,8 @@ class _Child:
                 env={**environment, **ENVIRONMENT},
             )
 
-    def request(self, frames: Sequence[tuple[Path, int | None]]) -> None:
-        body = json.dumps([(os.fspath(path), frame) for path, frame in frames]).encode()
+    def request(self, frames: Sequence[_Wanted]) -> None:
+        body = json.dumps([(os.fspath(each.path), *each[1:]) for each in frames]).encode()
         self._socket.settimeout(None)
         try:
             self._socket.sendall(len(body).to_bytes(4, "big") + body)
@@ -245,10 +269,11 @@ class _Child:
         header_bytes = content["header"]
         if type(header_bytes) is not int or not 0 <= header_bytes <= 2 * MAX_HEADER_BYTES:
             raise _ChildLostError("the reading process sent nonsense")
-        if content["stored"] != frame_bytes:
+        if content.get("stored") != frame_bytes or "sop_instance_uid" not in content:
             raise _ChildLostError("the reading process sent nonsense")
         header = self._receive(header_bytes, deadline, wall_s)
-        return _Answered(None, content, header, self._receive(frame_bytes, deadline, wall_s))
+        stored = self._receive(frame_bytes, deadline, wall_s)
+        return _Answered(None, content, str(content["sop_instance_uid"]), header, stored)
 
     def end(self) -> None:
         """Close the socket, which ends the child; it is killed where it does not listen."""
@@ -297,7 +322,9 @@ def _scanned(answer: _Answered) -> Scanned:
             path=Path(),
             known=None if known is None else Identification.from_answer(known),
             image=None if image is None else ImageAttributes.from_answer(image),
+            frames=tuple(map(FrameAttributes.from_answer, content.get("frames", ()))),
             fault=answer.fault,
         )
     except ValueError:
-        return Scanned(Path(), None, None, DecoderStoppedError("the reading process sent nonsense"))
+        nonsense = DecoderStoppedError("the reading process sent nonsense")
+        return Scanned(Path(), None, None, (), nonsense)

@@ -17,18 +17,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from operators.elements import serialised
 from operators.errors import DecoderStoppedError, InputError
 from operators.file_source import FileSource
+from operators.frame_attributes import frame_attributes
+from operators.held_file import HeldFile
 from operators.image_attributes import image_attributes
-from operators.instance import ImageAttributes, identify, require_uids
+from operators.instance import identify, require_uids
 from operators.parsing import ParsedFile, parse_file
-from operators.pixel_data import (
-    is_compressed,
-    read_frame,
-    require_integer_pixels,
-    require_pixel_data,
-)
+from operators.pixel_data import is_compressed, require_integer_pixels, require_pixel_data
 
 SOCKET = 0
 DECODING_FACTOR = 16  # JPEG 2000 holds its samples as 32 bits, several times over
@@ -45,23 +41,25 @@ def serve(address_space: int, cpu_s: int, bytes_per_s: int) -> None:
         bytes_per_s: one second more for so many bytes of a decoded frame.
     """
     limit_process(address_space)
+    held = HeldFile()
     while (request := receive_request()) is not None:
         compressed = False
-        for path, frame in request:
+        for path, frame, with_header in request:
             limit_cpu(cpu_s)
             try:
-                with opened(path) as parsed:
-                    compressed = compressed or is_compressed(parsed)
-                    if frame is None:
+                if frame is None:
+                    with opened(path) as parsed:
+                        compressed = compressed or is_compressed(parsed)
                         answer = scan(parsed)
-                    else:
-                        image = sound_image(parsed)
-                        limit_address_space(address_space + DECODING_FACTOR * image.frame_bytes)
-                        limit_cpu(cpu_s + image.frame_bytes // bytes_per_s)
-                        answer = read(parsed, image, frame)
+                else:
+                    file = held.opened(path)
+                    limit_address_space(address_space + DECODING_FACTOR * file.image.frame_bytes)
+                    limit_cpu(cpu_s + file.image.frame_bytes // bytes_per_s)
+                    answer = file.read(frame, with_header)
             except InputError as error:
                 answer = {"fault": [error.reason, str(error)]}, []
             except MemoryError:
+                held.close()
                 stopped = DecoderStoppedError(f"needs more than {address_space >> 20} MiB")
                 answer = {"fault": [stopped.reason, str(stopped)]}, []
             send(*answer)
@@ -72,28 +70,18 @@ def serve(address_space: int, cpu_s: int, bytes_per_s: int) -> None:
 def scan(parsed: ParsedFile) -> Answer:
     """What is known of the file, and what is wrong with it; its pixels are not read."""
     known = identify(parsed)
-    answer: dict[str, Any] = {"known": asdict(known), "image": None, "fault": None}
+    answer: dict[str, Any] = {"known": asdict(known), "image": None, "frames": [], "fault": None}
     try:
         require_uids(known)
         require_integer_pixels(parsed)
-        answer["image"] = asdict(sound_image(parsed))
+        tags = parsed.tags
+        image = image_attributes(tags)
+        require_pixel_data(parsed, image)  # its size is found true before anything is allocated
+        answer["frames"] = [asdict(frame) for frame in frame_attributes(tags, image)]
+        answer["image"] = asdict(image)
     except InputError as error:
         answer["fault"] = [error.reason, str(error)]
     return answer, []
-
-
-def sound_image(parsed: ParsedFile) -> ImageAttributes:
-    """The image that the file holds, its size found true before anything is allocated for it."""
-    image = image_attributes(parsed.tags)
-    require_pixel_data(parsed, image)
-    return image
-
-
-def read(parsed: ParsedFile, image: ImageAttributes, frame: int) -> Answer:
-    """The clean header of the file and the stored values of one frame."""
-    stored = read_frame(parsed, image, frame)
-    header = serialised(parsed.elements)
-    return {"header": len(header), "stored": len(stored), "fault": None}, [header, stored]
 
 
 @contextmanager
@@ -139,15 +127,15 @@ def _within(limit: int, hard: int) -> int:
     return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
 
 
-def receive_request() -> list[tuple[str, int | None]] | None:
-    """Files and the frame that is wanted of each, None for what is known of it."""
+def receive_request() -> list[tuple[str, int | None, bool]] | None:
+    """Files, the frame that is wanted of each (None for what is known of it), with its header?"""
     size = _received(4)
     if size is None:
         return None
     body = _received(int.from_bytes(size, "big"))
     if body is None:
         return None
-    return [(path, frame) for path, frame in json.loads(body)]
+    return [(path, frame, with_header) for path, frame, with_header in json.loads(body)]
 
 
 def send(answer: dict[str, Any], payloads: list[bytes]) -> None:

@@ -265,6 +265,12 @@ class CorruptPixelDataError(InputError):
     reason = "corrupt-pixel-data"
 
 
+class ConcatenationError(InputError):
+    """The instance is one part of a larger one (a concatenation)."""
+
+    reason = "concatenation"
+
+
 class OverlayInPixelsError(InputError):
     """An overlay lies in the unused bits of the pixels (retired in 2004, W8)."""
 

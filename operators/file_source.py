@@ -31,12 +31,12 @@ class FileSource:
             UnreadableFileError: if it cannot be opened, or is a FIFO, a device or a folder.
         """
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            self.file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError as error:
             raise UnreadableFileError(f"cannot be opened ({error.strerror})") from error
-        status = os.fstat(self._file)
+        status = os.fstat(self.file)
         if not stat.S_ISREG(status.st_mode):
-            os.close(self._file)
+            os.close(self.file)
             raise UnreadableFileError("is not a regular file")
         self.size = status.st_size
         self.data = bytearray()
@@ -45,7 +45,7 @@ class FileSource:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        os.close(self.file)
 
     @property
     def inflated(self) -> bool:
@@ -100,7 +100,7 @@ class FileSource:
         return value
 
     def _pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        while start < stop and (piece := os.pread(self._file, stop - start, start)):
+        while start < stop and (piece := os.pread(self.file, stop - start, start)):
             start += len(piece)
             yield piece
 
@@ -108,7 +108,7 @@ class FileSource:
         ahead = min(max(len(self.data), FIRST_PIECE), LARGEST_PIECE)
         wanted = max(stop - len(self.data), ahead)
         if self._inflater is None:
-            piece = os.pread(self._file, wanted, len(self.data))
+            piece = os.pread(self.file, wanted, len(self.data))
         else:
             piece = self._inflate(self._inflater, wanted)
         self.data += piece
@@ -119,7 +119,7 @@ class FileSource:
         while not inflater.eof:
             packed = inflater.unconsumed_tail
             if not packed:
-                packed = os.pread(self._file, FIRST_PIECE, self._packed_position)
+                packed = os.pread(self.file, FIRST_PIECE, self._packed_position)
                 self._packed_position += len(packed)
             try:
                 piece = inflater.decompress(packed, wanted)

@@ -11,7 +11,9 @@ import hashlib
 import re
 import types
 import typing
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,10 +50,15 @@ class _Answer:
         Raises:
             ValueError: if something is missing, unknown or of another type.
         """
-        hints = typing.get_type_hints(cls)
+        hints = _types_of(typing.cast(Hashable, cls))
         if not isinstance(answer, dict) or answer.keys() != hints.keys():
             raise ValueError(f"an answer should hold {sorted(hints)}")
         return cls(**{name: _checked(answer[name], hint) for name, hint in hints.items()})
+
+
+@cache
+def _types_of(record: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +89,12 @@ class Identification(_Answer):
     burned_in: str
     lossy: str
     derived_by_us: bool
+    pixel_presentation: str
 
 
 @dataclass(frozen=True, slots=True)
 class ImageAttributes(_Answer):
-    """How the pixels of an instance are stored, what they mean, and where it lies in space.
-
-    Attributes:
-        padding: the least and the greatest stored value that is pixel padding.
-        position: ImagePositionPatient in mm.
-        orientation: the directions of rows and columns.
-    """
+    """How the pixels of an instance are stored, in all its frames."""
 
     rows: int
     columns: int
@@ -100,12 +102,6 @@ class ImageAttributes(_Answer):
     bits_allocated: int
     bits_stored: int
     signed: bool
-    slope: float
-    intercept: float
-    unit: str
-    padding: tuple[int, int] | None
-    position: Triple | None
-    orientation: tuple[Triple, Triple] | None
 
     @property
     def frame_bytes(self) -> int:
@@ -119,18 +115,47 @@ class ImageAttributes(_Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class FrameAttributes(_Answer):
+    """What the pixels of one frame mean, and where it lies; a classic image is its only frame.
+
+    Attributes:
+        padding: the least and the greatest stored value that is pixel padding.
+        position: ImagePositionPatient in mm.
+        orientation: the directions of rows and columns.
+        frame_type: the values of FrameType; none in classic images, whose ImageType says it.
+        complex_component: PHASE, REAL, IMAGINARY or MIXED where the frame says so.
+        calculation: VolumeBasedCalculationTechnique.
+        stack: StackID.
+        volume_index: the dimension indices other than those of space: time, echo, b value.
+    """
+
+    slope: float
+    intercept: float
+    unit: str
+    padding: tuple[int, int] | None
+    position: Triple | None
+    orientation: tuple[Triple, Triple] | None
+    frame_type: tuple[str, ...] = ()
+    complex_component: str = ""
+    calculation: str = ""
+    stack: str = ""
+    volume_index: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
-    """A sound image of the input."""
+    """A sound image of the input; `frames` has one entry for each of its frames."""
 
     path: Path
     known: Identification
     image: ImageAttributes
+    frames: tuple[FrameAttributes, ...]
 
 
 def identify(parsed: ParsedFile) -> Identification:
     """Read what tells an instance from others; whatever the header holds, this does not fail."""
     tags = parsed.tags
-    uids = {keyword: _text(tags, tag) for keyword, tag in UIDS.items()}
+    uids = {keyword: text_in(tags, tag) for keyword, tag in UIDS.items()}
     meta_class = parsed.meta.get(MEDIA_STORAGE_SOP_CLASS_UID)
     if not uids["SOPClassUID"] and meta_class is not None:
         uids["SOPClassUID"] = meta_class.text
@@ -140,19 +165,20 @@ def identify(parsed: ParsedFile) -> Identification:
         study_instance_uid=uids["StudyInstanceUID"],
         series_instance_uid=uids["SeriesInstanceUID"],
         transfer_syntax_uid=parsed.transfer_syntax_uid,
-        modality=_text(tags, 0x00080060),
-        image_type=tuple(value.strip().upper() for value in _values(tags, 0x00080008)),
+        modality=text_in(tags, 0x00080060),
+        image_type=values_in(tags, 0x00080008),
         series_description=_description(tags),
-        series_number=whole_number(_text(tags, 0x00200011)),
-        instance_number=whole_number(_text(tags, 0x00200013)),
-        number_of_frames=whole_number(_text(tags, 0x00280008) or "1"),
-        photometric=_text(tags, 0x00280004).upper(),
+        series_number=whole_number(text_in(tags, 0x00200011)),
+        instance_number=whole_number(text_in(tags, 0x00200013)),
+        number_of_frames=whole_number(text_in(tags, 0x00280008) or "1"),
+        photometric=text_in(tags, 0x00280004).upper(),
         samples_per_pixel=unsigned_short(tags.get(0x00280002)),
         patient=tuple(_digest(tags.get(tag)) for tag in PATIENT.values()),  # type: ignore[arg-type]
         complex_component=_complex_component(tags),
-        burned_in=_text(tags, 0x00280301).upper(),
-        lossy=_text(tags, 0x00282110),
+        burned_in=text_in(tags, 0x00280301).upper(),
+        lossy=text_in(tags, 0x00282110),
         derived_by_us=_derived_by_us(tags),
+        pixel_presentation=text_in(tags, 0x00089205).upper(),
     )
 
 
@@ -190,19 +216,28 @@ def unsigned_short(element: Element | None) -> int | None:
     return int.from_bytes(element.value[:2], "little")
 
 
-def _text(tags: Tags, tag: int) -> str:
+def text_in(tags: Tags, tag: int) -> str:
+    """The text of an attribute, "" where it is absent."""
     return tags[tag].text[:MAX_TEXT] if tag in tags else ""
 
 
-def _values(tags: Tags, tag: int) -> list[str]:
-    return _text(tags, tag).split("\\") if tag in tags else []
+def values_in(tags: Tags, tag: int) -> tuple[str, ...]:
+    """The values of a code string, in capitals."""
+    texts = text_in(tags, tag).split("\\") if tag in tags else []
+    return tuple(text.strip().upper() for text in texts)
+
+
+def items_in(tags: Tags, tag: int) -> list[Tags]:
+    """The items of a sequence, none where it is absent."""
+    items = tags[tag].items if tag in tags else None
+    return [{element.tag: element for element in item} for item in items or []]
 
 
 def _description(tags: Tags) -> str:
     """SeriesDescription, as far as its character set is a simple one."""
     if 0x0008103E not in tags:
         return ""
-    codec = CODECS.get(_text(tags, 0x00080005), "ascii")
+    codec = CODECS.get(text_in(tags, 0x00080005), "ascii")
     return tags[0x0008103E].value.decode(codec, errors="replace").strip(" \0")[:MAX_TEXT]
 
 
@@ -213,29 +248,24 @@ def _digest(element: Element | None) -> str:
 
 
 def _complex_component(tags: Tags) -> str:
-    component = _text(tags, 0x00089208).upper()
+    component = text_in(tags, 0x00089208).upper()
     if component:
         return component
     # GE writes it in a private attribute alone; its ImageType is the same for all components
-    if _text(tags, GE_PARAMETERS).startswith("GEMS_PARM"):
+    if text_in(tags, GE_PARAMETERS).startswith("GEMS_PARM"):
         return GE_COMPONENTS.get(unsigned_short(tags.get(GE_IMAGE_COMPONENT)) or 0, "")
     return ""
 
 
 def _derived_by_us(tags: Tags) -> bool:
-    for item in _items(tags, 0x00089215):
-        if _text(item, 0x00080102) == "99STILLSCAN":
+    for item in items_in(tags, 0x00089215):
+        if text_in(item, 0x00080102) == "99STILLSCAN":
             return True
     return any(
-        _text(item, tag).lower().startswith("stillscan")
-        for item in _items(tags, 0x0018A001)
+        text_in(item, tag).lower() == "stillscan"
+        for item in items_in(tags, 0x0018A001)
         for tag in EQUIPMENT_NAMES
     )
-
-
-def _items(tags: Tags, tag: int) -> list[Tags]:
-    items = tags[tag].items if tag in tags else None
-    return [{element.tag: element for element in item} for item in items or []]
 
 
 def _checked(value: Any, hint: Any) -> Any:

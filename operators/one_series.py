@@ -83,7 +83,7 @@ def require_one_pixel_format(instances: Sequence[Instance]) -> None:
     for keyword, value in (
         ("BitsAllocated", lambda each: each.image.bits_allocated),
         ("PixelRepresentation", lambda each: int(each.image.signed)),
-        ("RescaleType or Units", lambda each: each.image.unit),
+        ("RescaleType or Units", lambda each: each.frames[0].unit),
     ):
         _require_equal(instances, value, keyword, MixedPixelFormatError, "pixel format")
 
@@ -114,10 +114,13 @@ def without_duplicates(
 
 def _same_content(first: Instance, second: Instance, decoder: Decoder) -> bool:
     """Whether two files hold the same data set, in whatever transfer syntax."""
-    if first.image != second.image:
+    if (first.image, first.frames) != (second.image, second.frames):
         return False
-    one, other = decoder.read([(first.path, 0), (second.path, 0)], first.image.frame_bytes)
-    return one == other
+    return all(
+        decoder.read([(first.path, frame)], first.image.frame_bytes)
+        == decoder.read([(second.path, frame)], first.image.frame_bytes)
+        for frame in range(first.image.frames)
+    )
 
 
 def _require_equal(

@@ -6,11 +6,11 @@ decoders are imported when a file is compressed.
 
 from __future__ import annotations
 
-import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from operators.codestream import require_codestream
-from operators.elements import ITEM, SEQUENCE_END, swap_words
+from operators.elements import swap_words
+from operators.encapsulated import Frame, fragments_of_frames, value_of_one_frame
 from operators.errors import (
     CorruptPixelDataError,
     DamagedFileError,
@@ -49,6 +49,13 @@ PLUGINS = {  # of pydicom; one each, so that a failure is never covered up by an
 STANDARD_SYNTAXES = "1.2.840.10008.1.2."
 
 
+class PixelData(NamedTuple):
+    """Where the pixels are; `frames` of compressed ones, by fragments."""
+
+    element: PixelElement
+    frames: list[Frame]
+
+
 def is_compressed(parsed: ParsedFile) -> bool:
     """Whether its frames need one of the decoders."""
     return parsed.transfer_syntax_uid in PLUGINS
@@ -67,19 +74,23 @@ def require_integer_pixels(parsed: ParsedFile) -> PixelElement:
     return parsed.pixels
 
 
-def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelElement:
+def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelData:
     """Require pixel data that we decode and that is as long as the header says; nothing is read.
 
     Raises:
         NoPixelDataError, FloatPixelsError, UnknownTransferSyntaxError, UnsupportedCompressionError,
-        PixelDataLengthError, TruncatedFileError, DamagedFileError, FrameTooLargeError
+        PixelDataLengthError, TruncatedFileError, DamagedFileError, FrameTooLargeError,
+        CorruptPixelDataError
     """
     pixels = require_integer_pixels(parsed)
     syntax = parsed.transfer_syntax_uid
+    frames: list[Frame] = []
     if syntax in NATIVE_SYNTAXES:
         _require_native_length(parsed, pixels, image)
     elif syntax in PLUGINS:
-        _encapsulated_stop(parsed, pixels)
+        if pixels.length != UNDEFINED:
+            raise DamagedFileError("PixelData has a length, expected encapsulated fragments")
+        frames = fragments_of_frames(parsed.source, pixels.start, image.frames)
     elif syntax.startswith(STANDARD_SYNTAXES):
         raise UnsupportedCompressionError(f"TransferSyntaxUID: found {syntax}, not decoded here")
     else:
@@ -89,22 +100,22 @@ def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelEleme
             f"Rows x Columns: found {image.rows} x {image.columns}, "
             f"expected at most {MAX_FRAME_PIXELS} pixels"
         )
-    return pixels
+    return PixelData(pixels, frames)
 
 
-def read_frame(parsed: ParsedFile, image: ImageAttributes, frame: int) -> bytes:
+def read_frame(
+    parsed: ParsedFile, pixel_data: PixelData, image: ImageAttributes, frame: int
+) -> bytes:
     """The stored values of one frame in little endian, `image.frame_bytes` long.
 
     Raises:
         CorruptPixelDataError: if the stream contradicts the header or its decoder fails or warns.
         TruncatedFileError: if a deflated file ends too early.
     """
-    pixels = require_pixel_data(parsed, image)
     if parsed.transfer_syntax_uid in NATIVE_SYNTAXES:
-        return _native_frame(parsed, pixels, image, frame)
-    stop = _encapsulated_stop(parsed, pixels)
-    value = parsed.source.value(pixels.start, stop - pixels.start)
-    return _decoded_frame(parsed.transfer_syntax_uid, value, image, frame)
+        return _native_frame(parsed, pixel_data.element, image, frame)
+    stream, value = value_of_one_frame(parsed.source, pixel_data.frames[frame])
+    return _decoded_frame(parsed.transfer_syntax_uid, stream, value, image)
 
 
 def _require_native_length(
@@ -135,31 +146,7 @@ def _native_frame(
     return swap_words(words, 2, "PixelData")[start - first :][: image.frame_bytes]
 
 
-def _encapsulated_stop(parsed: ParsedFile, pixels: PixelElement) -> int:
-    """Where the fragments end (PS3.5 A.4), found without reading them."""
-    if pixels.length != UNDEFINED:
-        raise DamagedFileError("PixelData has a length, expected encapsulated fragments")
-    position, fragments = pixels.start, 0
-    while True:
-        group, number, length = struct.unpack("<HHI", parsed.source.value(position, 8))
-        position += 8
-        if (group, number) == (0xFFFE, SEQUENCE_END):
-            break
-        if (group, number) != (0xFFFE, ITEM):
-            raise DamagedFileError(f"PixelData has no fragment at byte {position - 8}")
-        position += length
-        fragments += 1
-        if position > parsed.source.size:
-            raise TruncatedFileError(
-                f"ends {position - parsed.source.size} bytes before the end of its pixel data"
-            )
-    if fragments < 2:  # the first is the offset table
-        raise NoPixelDataError("PixelData has no fragment")
-    return position
-
-
-def _decoded_frame(syntax: str, value: bytes, image: ImageAttributes, frame: int) -> bytes:
-    from pydicom.encaps import get_frame
+def _decoded_frame(syntax: str, stream: bytes, value: bytes, image: ImageAttributes) -> bytes:
     from pydicom.pixels.decoders.base import get_decoder
 
     options: dict[str, Any] = {
@@ -170,14 +157,14 @@ def _decoded_frame(syntax: str, value: bytes, image: ImageAttributes, frame: int
         "bits_allocated": image.bits_allocated,
         "bits_stored": image.bits_stored,
         "pixel_representation": int(image.signed),
-        "number_of_frames": image.frames,
+        "number_of_frames": 1,
         "pixel_keyword": "PixelData",
         "correct_unused_bits": False,
     }
     with decoder_must_be_silent():
-        require_codestream(syntax, get_frame(value, frame, number_of_frames=image.frames), image)
+        require_codestream(syntax, stream, image)
         array, _ = get_decoder(syntax).as_array(
-            value, index=frame, raw=True, decoding_plugin=PLUGINS[syntax], **options
+            value, index=0, raw=True, decoding_plugin=PLUGINS[syntax], **options
         )
     stored = array.astype(image.dtype, casting="equiv").tobytes()
     if len(stored) != image.frame_bytes:

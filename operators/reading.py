@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from operators.decoding import Decoder, Scanned
+from operators.decoding import DecodedFrame, Decoder, Scanned
 from operators.errors import (
     EmptyFileError,
     FileChangedError,
@@ -47,20 +47,26 @@ from operators.unused_bits import require_clear_bits
 from operators.volume import SliceHeader, Volume
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+NOTHING_HELD: tuple[Path | None, Dataset] = (None, Dataset())
 NO_INPUT = (EmptyFileError, NotDicomError)
 NAMELESS = (MissingUidError, InvalidUidError)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A series that the rules choose, its images in the order of their paths."""
+    """A series that the rules choose, its instances in the order of their paths."""
 
     study_instance_uid: str
     series_instance_uid: str
     modality: str
     why: str
-    slices: tuple[Instance, ...]
+    instances: tuple[Instance, ...]
     sibling_series_numbers: frozenset[int]
+
+    @property
+    def slices(self) -> int:
+        """How many images they hold."""
+        return sum(len(instance.frames) for instance in self.instances)
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,8 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
     """Stack the instances of one series into a volume; its pixels are read when they are asked for.
 
     Returns:
-        The volume, its slices by stack, repetition and position along the slice normal.
+        The volume, its slices by stack, repetition and position along the slice normal, every frame
+        of every instance once.
 
     Raises:
         IdentityConflictError: if the instances name different patients.
@@ -141,12 +148,12 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
         MixedMatrixError, MixedPhotometricError, MixedPixelFormatError: if their pixels do.
         DuplicateInstanceError: if two files claim to be the same instance and are not.
     """
-    require_one_patient(candidate.slices)
-    require_one_series(candidate.slices)
-    require_one_matrix(candidate.slices)
-    require_one_photometric(candidate.slices)
-    require_one_pixel_format(candidate.slices)
-    instances, duplicates = without_duplicates(candidate.slices, decoder)
+    require_one_patient(candidate.instances)
+    require_one_series(candidate.instances)
+    require_one_matrix(candidate.instances)
+    require_one_photometric(candidate.instances)
+    require_one_pixel_format(candidate.instances)
+    instances, duplicates = without_duplicates(candidate.instances, decoder)
     placed, unusual = in_space(instances)
     first = instances[0]
     return Volume(
@@ -156,7 +163,7 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
         modality=candidate.modality,
         rows=first.image.rows,
         columns=first.image.columns,
-        unit=first.image.unit or ("HU" if candidate.modality == "CT" else "1"),
+        unit=first.frames[0].unit or ("HU" if candidate.modality == "CT" else "1"),
         slices=tuple(_slice_header(each) for each in placed),
         reader=SeriesReader(decoder, instances),
         sibling_series_numbers=candidate.sibling_series_numbers,
@@ -171,6 +178,7 @@ class SeriesReader:
         """`instances` are those whose slices may be asked for."""
         self._decoder = decoder
         self._image = {instance.path: instance.image for instance in instances}
+        self._held = NOTHING_HELD  # the header of the last file, if it has more frames
 
     def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
         """Headers (without pixel data) and stored values [slice, row, column] of these slices.
@@ -180,34 +188,40 @@ class SeriesReader:
         """
         image = self._image[slices[0].path]
         wanted = [(each.path, each.frame) for each in slices]
+        path, header = self._held
+        frames = self._decoder.read(wanted, image.frame_bytes, held=path)
         headers: list[Dataset] = []
         stored = np.empty((len(slices), image.rows, image.columns), image.dtype)
-        for index, frame in enumerate(self._decoder.read(wanted, image.frame_bytes)):
-            headers.append(frame.dataset())
-            stored[index] = np.frombuffer(frame.stored, image.dtype).reshape(stored[index].shape)
-            _require_unchanged(headers[-1], slices[index])
-            require_clear_bits(stored[index], self._image[slices[index].path], slices[index])
+        for slice_, frame, values in zip(slices, frames, stored, strict=True):
+            _require_unchanged(frame, slice_)
+            if frame.header:
+                header = frame.dataset()
+            headers.append(header)
+            values[...] = np.frombuffer(frame.stored, image.dtype).reshape(values.shape)
+            require_clear_bits(values, self._image[slice_.path], slice_)
+        self._held = (slices[-1].path, header) if slices[-1].frames > 1 else NOTHING_HELD
         return headers, stored
 
 
-def _require_unchanged(header: Dataset, slice_: SliceHeader) -> None:
-    if str(header.get("SOPInstanceUID", "")).strip() != slice_.sop_instance_uid:
+def _require_unchanged(frame: DecodedFrame, slice_: SliceHeader) -> None:
+    if frame.sop_instance_uid != slice_.sop_instance_uid:
         raise FileChangedError(
             f"{slice_.path.name} is no longer the instance {slice_.sop_instance_uid}"
         )
 
 
 def _slice_header(placed: PlacedSlice) -> SliceHeader:
-    known, image = placed.instance.known, placed.instance.image
+    known, frame = placed.instance.known, placed.attributes
     return SliceHeader(
         path=placed.instance.path,
-        frame=0,
+        frame=placed.frame,
         sop_instance_uid=known.sop_instance_uid,
         instance_number=known.instance_number,
         position=placed.position,
-        slope=image.slope,
-        intercept=image.intercept,
-        padding=image.padding,
+        slope=frame.slope,
+        intercept=frame.intercept,
+        padding=frame.padding,
+        frames=placed.instance.image.frames,
     )
 
 
@@ -240,7 +254,7 @@ def _sorted_out(instances: Sequence[Scanned], rules: SelectionRules) -> Refusal 
             return _refused_series(instances, scanned, fault.reason, str(fault), by_rules=False)
     for scanned in instances:
         instance = scanned.instance
-        why = None if instance is None else why_not_selected(instance.known, instance.image, rules)
+        why = None if instance is None else why_not_selected(instance, rules)
         if why is not None:
             return _refused_series(instances, scanned, why.reason, why.message, by_rules=True)
     return None
@@ -277,7 +291,7 @@ def _candidate(instances: Sequence[Instance], numbers: dict[str, frozenset[int]]
         series_instance_uid=known.series_instance_uid,
         modality=known.modality,
         why=f"{name_of_uid(known.sop_class_uid)} of {image.rows} x {image.columns}",
-        slices=tuple(instances),
+        instances=tuple(instances),
         sibling_series_numbers=numbers[known.study_instance_uid],
     )
 

@@ -5,14 +5,14 @@ A rule never says that something is wrong with a series, only that it is not one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydicom.uid import UID
 
-from operators.instance import VALID_UID, Identification, ImageAttributes
+from operators.instance import VALID_UID, FrameAttributes, Identification, Instance
 
 Policy = Literal["refuse", "process"]
 
@@ -57,13 +57,20 @@ MAPS_4 = (
     MAPS
     | {"T1", "T2", "T2_STAR", "R2", "R2_STAR", "T1_MAP", "T2_MAP", "T2_STAR_MAP", "SNR_MAP", "RHO"}
     | {"METABOLITE_MAP", "DIFFUSION_ANISO", "NEI", "R_COEFFICIENT", "SCM", "TCS", "TEMPERATURE"}
-    | {"STD_DEVIATION", "T_TEST", "Z_SCORE", "FAT_FRACTION"}
+    | {"STD_DEVIATION", "T_TEST", "Z_SCORE", "FAT_FRACTION", "QUANTITY", "PERMEABILITY"}
+    | {"MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_VALUE_BASED", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY"}
 )
 REFORMATTED = frozenset(
     {"MPR", "CPR", "MIP", "MINIP", "MNIP", "MIN IP", "MAX IP", "MIN_IP", "MAX_IP", "REFORMATTED"}
     | {"RESAMPLED", "PROJECTION IMAGE", "VRT", "SSD", "3D RENDERING", "VOLUME RENDERING"}
     | {"CSA MPR", "CSA MIP", "CSA MINIP", "CSA RESAMPLED"}
 )
+REFORMATTED_4 = REFORMATTED | {"MAXIMUM", "MINIMUM"}  # over frames (PS3.3 C.8.16.1.4)
+# VolumeBasedCalculationTechnique and PixelPresentation (PS3.3 C.8.16.2)
+CALCULATIONS = frozenset(
+    {"MAX_IP", "MIN_IP", "MPR", "CURVED_MPR", "VOLUME_RENDER", "SURFACE_RENDER", "MIXED"}
+)
+IN_COLOUR = frozenset({"COLOR", "TRUE_COLOR", "MIXED"})
 COMPONENTS_WITH_SIGN = frozenset({"PHASE", "REAL", "IMAGINARY", "MIXED"})
 
 
@@ -120,11 +127,9 @@ def why_not_an_image_to_denoise(
     return next(_kind_reasons(instance, rules), None)
 
 
-def why_not_selected(
-    instance: Identification, image: ImageAttributes, rules: SelectionRules
-) -> NotSelected | None:
+def why_not_selected(instance: Instance, rules: SelectionRules) -> NotSelected | None:
     """The first rule that this sound image does not pass; None if it is selected."""
-    return next(_image_reasons(instance, image, rules), None)
+    return next(_image_reasons(instance, rules), None)
 
 
 def _kind_reasons(instance: Identification, rules: SelectionRules) -> Iterator[NotSelected]:
@@ -151,23 +156,23 @@ def _kind_reasons(instance: Identification, rules: SelectionRules) -> Iterator[N
         )
 
 
-def _image_reasons(
-    instance: Identification, image: ImageAttributes, rules: SelectionRules
-) -> Iterator[NotSelected]:
-    if instance.sop_class_uid in MULTI_FRAME_SOP_CLASSES or image.frames > 1:
+def _image_reasons(instance: Instance, rules: SelectionRules) -> Iterator[NotSelected]:
+    known, image = instance.known, instance.image
+    sop_class = name_of_uid(known.sop_class_uid)
+    if known.sop_class_uid not in MULTI_FRAME_SOP_CLASSES and image.frames > 1:
         yield NotSelected(
-            "multi-frame-not-supported", f"NumberOfFrames: found {image.frames} in one instance"
+            "multi-frame-not-supported",
+            f"NumberOfFrames: found {image.frames}, expected 1 in {sop_class}",
         )
-    if instance.derived_by_us and rules.denoised == "refuse":
+    if known.derived_by_us and rules.denoised == "refuse":
         yield NotSelected("already-denoised", "the series was made by Stillscan")
-    yield from _image_type_reasons(instance, rules)
-    if rules.complex_images == "refuse" and instance.complex_component in COMPONENTS_WITH_SIGN:
-        yield NotSelected(
-            "phase-or-complex", f"complex image component: found {instance.complex_component}"
-        )
-    if rules.burned_in == "refuse" and instance.burned_in == "YES":
+    yield from _frame_reasons(instance.frames, rules)
+    yield from _content_reasons(known.image_type, known.complex_component, "", rules)
+    if known.pixel_presentation in IN_COLOUR:
+        yield NotSelected("colour", f"PixelPresentation: found {known.pixel_presentation}")
+    if rules.burned_in == "refuse" and known.burned_in == "YES":
         yield NotSelected("burned-in-annotation", "BurnedInAnnotation: found YES")
-    if rules.lossy == "refuse" and instance.lossy == "01":
+    if rules.lossy == "refuse" and known.lossy == "01":
         yield NotSelected("lossy-compression", "LossyImageCompression: found 01")
     if min(image.rows, image.columns) < rules.min_matrix:
         yield NotSelected(
@@ -175,24 +180,49 @@ def _image_reasons(
             f"Rows x Columns: found {image.rows} x {image.columns}, "
             f"expected at least {rules.min_matrix} x {rules.min_matrix}",
         )
-    yield from _description_reasons(instance, rules)
+    yield from _description_reasons(known, rules)
 
 
-def _image_type_reasons(instance: Identification, rules: SelectionRules) -> Iterator[NotSelected]:
-    value_3, value_4 = (*instance.image_type[2:4], "", "")[:2]
+def _frame_reasons(
+    frames: Sequence[FrameAttributes], rules: SelectionRules
+) -> Iterator[NotSelected]:
+    """What speaks against all frames; or against some, which leaves no whole instance (W1)."""
+    kinds: dict[tuple[object, ...], NotSelected | None] = {}
+    for frame in frames:
+        kind = (frame.frame_type, frame.complex_component, frame.calculation)
+        if kind not in kinds:
+            kinds[kind] = next(_content_reasons(*kind, rules), None)
+    reasons = [reason for reason in kinds.values() if reason is not None]
+    if reasons and len(reasons) < len(kinds):
+        yield NotSelected(
+            "mixed-frame-types",
+            f"some frames are images, others are not to be processed: {reasons[0].message}",
+        )
+    yield from reasons
+
+
+def _content_reasons(
+    image_type: Sequence[str], component: str, calculation: str, rules: SelectionRules
+) -> Iterator[NotSelected]:
+    value_3, value_4 = (*image_type[2:4], "", "")[:2]
     for policy, reason, kinds_3, kinds_4 in (
         (rules.localizers, "localizer", LOCALIZER, LOCALIZER),
         (rules.complex_images, "phase-or-complex", COMPLEX_3, COMPLEX_4),
         (rules.maps, "quantitative-map", MAPS_3, MAPS_4),
-        (rules.reformatted, "reformatted", REFORMATTED, REFORMATTED),
+        (rules.reformatted, "reformatted", REFORMATTED, REFORMATTED_4),
         (rules.burned_in, "burned-in-annotation", SCREEN, SCREEN),
     ):
         if policy == "refuse" and value_3 in kinds_3:
             yield NotSelected(reason, f"ImageType: found {value_3} as value 3")
         if policy == "refuse" and value_4 in kinds_4:
             yield NotSelected(reason, f"ImageType: found {value_4} as value 4")
-    if rules.complex_images == "refuse" and value_3.startswith(COMPLEX_PREFIXES):
-        yield NotSelected("phase-or-complex", f"ImageType: found {value_3[:16]} as value 3")
+    if rules.complex_images == "refuse":
+        if value_3.startswith(COMPLEX_PREFIXES):
+            yield NotSelected("phase-or-complex", f"ImageType: found {value_3[:16]} as value 3")
+        if component in COMPONENTS_WITH_SIGN:
+            yield NotSelected("phase-or-complex", f"complex image component: found {component}")
+    if rules.reformatted == "refuse" and calculation in CALCULATIONS:
+        yield NotSelected("reformatted", f"VolumeBasedCalculationTechnique: found {calculation}")
 
 
 def _description_reasons(instance: Identification, rules: SelectionRules) -> Iterator[NotSelected]:

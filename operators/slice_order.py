@@ -1,4 +1,4 @@
-"""Slices in their order in space, and what is unusual about it.
+"""Slices in their order in space and time, and what is unusual about it.
 
 The model works slice by slice, so nothing here is a condition: stacks of several directions,
 repeated positions and gaps are processed, image for image, and a person is told.
@@ -6,17 +6,14 @@ repeated positions and gaps are processed, image for image, and a person is told
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import sqrt
 from statistics import median
 
-import numpy as np
-from jaxtyping import Float
-
-from operators.instance import Instance
-
-Vector = Float[np.ndarray, "3"]
+from operators.instance import FrameAttributes, Instance, Triple
 
 SAME_DIRECTION = 1e-3  # of direction cosines: real GE series differ in the sixth digit
 SAME_POSITION_MM = 1e-3
@@ -24,62 +21,98 @@ GAP = 1.5  # times the usual step
 LAST = 2**63  # the place of instances without InstanceNumber
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlacedSlice:
-    """An instance and where it lies along the normal of its stack, in mm; None without geometry."""
+    """A frame and where it lies along the normal of its stack, in mm; None without geometry."""
 
     instance: Instance
+    frame: int
     position: float | None
 
+    @property
+    def attributes(self) -> FrameAttributes:
+        """What is known of the frame."""
+        return self.instance.frames[self.frame]
 
-def in_space(instances: Sequence[Instance]) -> tuple[list[PlacedSlice], list[str]]:
-    """The instances by stack, repetition and position, and warnings about what is unusual.
+    @property
+    def name(self) -> str:
+        """For messages: the file, and which of its frames."""
+        of_many = f", frame {self.frame + 1}" if len(self.instance.frames) > 1 else ""
+        return self.instance.path.name + of_many
 
-    A stack has one direction. Its first repetition holds the first image (by InstanceNumber) of
-    every position, its second the second, as multi-echo, diffusion and dynamic series have them.
+
+def in_space(instances: Iterable[Instance]) -> tuple[list[PlacedSlice], list[str]]:
+    """Every frame by stack, repetition and position, and warnings about what is unusual.
+
+    A stack has one direction (and one StackID). Its first repetition holds the first image of every
+    position (by InstanceNumber and by the dimension indices of the frame), its second the second,
+    as multi-echo, diffusion and dynamic series have them. The frames of one instance stay together:
+    where the first of them belongs, all of them follow.
     """
-    by_number = sorted(instances, key=_instance_number)
-    located = [(each, *where) for each in by_number if (where := _location(each)) is not None]
-    if len(located) < len(by_number):
-        placed = [PlacedSlice(each, None) for each in by_number]
-        return placed, list(_warnings_without_geometry(by_number[0]))
+    in_file = [PlacedSlice(each, frame, None) for each in instances for frame in _frames(each)]
+    counted = sorted(in_file, key=_number)
+    directions = [_direction(each.attributes) for each in counted]
+    located = [
+        (slice_, direction)
+        for slice_, direction in zip(counted, directions, strict=True)
+        if direction is not None
+    ]
+    if len(located) < len(counted):
+        return counted, list(_warnings_without_geometry(counted[0].instance))
     stacks = [_repetitions(stack) for stack in _stacks(located)]
-    repetitions = [repetition for stack in stacks for repetition in stack]
-    placed = [slice_ for repetition in repetitions for slice_ in repetition]
+    placed = [slice_ for stack in stacks for repetition in stack for slice_ in repetition]
     warnings = [*_warnings_of_stacks(stacks)]
-    for repetition in repetitions:
-        warnings += _warnings_of_gaps(repetition)
-    return placed, warnings
+    for stack in stacks:
+        warnings += _warnings_of_gaps(stack)
+    return _instance_by_instance(placed), warnings
 
 
-def _instance_number(instance: Instance) -> tuple[int, str]:
-    number = instance.known.instance_number
-    return (LAST if number is None else number), instance.known.sop_instance_uid
+def _frames(instance: Instance) -> range:
+    return range(len(instance.frames))
 
 
-def _location(instance: Instance) -> tuple[Vector, Vector] | None:
-    """Slice normal and position; None where the image has no geometry."""
-    image = instance.image
-    if image.position is None or image.orientation is None:
+def _number(slice_: PlacedSlice) -> tuple[int, str, tuple[int, ...], int]:
+    known = slice_.instance.known
+    number = LAST if known.instance_number is None else known.instance_number
+    return number, known.sop_instance_uid, slice_.attributes.volume_index, slice_.frame
+
+
+def _direction(frame: FrameAttributes) -> Triple | None:
+    """The slice normal; None where the image has no geometry."""
+    if frame.position is None or frame.orientation is None:
         return None
-    normal = np.cross(*image.orientation)
-    length = float(np.linalg.norm(normal))
-    return (normal / length, np.array(image.position)) if length > 0.5 else None
+    (a, b, c), (x, y, z) = frame.orientation
+    normal = (b * z - c * y, c * x - a * z, a * y - b * x)
+    length = sqrt(_product(normal, normal))
+    if length <= 0.5:
+        return None
+    return normal[0] / length, normal[1] / length, normal[2] / length
 
 
-def _stacks(located: Iterable[tuple[Instance, Vector, Vector]]) -> list[list[PlacedSlice]]:
-    """Instances of one direction together; positions are along the direction of the first."""
-    stacks: list[tuple[Vector, list[PlacedSlice]]] = []
-    for instance, normal, position in located:
-        stack = next((s for s in stacks if np.allclose(s[0], normal, atol=SAME_DIRECTION)), None)
+def _product(one: Triple, other: Triple) -> float:
+    return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
+
+
+def _stacks(located: Iterable[tuple[PlacedSlice, Triple]]) -> list[list[PlacedSlice]]:
+    """Frames of one direction together; positions are along the direction of the first."""
+    stacks: list[tuple[Triple, str, list[PlacedSlice]]] = []
+    for slice_, normal in located:
+        frame = slice_.attributes
+        found = (s for s in stacks if s[1] == frame.stack and _is_one_direction(s[0], normal))
+        stack = next(found, None)
         if stack is None:
-            stack = (normal, [])
+            stack = (normal, frame.stack, [])
             stacks.append(stack)
-        stack[1].append(PlacedSlice(instance, float(stack[0] @ position)))
-    return [slices for _, slices in stacks]
+        position = _product(stack[0], frame.position or (0.0, 0.0, 0.0))
+        stack[2].append(PlacedSlice(slice_.instance, slice_.frame, position))
+    return [slices for _, _, slices in stacks]
 
 
-def _repetitions(stack: list[PlacedSlice]) -> list[list[PlacedSlice]]:
+def _is_one_direction(one: Triple, other: Triple) -> bool:
+    return all(abs(a - b) <= SAME_DIRECTION for a, b in zip(one, other, strict=True))
+
+
+def _repetitions(stack: Iterable[PlacedSlice]) -> list[list[PlacedSlice]]:
     """The n-th image of every position together, by position."""
     repetitions: list[list[PlacedSlice]] = []
     seen: dict[int, int] = {}
@@ -94,6 +127,14 @@ def _repetitions(stack: list[PlacedSlice]) -> list[list[PlacedSlice]]:
     return repetitions
 
 
+def _instance_by_instance(placed: Iterable[PlacedSlice]) -> list[PlacedSlice]:
+    """In the same order, but that the frames of an instance follow its first."""
+    of_instance: dict[str, list[PlacedSlice]] = defaultdict(list)
+    for slice_ in placed:
+        of_instance[slice_.instance.known.sop_instance_uid].append(slice_)
+    return [slice_ for slices in of_instance.values() for slice_ in slices]
+
+
 def _warnings_without_geometry(instance: Instance) -> Iterator[str]:
     if instance.known.modality in ("MR", "CT", "PT"):
         yield (
@@ -104,22 +145,25 @@ def _warnings_without_geometry(instance: Instance) -> Iterator[str]:
 
 def _warnings_of_stacks(stacks: Sequence[Sequence[Sequence[PlacedSlice]]]) -> Iterator[str]:
     if len(stacks) > 1:
-        yield f"{len(stacks)} orientations in one series: each image is processed by itself"
+        yield f"{len(stacks)} stacks or orientations in one series: each image is processed by itself"
     repeated = sum(len(repetition) for stack in stacks for repetition in stack[1:])
     if repeated:
         yield f"images at positions of others: {repeated}; each image is processed by itself"
 
 
-def _warnings_of_gaps(repetition: Sequence[PlacedSlice]) -> Iterator[str]:
-    steps = [
-        ((second.position or 0.0) - (first.position or 0.0), first, second)
-        for first, second in pairwise(repetition)
-    ]
-    usual = median(step for step, _, _ in steps) if len(steps) > 1 else 0.0
-    gaps = [each for each in steps if 0 < usual * GAP < each[0]]
-    if gaps:
-        step, first, second = gaps[0]
-        yield (
-            f"steps between slices wider than the usual {usual:.3g} mm: {len(gaps)}, first from "
-            f"{first.instance.path.name} to {second.instance.path.name}, {step:.3g} mm"
-        )
+def _warnings_of_gaps(stack: Sequence[Sequence[PlacedSlice]]) -> Iterator[str]:
+    """Of the first repetition that has gaps."""
+    for repetition in stack:
+        steps = [
+            ((second.position or 0.0) - (first.position or 0.0), first, second)
+            for first, second in pairwise(repetition)
+        ]
+        usual = median(step for step, _, _ in steps) if len(steps) > 1 else 0.0
+        gaps = [each for each in steps if 0 < usual * GAP < each[0]]
+        if gaps:
+            step, first, second = gaps[0]
+            yield (
+                f"steps between slices wider than the usual {usual:.3g} mm: {len(gaps)}, first "
+                f"from {first.name} to {second.name}, {step:.3g} mm"
+            )
+            return

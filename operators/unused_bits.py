@@ -30,8 +30,8 @@ def require_clear_bits(
         return
     least = -(2 ** (image.bits_stored - 1)) if image.signed else 0
     outside = (stored < least) | (stored > least + 2**image.bits_stored - 1)
-    if image.padding is not None:
-        outside &= (stored < image.padding[0]) | (stored > image.padding[1])
+    if slice_.padding is not None:
+        outside &= (stored < slice_.padding[0]) | (stored > slice_.padding[1])
     if np.any(outside):
         raise UnusedBitsError(
             f"{slice_.path.name}: {np.count_nonzero(outside)} pixels have bits set above "

@@ -68,7 +68,7 @@ BAD_INPUTS = {
     "h15_path_traversal_strings.dcm": _processed(1),
     "h16_unknown_transfer_syntax.dcm": _refused("unknown-transfer-syntax"),
     "h17_mpeg4.dcm": _refused("unsupported-compression"),
-    "h18_corrupt_j2k_stream.dcm": BadInput("not-selected", "multi-frame-not-supported"),
+    "h18_corrupt_j2k_stream.dcm": _refused("unused-bits-set"),
     "h19_float_pixels.dcm": _refused("float-pixels-not-supported"),
     "h20_no_pixeldata.dcm": _refused("no-pixel-data"),
     "h21_rgb.dcm": BadInput("not-selected", "colour"),
@@ -92,7 +92,7 @@ BAD_INPUTS = {
     "s05_two_series_two_patients": _processed(3, 3),
     "s06_one_series_two_patient_ids": _refused("identity-conflict"),
     "s07_empty_folder": BadInput("skipped", "empty-file"),  # its .keep
-    "s08_mixed_orientation": _processed(4, warned="2 orientations"),
+    "s08_mixed_orientation": _processed(4, warned="2 stacks or orientations"),
     "s09_slope_differs": _processed(4),
     "s10_mixed_mono1_mono2": _refused("mixed-photometric"),
     "s11_image_plus_junk": _processed(5, warned="from 02.dcm to 05.dcm"),

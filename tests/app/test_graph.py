@@ -52,7 +52,7 @@ def derive(tmp_path: Path, decoder: Decoder) -> Callable[..., tuple[SeriesOutcom
         sources = [
             SeriesSource(
                 each.series_instance_uid,
-                tuple(scanned.path for scanned in each.slices),
+                tuple(scanned.path for scanned in each.instances),
                 partial(read_series, each, decoder),
             )
             for each in found.candidates

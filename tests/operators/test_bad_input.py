@@ -83,5 +83,5 @@ def test_all_bad_inputs_in_one_folder_are_accounted_for(stillscan_data, tmp_path
         catalogue = find_series(folder, decoder, SelectionRules())
         assert {each[1] for each in reasons(catalogue, decoder)} <= REASONS
     files = sum(len(each.files) for each in (*catalogue.refused, *catalogue.skipped))
-    files += sum(len(each.slices) for each in catalogue.candidates)
+    files += sum(len(each.instances) for each in catalogue.candidates)
     assert files == sum(path.is_file() for path in folder.rglob("*")), "every file is accounted for"

@@ -189,7 +189,7 @@ def test_series_and_patients_are_kept_apart(decoder, catalogue, tmp_path):
         make_series(tmp_path, slices=3, seed=seed, StudyInstanceUID="1.2.3", SeriesNumber=seed + 5)
     make_series(tmp_path, modality="CT", slices=2)
     candidates = catalogue().candidates
-    assert sorted(len(each.slices) for each in candidates) == [2, 3, 3, 3]
+    assert sorted(each.slices for each in candidates) == [2, 3, 3, 3]
     for candidate in candidates:
         headers = whole(read_series(candidate, decoder)).headers
         assert {each.SeriesInstanceUID for each in headers} == {candidate.series_instance_uid}
@@ -334,7 +334,7 @@ def test_junk_pipes_devices_and_links_do_no_harm(decoder, tmp_path):
     path.rename(tmp_path / "elsewhere" / "linked")
     (folder / "link.dcm").symlink_to(tmp_path / "elsewhere" / "linked")
     found = find_series(folder, decoder, SelectionRules())
-    assert [len(each.slices) for each in found.candidates] == [1]
+    assert [each.slices for each in found.candidates] == [1]
     assert {each.reason for each in found.skipped} == {"not-dicom", "empty-file"}
     assert {each.files[0].name for each in found.refused} == {"pipe", "zero", "nowhere"}
     assert {each.reason for each in found.refused} == {"unreadable-file"}
@@ -343,7 +343,7 @@ def test_junk_pipes_devices_and_links_do_no_harm(decoder, tmp_path):
 def test_one_file_is_input_too(decoder, tmp_path):
     files = make_series(tmp_path, slices=3)
     (candidate,) = find_series(files[1], decoder, SelectionRules()).candidates
-    assert len(candidate.slices) == 1
+    assert candidate.slices == 1
 
 
 def test_file_that_changed_since_the_listing_is_refused(read_one, tmp_path):
@@ -404,7 +404,7 @@ def test_no_patient_data_in_anything_that_can_be_printed(decoder, catalogue, tmp
 @pytest.mark.parametrize("item", SERIES_OF_REAL_DATA)
 def test_real_series_have_the_pixels_that_pydicom_finds(item, decoder, stillscan_data):
     found = find_series(stillscan_data / "dev" / "dicom" / item, decoder, SelectionRules())
-    assert sorted(len(each.slices) for each in found.candidates) == SERIES_OF_REAL_DATA[item]
+    assert sorted(each.slices for each in found.candidates) == SERIES_OF_REAL_DATA[item]
     assert not found.refused
     for candidate in found.candidates:
         volume = read_series(candidate, decoder)
@@ -420,11 +420,3 @@ def require_as_pydicom(block: VolumeBlock) -> None:
         slope, intercept = source.get("RescaleSlope", 1), source.get("RescaleIntercept", 0)
         assert np.array_equal(stored, expected)
         assert np.array_equal(pixels, (expected * float(slope) + float(intercept)).astype("f4"))
-
-
-@pytest.mark.data
-@pytest.mark.parametrize("item", ["mr_siemens_xa30_enhanced_t1", "ct_enhanced_2frames"])
-def test_enhanced_objects_are_refused_until_they_are_read_by_frame(item, decoder, stillscan_data):
-    found = find_series(stillscan_data / "dev" / "dicom" / item, decoder, SelectionRules())
-    assert [each.reason for each in found.refused] == ["multi-frame-not-supported"]
-    assert found.refused[0].by_rules
