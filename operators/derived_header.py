@@ -19,8 +19,10 @@ from pydicom import Dataset
 from pydicom.uid import (
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
     PositronEmissionTomographyImageStorage,
 )
 
@@ -88,8 +90,10 @@ PRIMARY_ONLY = (
     PositronEmissionTomographyImageStorage,
     EnhancedMRImageStorage,
     EnhancedCTImageStorage,
+    EnhancedPETImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
 )
 
 

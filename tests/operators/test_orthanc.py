@@ -22,6 +22,7 @@ from tests.derived import (
     smoothed,
     volumes_in,
 )
+from tests.enhanced_factory import ENHANCED
 from tests.series_factory import SOP_CLASSES, make_series
 
 Tool = Callable[[str], str]
@@ -33,6 +34,9 @@ def made_volumes(folder: Path) -> Iterator[Volume]:
     for modality in SOP_CLASSES:
         make_series(folder / modality, modality=modality, slices=2)
         yield from volumes_in(folder / modality)
+    for kind, make in ENHANCED.items():
+        make(folder / kind)
+        yield from volumes_in(folder / kind)
 
 
 def derive_all(volumes: Iterator[Volume], folder: Path) -> list[Derivation]:
