@@ -14,8 +14,12 @@ from operators.errors import CorruptPixelDataError
 from operators.instance import ImageAttributes
 
 JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
-JPEG_2000 = (JPEG_2000_LOSSLESS, "1.2.840.10008.1.2.4.91")
+HTJ2K_LOSSLESS = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
+JPEG_2000_LOSSY = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
+JPEG_2000 = (JPEG_2000_LOSSLESS, *HTJ2K_LOSSLESS, *JPEG_2000_LOSSY)
+JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 JPEG_LS_LOSSLESS = "1.2.840.10008.1.2.4.80"
+LOSSLESS = (JPEG_2000_LOSSLESS, *HTJ2K_LOSSLESS, *JPEG_LOSSLESS, JPEG_LS_LOSSLESS)
 RLE = "1.2.840.10008.1.2.5"
 
 J2K_START, J2K_SIZE, J2K_CODING = 0xFF4F, 0xFF51, 0xFF52
@@ -62,7 +66,7 @@ def require_codestream(syntax: str, stream: bytes, image: ImageAttributes) -> No
         raise CorruptPixelDataError(
             f"PixelData: the stream has {frame.precision} bits, expected {image.bits_stored}"
         )
-    if syntax in (JPEG_2000_LOSSLESS, JPEG_LS_LOSSLESS) and not frame.lossless:
+    if syntax in LOSSLESS and not frame.lossless:
         raise CorruptPixelDataError("PixelData: a lossy stream in a lossless transfer syntax")
 
 

@@ -36,6 +36,7 @@ from operators.parsing import (
 
 MAX_FRAME_PIXELS = 2**25  # 5792 x 5792: the largest detectors have 25 million
 NATIVE_SYNTAXES = (IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE)
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"  # PS3.5 A.4.11: a frame in each fragment
 PLUGINS = {  # of pydicom; one each, so that a failure is never covered up by another decoder
     "1.2.840.10008.1.2.4.50": "gdcm",  # JPEG baseline (lossy)
     "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
@@ -44,6 +45,9 @@ PLUGINS = {  # of pydicom; one each, so that a failure is never covered up by an
     "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS near-lossless (lossy)
     "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000 lossless
     "1.2.840.10008.1.2.4.91": "pylibjpeg",  # JPEG 2000 (lossy)
+    "1.2.840.10008.1.2.4.201": "pylibjpeg",  # High-Throughput JPEG 2000 lossless
+    "1.2.840.10008.1.2.4.202": "pylibjpeg",  # the same, resolution by resolution
+    "1.2.840.10008.1.2.4.203": "pylibjpeg",  # High-Throughput JPEG 2000 (lossy)
     "1.2.840.10008.1.2.5": "pylibjpeg",  # RLE
 }
 STANDARD_SYNTAXES = "1.2.840.10008.1.2."
@@ -87,7 +91,7 @@ def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelData:
     frames: list[Frame] = []
     if syntax in NATIVE_SYNTAXES:
         _require_native_length(parsed, pixels, image)
-    elif syntax in PLUGINS:
+    elif syntax in PLUGINS or syntax == ENCAPSULATED_UNCOMPRESSED:
         if pixels.length != UNDEFINED:
             raise DamagedFileError("PixelData has a length, expected encapsulated fragments")
         frames = fragments_of_frames(parsed.source, pixels.start, image.frames)
@@ -115,6 +119,8 @@ def read_frame(
     if parsed.transfer_syntax_uid in NATIVE_SYNTAXES:
         return _native_frame(parsed, pixel_data.element, image, frame)
     stream, value = value_of_one_frame(parsed.source, pixel_data.frames[frame])
+    if parsed.transfer_syntax_uid == ENCAPSULATED_UNCOMPRESSED:
+        return _uncompressed_frame(stream, image)
     return _decoded_frame(parsed.transfer_syntax_uid, stream, value, image)
 
 
@@ -144,6 +150,14 @@ def _native_frame(
     first, last = start - start % 2, start + image.frame_bytes + (start + image.frame_bytes) % 2
     words = parsed.source.value(pixels.start + first, last - first)
     return swap_words(words, 2, "PixelData")[start - first :][: image.frame_bytes]
+
+
+def _uncompressed_frame(stream: bytes, image: ImageAttributes) -> bytes:
+    if len(stream) not in (image.frame_bytes, image.frame_bytes + image.frame_bytes % 2):
+        raise PixelDataLengthError(
+            f"PixelData: found a frame of {len(stream)} bytes, expected {image.frame_bytes}"
+        )
+    return stream[: image.frame_bytes]
 
 
 def _decoded_frame(syntax: str, stream: bytes, value: bytes, image: ImageAttributes) -> bytes:
