@@ -41,6 +41,7 @@ CONVERTED_ATTRIBUTES = (0x00209170, 0x00209171)  # unassigned, of Legacy Convert
 FRAME_TYPE, COMPLEX_COMPONENT, CALCULATION = 0x00089007, 0x00089208, 0x00089207
 STACK_ID, IN_STACK_POSITION, TEMPORAL_POSITION = 0x00209056, 0x00209057, 0x00209128
 DIMENSIONS, DIMENSION_POINTER, DIMENSION_VALUES = 0x00209222, 0x00209165, 0x00209157
+LARGEST_NUMBER = 1e30  # of slope and intercept: pixels are float32
 OF_SPACE = (STACK_ID, IN_STACK_POSITION, POSITION, PLANE_POSITION)
 
 
@@ -143,8 +144,10 @@ def _volume_index(content: Tags, dimensions: list[int]) -> tuple[int, ...]:
 def _rescale(tags: Tags) -> tuple[float, float]:
     slope = _rescale_number(tags, SLOPE, "RescaleSlope", 1.0)
     intercept = _rescale_number(tags, INTERCEPT, "RescaleIntercept", 0.0)
-    if slope == 0:
-        raise InvalidRescaleError("RescaleSlope: found 0, expected a number other than 0")
+    if not 1 / LARGEST_NUMBER <= abs(slope) <= LARGEST_NUMBER:
+        raise InvalidRescaleError(
+            f"RescaleSlope: found {slope:g}, expected a number that can be inverted"
+        )
     return slope, intercept
 
 
@@ -153,7 +156,7 @@ def _rescale_number(tags: Tags, tag: int, keyword: str, default: float) -> float
     if not text:
         return default
     number = _number(text)
-    if number is None:
+    if number is None or abs(number) > LARGEST_NUMBER:
         raise InvalidRescaleError(f"{keyword}: found {text[:16]!r}, expected a number")
     return number
 

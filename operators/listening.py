@@ -25,6 +25,7 @@ DECODER_FAILURES = (
     OSError,
     Warning,
 )
+RUST_PANIC = "PanicException"  # of the RLE decoder: no Exception, and nobody exports it
 
 
 class _Listener(logging.Handler):
@@ -53,6 +54,10 @@ def decoder_must_be_silent() -> Iterator[None]:
         raise CorruptPixelDataError(
             f"PixelData cannot be decoded: its decoder failed ({type(error).__name__})"
         ) from error
+    except BaseException as error:
+        if type(error).__name__ != RUST_PANIC:
+            raise
+        raise CorruptPixelDataError("PixelData cannot be decoded: its decoder gave up") from error
     finally:
         logging.getLogger().removeHandler(listener)
     if listener.heard or printed:

@@ -5,6 +5,7 @@ Runs in the reading child: the standard library alone.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,6 +40,7 @@ DEFLATED_LE = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
 
 TRANSFER_SYNTAX_UID = 0x00020010
+SPECIFIC_CHARACTER_SET = 0x00080005
 SOP_CLASS_UID = 0x00080016
 PIXEL_REPRESENTATION = 0x00280103
 PIXEL_KEYWORDS = {
@@ -46,6 +48,7 @@ PIXEL_KEYWORDS = {
     0x7FE00009: "DoubleFloatPixelData",
     0x7FE00010: "PixelData",
 }
+NO_TEXT = re.compile(rb"[^ -~]")
 ITEM_START = b"\xfe\xff\x00\xe0"
 NO_DICOM = "is not DICOM: it has no 'DICM' at byte 128 and no data set at byte 0"
 
@@ -166,6 +169,19 @@ def _syntax_of(encoding: Encoding) -> str:
     return EXPLICIT_LE if encoding.explicit else IMPLICIT_LE
 
 
+def _require_code_string(vr: bytes, value: bytes) -> bytes:
+    """The VR of SpecificCharacterSet; a codec by its value will be looked for.
+
+    Raises:
+        DamagedFileError: if it is no text of the default repertoire.
+    """
+    if vr not in (b"CS", b"UN"):
+        raise DamagedFileError(f"SpecificCharacterSet: found VR {vr.decode()}, expected CS")
+    if NO_TEXT.search(value.rstrip(b" \0")):
+        raise DamagedFileError("SpecificCharacterSet holds bytes that are no characters")
+    return b"CS"
+
+
 class _Parser:
     """Walks the elements of one file; `pixels` says where it stopped."""
 
@@ -203,6 +219,8 @@ class _Parser:
         if length == UNDEFINED and vr not in (b"SQ", b"UN"):
             return None, self._after_fragments(position)  # the compressed picture of an icon
         if length == UNDEFINED or vr == b"SQ":
+            if tag == SPECIFIC_CHARACTER_SET:
+                raise DamagedFileError("SpecificCharacterSet is a sequence, expected CS")
             # PS3.5 6.2.2: a UN of undefined length holds Implicit VR Little Endian
             inside = IMPLICIT if vr == b"UN" else encoding
             items, position = self._items(position, length, inside, depth + 1)
@@ -216,6 +234,8 @@ class _Parser:
                 return Element(tag, b"SQ", b"", items_or_none), stop
         if not encoding.little:
             value = in_little_endian(value, vr, tag)
+        if tag == SPECIFIC_CHARACTER_SET:
+            vr = _require_code_string(vr, value)
         if tag == PIXEL_REPRESENTATION and depth == 0:
             self._signed = value[:1] == b"\1"
         if tag & 0xFFFF == 0 or tag >> 16 == 0:  # group lengths (retired) and command elements

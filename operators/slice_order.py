@@ -146,8 +146,7 @@ def _warnings_without_geometry(instance: Instance) -> Iterator[str]:
 def _warnings_of_stacks(stacks: Sequence[Sequence[Sequence[PlacedSlice]]]) -> Iterator[str]:
     if len(stacks) > 1:
         yield (
-            f"{len(stacks)} stacks or orientations in one series: "
-            "each image is processed by itself"
+            f"{len(stacks)} stacks or orientations in one series: each image is processed by itself"
         )
     repeated = sum(len(repetition) for stack in stacks for repetition in stack[1:])
     if repeated:

@@ -162,7 +162,15 @@ def fail() -> None:
     raise RuntimeError("cannot")
 
 
-@pytest.mark.parametrize("complaint", [warn, log, print_as_c_does, fail])
+class PanicException(BaseException):
+    """As Rust's, which pylibjpeg's RLE decoder raises."""
+
+
+def panic() -> None:
+    raise PanicException("index out of bounds")
+
+
+@pytest.mark.parametrize("complaint", [warn, log, print_as_c_does, fail, panic])
 def test_decoder_that_complains_in_any_way_fails_the_file(complaint):
     with decoder_must_be_silent():
         pass

@@ -201,3 +201,26 @@ def test_damage_is_always_an_input_error_or_harmless(data, tmp_path_factory):
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
     with suppress(InputError):
         serialised(parsed(path).elements)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        element(0x00080005, b"CS", b"ISO_IR\x00100 "),
+        element(0x00080005, b"CS", b"ISO_IR\xff100 "),
+        element(0x00080005, b"SV", b"ISO_IR 1"),
+        serialised([Element(0x00080005, b"SQ", b"", [[]])]),
+    ],
+)
+def test_character_set_that_is_no_code_string_is_refused(broken, tmp_path):
+    """Who reads a header looks for a codec of this name."""
+    path = tmp_path / "it"
+    path.write_bytes(part_10(broken + element(0x00080016, b"UI", b"1.2\0")))
+    with pytest.raises(DamagedFileError, match="SpecificCharacterSet"):
+        parsed(path)
+
+
+def test_character_set_of_unknown_vr_is_a_code_string(tmp_path):
+    path = tmp_path / "it"
+    path.write_bytes(part_10(element(0x00080005, b"UN", b"ISO_IR 100")))
+    assert clean(path).SpecificCharacterSet == "ISO_IR 100"

@@ -107,6 +107,18 @@ def test_unit_is_that_of_the_modality(modality, unit, read_one, tmp_path):
     assert read_one().unit == unit
 
 
+@pytest.mark.parametrize("slope", ["0", "1e-40", "-1e31", "NaN", "inf", "1e400", "one"])
+def test_slope_that_cannot_be_inverted_is_refused(slope, catalogue, tmp_path):
+    (path,) = make_series(tmp_path, modality="CT", slices=1)
+    source = path.read_bytes()
+    at = source.index(b"\x28\0\x53\x10DS") + 6
+    length = source[at]
+    value = slope.ljust(len(slope) + len(slope) % 2).encode()
+    path.write_bytes(source[:at] + bytes([len(value), 0]) + value + source[at + 2 + length :])
+    (refusal,) = catalogue().refused
+    assert refusal.reason == "invalid-rescale"
+
+
 def test_order_of_files_does_not_matter(decoder, catalogue, tmp_path):
     scrambled(make_series(tmp_path, slices=6, InstanceNumber=lambda index: 6 - index))
     volume = read_series(catalogue().candidates[0], decoder)
