@@ -91,7 +91,13 @@ def derive_all(
     """
     abandoned: set[str] = set()
     writing = WritingStage(
-        staging, methods, output.series, abandoned, report=output.report, watch=watch
+        staging,
+        methods,
+        output.series,
+        abandoned,
+        report=output.report,
+        watch=watch,
+        objects=output.objects,
     )
     app = DenoiseApp(
         read_in_blocks(sources, abandoned), DenoisingStage(methods, abandoned), writing

@@ -17,6 +17,7 @@ import yaml
 from operators.deriving import OutputOptions
 from operators.errors import SettingsError
 from operators.gate_limits import GateLimits
+from operators.objects import ObjectOptions
 from operators.selection import SelectionRules
 
 DEFAULT_SETTINGS = Path(__file__).with_name("app.yaml")
@@ -77,10 +78,12 @@ class OutputSection:
     Attributes:
         report: also write `report/` (result.json, pictures, pages) beside the series.
         series: how derived series are marked and encoded.
+        objects: what else is made beside each of them.
     """
 
     report: bool = False
     series: OutputOptions = field(default_factory=OutputOptions)
+    objects: ObjectOptions = field(default_factory=ObjectOptions)
 
 
 @dataclass(frozen=True)

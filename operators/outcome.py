@@ -12,6 +12,7 @@ from operators.errors import ExitCode, StillscanError
 if TYPE_CHECKING:  # the summary needs their values, not their modules
     from operators.deriving import DerivedSeries
     from operators.gate import Verdict
+    from operators.objects import SeriesObject
     from operators.provenance import Provenance
 
 Status = Literal["derived", "refused", "not-selected"]
@@ -45,6 +46,7 @@ class SeriesOutcome:
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
     derived: DerivedSeries | None = None
+    objects: tuple[SeriesObject, ...] = ()
     provenance: Provenance | None = None
 
 

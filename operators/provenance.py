@@ -103,6 +103,11 @@ def derived_instance_uid(derived_series_uid: str, source_instance_uid: str) -> s
     return _uid("instance", derived_series_uid, source_instance_uid)
 
 
+def object_uid(derived_series_uid: str, *names: str | int) -> str:
+    """UID of an object that goes with this derived series, or of a series of such objects."""
+    return _uid("object", derived_series_uid, *names)
+
+
 def _uid(*entropy: object) -> str:
     """A UUID-derived UID (PS3.5 B.2); through SHA-256, so that no crafted source UID collides."""
     digest = sha256(json.dumps(entropy, sort_keys=True).encode()).hexdigest()

@@ -20,6 +20,8 @@
         warnings                     what a person should know of the series
         derived                      {series_instance_uid, folder, instances, clipped_share,
                                      mean_shift}; null unless derived
+        objects                      a list of {kind, series_instance_uid, instances}: what lies
+                                     beside the derived series in folders of its own
         method                       {bundle, model_sha256, mode, strength, engine, precision,
                                      device}; null unless derived
     skipped_files a list of {file, reason, message}
@@ -30,6 +32,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +111,7 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
             "clipped_share": _finite(derived.clipped_share),
             "mean_shift": _finite(derived.mean_shift),
         },
+        "objects": [asdict(each) for each in outcome.objects],
         "method": made
         and {
             "bundle": made.bundle,

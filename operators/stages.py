@@ -18,6 +18,8 @@ from operators.deriving import OutputOptions, SeriesStage
 from operators.errors import ModelError, OutputError, ResultError, StillscanError
 from operators.gate import Verdict, combine
 from operators.gate_limits import GateLimits
+from operators.measurements import Measured
+from operators.objects import ObjectOptions, SeriesObjects
 from operators.outcome import Progress, SeriesOutcome, Watch, refused
 from operators.output_faults import naming_output_faults
 from operators.picture import Comparison, compare_slice
@@ -161,14 +163,20 @@ class WritingStage:
         *,
         report: bool,
         watch: Watch,
+        objects: ObjectOptions | None = None,
     ) -> None:
-        """Write below `staging`; with `report`, also the pictures and pages of each series."""
+        """Write below `staging`.
+
+        With `report`, also the pictures and pages of each series; `objects` says which maps and
+        measurements go with it, none by default.
+        """
         self.outcomes: list[SeriesOutcome] = []
         self._staging = staging
         self._methods = methods
         self._options = options
         self._abandoned = abandoned
         self._report = report
+        self._objects = objects or ObjectOptions()
         self._watch = watch
         self._open: _OpenSeries | None = None
         self._clock = time.monotonic()
@@ -205,20 +213,27 @@ class WritingStage:
         """Remove what is staged of the series that is being written, if there is one."""
         if self._open is not None:
             self._open.stage.discard()
+            self._open.objects.discard()
             self._open = None
 
     def _begin(self, volume: Volume) -> _OpenSeries:
         method = self._methods[volume.modality]
         stage = SeriesStage(volume, method.provenance, self._staging, self._options)
-        return _OpenSeries(volume, stage, method)
+        objects = SeriesObjects(
+            volume,
+            stage.series_instance_uid,
+            method.provenance,
+            self._staging,
+            self._objects,
+            self._options.series_number_factor,
+        )
+        return _OpenSeries(volume, stage, objects, method)
 
     def _finish(self, series: _OpenSeries) -> None:
         verdict = combine(series.verdicts)
         if verdict.decision == "refuse":
             raise GateRefusedError("; ".join(verdict.reasons))
-        outcome = replace(
-            series.outcome(verdict), derived=series.stage.finish(), seconds=self._lap()
-        )
+        outcome = replace(series.outcome(verdict), seconds=self._lap())
         if self._report and series.comparison is not None:
             with naming_output_faults("write the report of a series"):
                 write_series_report(self._staging / "report", outcome, series.comparison)
@@ -239,9 +254,12 @@ class WritingStage:
 class _OpenSeries:
     """A series whose blocks are arriving."""
 
-    def __init__(self, volume: Volume, stage: SeriesStage, method: Method) -> None:
+    def __init__(
+        self, volume: Volume, stage: SeriesStage, objects: SeriesObjects, method: Method
+    ) -> None:
         self.volume = volume
         self.stage = stage
+        self.objects = objects
         self.method = method
         self.verdicts: list[Verdict] = []
         self.comparison: Comparison | None = None
@@ -251,6 +269,7 @@ class _OpenSeries:
     def add(self, denoised: DenoisedBlock) -> None:
         block, slices = denoised.block, len(denoised.block.headers)
         self.stage.add(denoised)
+        self.objects.add(denoised)
         self.verdicts.append(denoised.verdict)
         self._before.append((slices, denoised.noise_before))
         if denoised.noise_after is not None:
@@ -260,16 +279,25 @@ class _OpenSeries:
             self.comparison = compare_slice(denoised, middle)
 
     def outcome(self, verdict: Verdict) -> SeriesOutcome:
+        """Finish the series; what became of it."""
+        derived = self.stage.finish()
+        before, after = _pooled(self._before), _pooled(self._after)
+        shares = {"clipped_share": derived.clipped_share, "changed_share": derived.changed_share}
+        objects = self.objects.finish(
+            Measured(before, after, verdict, shares), derived.sop_instance_uids
+        )
         return SeriesOutcome(
             series_instance_uid=self.volume.series_instance_uid,
             status="derived",
             modality=self.volume.modality,
             slices=len(self.volume.slices),
             unit=self.volume.unit,
-            noise_before=_pooled(self._before),
-            noise_after=_pooled(self._after),
+            noise_before=before,
+            noise_after=after,
             verdict=verdict,
-            warnings=(*self.method.warnings, *self.volume.warnings),
+            warnings=(*self.method.warnings, *self.volume.warnings, *self.objects.warnings),
+            derived=derived,
+            objects=objects,
             provenance=self.method.provenance,
         )
 
