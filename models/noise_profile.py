@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -54,6 +54,12 @@ class NoiseProfile:
         """Deviation of the noise at each pixel: the level curve at the smoothed image."""
         sigma = sigma_at(smooth(image), self.levels, self.sigmas)
         return sigma.clamp(min=LOWEST_SHARE * self.sigma)
+
+    def weakened(self, share: float) -> NoiseProfile:
+        """The same noise at `share` of its level."""
+        return replace(
+            self, sigma=share * self.sigma, sigmas=tuple(share * sigma for sigma in self.sigmas)
+        )
 
     def rescaled(self, gain: float, offset: float) -> NoiseProfile:
         """The profile of `gain * image + offset`, gain above 0."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32
 
 from models.denoiser import Denoiser, Estimate
-from models.noise_estimation import NoNoiseError, estimate_noise_profile
+from models.noise_estimation import NoNoiseError, estimate_noise_profile, remaining_share
 from models.noise_profile import NoiseProfile
 from operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
 from operators.gate import Verdict, judge
@@ -174,14 +174,17 @@ def _middle(rows: int, columns: int, *, count: int) -> tuple[slice, slice]:
 
 
 def _noise_after(block: VolumeBlock, pixels: np.ndarray, plan: Plan) -> float | None:
-    """What is left of the noise in the slices that the plan was made on, by the same estimator."""
+    """What is left of the noise, in the flattest places of the slices that the plan was made on."""
     inside = [index - block.start for index in plan.sample if block.start <= index < block.stop]
     if not inside or not np.isfinite(pixels).all():
         return None
-    at = _middle(*pixels.shape[1:], count=len(plan.sample))
-    slices = [torch.from_numpy(plan.scaling.to_network(pixels[index][at])) for index in inside]
-    valid = [torch.from_numpy(~block.padding[index][at]) for index in inside]
-    try:
-        return estimate_noise_profile(slices, valid).sigma / plan.scaling.gain
-    except NoNoiseError:
-        return 0.0
+    shares = [
+        remaining_share(
+            torch.from_numpy(plan.scaling.to_network(block.pixels[index])),
+            torch.from_numpy(plan.scaling.to_network(pixels[index])),
+            plan.noise,
+            torch.from_numpy(~block.padding[index]),
+        )
+        for index in inside
+    ]
+    return plan.noise_before * float(np.median(shares))

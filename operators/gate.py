@@ -3,8 +3,9 @@
 Judged is the full-strength estimate, before strength is applied, by its standardised residual
 r = (y - x_hat) / sigma. A perfect estimate of the mean has std(r) = sqrt(1 - MSE / sigma^2) <= 1:
 what was removed is no more than the noise. Little change is always safe and never refused;
-structure beyond what noise explains is clamped (operators/clamp.py); too much change, a moved mean
-and anything that is not finite are refused.
+structure beyond what noise explains is clamped (operators/clamp.py); where more is taken away than
+there is noise, all of it is drawn back to what there is. Far too much change, a moved mean and
+anything that is not finite are refused.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Pixels = Float32[np.ndarray, "slice row column"]
 BINS = 8
 FEWEST_IN_BIN = 500  # pixels; fewer say little of a mean
 CLAMPED = 0.99  # a weight below this counts as clamped
+FAR_TOO_MUCH = 2.0  # times the limit of std(r): beyond it nothing is drawn back, all is refused
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,18 @@ def judge(
     if not np.isfinite(denoised).all():
         return noisy, Verdict("refuse", ("not-finite",))
     residual = (noisy - denoised) / sigma
-    clamped = clamp(torch.from_numpy(residual), acf, limits.clamp_score)
-    weight = clamped.weight.numpy()
-    share = float((weight < CLAMPED).mean((1, 2)).max())
+    deviation = residual.std((1, 2), keepdims=True)
+    kept = np.minimum(1, limits.residual_deviation / np.maximum(deviation, 1e-12))
+    clamped = clamp(torch.from_numpy(kept * residual), acf, limits.clamp_score)
+    share = float((clamped.weight.numpy() < CLAMPED).mean((1, 2)).max())
+    weight = kept * clamped.weight.numpy()
     measurements = {
         **_measure(noisy, denoised, residual),
         "highest_score": clamped.highest_before,
         "clamped_share": share,
     }
     reasons = []
-    if measurements["residual_deviation"] > limits.residual_deviation:
+    if measurements["residual_deviation"] > FAR_TOO_MUCH * limits.residual_deviation:
         reasons.append("more-change-than-noise")
     if measurements["residual_mean"] > limits.residual_mean:
         reasons.append("mean-moved")
@@ -73,10 +77,12 @@ def judge(
         reasons.append("structure-changed")
     if reasons:
         return noisy, Verdict("refuse", tuple(reasons), measurements)
-    if share == 0:
+    clamps = ["change-drawn-back"] if (kept < 1).any() else []
+    clamps += ["structure-clamped"] if share > 0 else []
+    if not clamps:
         return denoised, Verdict("accept", (), measurements)
     drawn_back = np.asarray(noisy - weight * (noisy - denoised), np.float32)
-    return drawn_back, Verdict("accept with clamp", ("structure-clamped",), measurements)
+    return drawn_back, Verdict("accept with clamp", tuple(clamps), measurements)
 
 
 def _measure(noisy: Pixels, denoised: Pixels, residual: Pixels) -> dict[str, float]:

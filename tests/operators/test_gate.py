@@ -134,7 +134,7 @@ def test_a_planted_structure_is_clamped(images, sign, radius):
     [
         (lambda noisy, good: np.full_like(good, np.nan), "not-finite"),
         (lambda noisy, good: good + 0.03, "mean-moved"),
-        (lambda noisy, good: noisy - 1.3 * (noisy - 0.5), "more-change-than-noise"),
+        (lambda noisy, good: noisy - 3 * (noisy - 0.5), "more-change-than-noise"),
         (lambda noisy, good: good[:, ::-1] * np.linspace(0.5, 1.5, SIZE), "structure-changed"),
     ],
 )
@@ -144,6 +144,14 @@ def test_a_bad_estimate_is_refused_and_what_came_in_stays(images, spoil, reason)
     assert verdict.decision == "refuse"
     assert reason in verdict.reasons
     assert np.array_equal(pixels, noisy)
+
+
+def test_more_change_than_noise_is_drawn_back_to_the_noise(images):
+    clean, noisy, _ = images
+    pixels, verdict = gated(noisy, noisy - 1.5 * (noisy - clean))
+    assert verdict.decision == "accept with clamp"
+    assert "change-drawn-back" in verdict.reasons
+    assert ((noisy - pixels) / 0.1).std() <= LIMITS.residual_deviation * 1.001
 
 
 def test_every_figure_is_finite_on_odd_shapes():
