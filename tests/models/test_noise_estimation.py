@@ -61,7 +61,7 @@ def test_white_noise_is_found_within_ten_percent(real_slices, subject, sigma, ge
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("length, radius", [(0.5, 1), (1.2, 3)])
+@pytest.mark.parametrize(("length", "radius"), [(0.5, 1), (1.2, 3)])
 @pytest.mark.parametrize("sigma", LEVELS, ids=["15", "25"])
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: " ".join(s).strip())
 def test_correlated_noise_is_found_within_twenty_percent(

@@ -1,4 +1,4 @@
-"""Training: examples are a pure function of seed and number; a killed run goes on as if it had not been."""
+"""Training: an example follows from seed and number; a killed run goes on as if unbroken."""
 
 import itertools
 
