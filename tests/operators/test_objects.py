@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from pydicom import Dataset, Sequence
 
+from operators.derived_header import OutputOptions, series_instance_uid
 from operators.gate import Verdict
 from operators.measurements import Measured
 from operators.objects import (
@@ -73,7 +74,8 @@ def objects_of(
     maps: Callable[[VolumeBlock], WithMaps] = with_maps,
 ) -> Made:
     folder.mkdir(exist_ok=True)
-    objects = SeriesObjects(volume, "2.25.4711", STUDENT, folder, options, 100)
+    uid = series_instance_uid(volume, STUDENT, OutputOptions())
+    objects = SeriesObjects(volume, uid, STUDENT, folder, options, 100)
     for block in blocks_of(volume):
         objects.add(maps(block))
     made = objects.finish(MEASURED, ("2.25.4712", "2.25.4713"))
@@ -214,7 +216,7 @@ def test_the_report_says_what_was_measured_and_what_made_it(tmp_path: Path) -> N
     texts = {item.TextValue for item in items if item.ValueType == "TEXT"}
     assert {f"model_sha256={STUDENT.model_sha256}", "bundle=mr", "mode=student"} <= texts
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
-    assert evidence.SeriesInstanceUID == "2.25.4711"
+    assert evidence.SeriesInstanceUID == series_instance_uid(volume, STUDENT, OutputOptions())
     assert len(evidence.ReferencedSOPSequence) == 2
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tests.derived import (
     volumes_in,
 )
 from tests.enhanced_factory import ENHANCED
+from tests.operators.test_objects import objects_of
 from tests.series_factory import SOP_CLASSES, make_series
 
 Tool = Callable[[str], str]
@@ -50,13 +51,17 @@ def derive_all(volumes: Iterator[Volume], folder: Path) -> list[Derivation]:
     return made
 
 
-def archived(derivations: list[Derivation], work: Path, tool: Tool) -> Path:
+def archived(
+    derivations: list[Derivation], work: Path, tool: Tool, objects: Sequence[Path] = ()
+) -> Path:
     """The folder of a server that has stored sources and derived series and given them back."""
     sent = work / "sent"
     sent.mkdir()
     for number, (source, derived) in enumerate(pair for d in derivations for pair in d.files):
         shutil.copy(source, sent / f"{number:04d}_source.dcm")
         shutil.copy(derived, sent / f"{number:04d}_derived.dcm")
+    for file in objects:
+        shutil.copy(file, sent)
     alone = [tool("unshare"), "-n"] if os.geteuid() == 0 else [tool("unshare"), "-r", "-n"]
     allowed = subprocess.run([*alone, tool("ip"), "link", "show", "lo"], capture_output=True)
     need(allowed.returncode == 0, "this machine does not allow a network namespace")
@@ -95,3 +100,19 @@ def test_real_series_come_back_unchanged(stillscan_data: Path, tool: Tool, tmp_p
     derivations = derive_all(volumes, tmp_path)
     assert len(derivations) >= 16
     assert_comes_back(derivations, archived(derivations, tmp_path, tool))
+
+
+def test_objects_beside_a_series_come_back_unchanged(tool: Tool, tmp_path: Path) -> None:
+    derivations = derive_all(
+        (volume for volume in made_volumes(tmp_path / "made") if volume.modality in ("MR", "CT")),
+        tmp_path,
+    )
+    files = [
+        file
+        for each in derivations
+        for made in objects_of(each.volume, tmp_path / "objects").files.values()
+        for file in made
+    ]
+    archive = archived(derivations, tmp_path, tool, files)
+    for file in files:
+        assert pydicom.dcmread(archive / "rest" / file.name) == pydicom.dcmread(file)
