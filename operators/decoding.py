@@ -30,7 +30,7 @@ from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
 from operators.errors import DecoderStoppedError, InputError, input_error
-from operators.file_source import MAX_HEADER_BYTES
+from operators.file_source import MAX_HEADER_BYTES, most_header_bytes
 from operators.instance import FrameAttributes, Identification, ImageAttributes, Instance
 
 # Values stay as the scanner wrote them, and what pydicom says of them could quote them (S5)
@@ -53,8 +53,10 @@ class Limits:
     """What the child may use for one file.
 
     Attributes:
-        address_space: bytes; 16 times a frame come on top, once the frame's size is found true.
-        cpu_s, wall_s: seconds; more for frames that are decoded, one for every `bytes_per_s`.
+        address_space: bytes; 16 times a frame come on top, once the frame's size is found true,
+            and 16 times the file where it is smaller than the largest header.
+        cpu_s, wall_s: seconds; one more for every `bytes_per_s` of a file, up to the largest
+            header, and of a frame that is decoded.
     """
 
     address_space: int = 768 * 2**20
@@ -181,7 +183,8 @@ class Decoder:
             try:
                 child.request(frames[len(answers) :])
                 while len(answers) < len(frames):
-                    answers.append(child.answer(self._wall_s(frame_bytes), frame_bytes))
+                    wall_s = self._wall_s(frames[len(answers)].path, frame_bytes)
+                    answers.append(child.answer(wall_s, frame_bytes))
             except _ChildLostError as lost:
                 child.end()
                 self._child = None
@@ -192,8 +195,9 @@ class Decoder:
                 raise
         return answers
 
-    def _wall_s(self, frame_bytes: int) -> float:
-        return self.limits.wall_s + frame_bytes / self.limits.bytes_per_s
+    def _wall_s(self, path: Path, frame_bytes: int) -> float:
+        size = most_header_bytes(os.fspath(path)) + frame_bytes
+        return self.limits.wall_s + size / self.limits.bytes_per_s
 
     def _running_child(self) -> _Child:
         if self._closed:

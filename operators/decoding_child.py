@@ -18,9 +18,9 @@ from dataclasses import asdict
 from typing import Any
 
 from operators.errors import DecoderStoppedError, InputError
-from operators.file_source import FileSource
+from operators.file_source import FileSource, most_header_bytes
 from operators.frame_attributes import frame_attributes
-from operators.held_file import HeldFile
+from operators.held_file import HeldFile, no_garbage_collection
 from operators.image_attributes import image_attributes
 from operators.instance import identify, require_uids
 from operators.parsing import ParsedFile, parse_file
@@ -28,6 +28,7 @@ from operators.pixel_data import is_compressed, require_integer_pixels, require_
 
 SOCKET = 0
 DECODING_FACTOR = 16  # JPEG 2000 holds its samples as 32 bits, several times over
+PARSING_FACTOR = 16  # an element of a few bytes becomes an object of a hundred
 
 Answer = tuple[dict[str, Any], list[bytes]]
 
@@ -38,22 +39,25 @@ def serve(address_space: int, cpu_s: int, bytes_per_s: int) -> None:
     Args:
         address_space: bytes that this process may map, before a file says how large its frames are.
         cpu_s: seconds of processor time for each file.
-        bytes_per_s: one second more for so many bytes of a decoded frame.
+        bytes_per_s: one second more for so many bytes of a header or of a decoded frame.
     """
     limit_process(address_space)
     held = HeldFile()
     while (request := receive_request()) is not None:
         compressed = False
         for path, frame, with_header in request:
-            limit_cpu(cpu_s)
+            header_bytes = most_header_bytes(path)
+            limit_address_space(address_space + PARSING_FACTOR * header_bytes)
+            limit_cpu(cpu_s + header_bytes // bytes_per_s)
             try:
                 if frame is None:
-                    with opened(path) as parsed:
+                    with no_garbage_collection(), opened(path) as parsed:
                         compressed = compressed or is_compressed(parsed)
                         answer = scan(parsed)
                 else:
                     file = held.opened(path)
-                    limit_address_space(address_space + DECODING_FACTOR * file.image.frame_bytes)
+                    needed = DECODING_FACTOR * file.image.frame_bytes
+                    limit_address_space(address_space + PARSING_FACTOR * header_bytes + needed)
                     limit_cpu(cpu_s + file.image.frame_bytes // bytes_per_s)
                     answer = file.read(frame, with_header)
             except InputError as error:
