@@ -1,10 +1,10 @@
 """One derived instance as a DICOM file: its frames, then its header in Part 10 (W7, W10).
 
-    instance = DerivedInstance(frames=2, scratch=folder)
+    instance = DerivedInstance(2, folder, ExplicitVRLittleEndian, layout)
     instance.add(1, stored_of_frame_1)
     instance.add(0, stored_of_frame_0)
     put_range(header, *instance.range, layout)
-    write_file(path, instance.part10(header, layout, version))
+    write_file(path, instance.part10(header, version))
 
 The header comes last because it speaks of all frames. Until then they wait in memory, or, where
 they are more than a few, in a file without a name, so that memory does not grow with their number.
@@ -18,16 +18,18 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID
 
 from operators.elements import Element, serialised
 from operators.errors import ResultError
+from operators.pixel_encoding import encapsulated, encoder
 from operators.provenance import IMPLEMENTATION_CLASS_UID, implementation_version_name
 from operators.raw_header import encoded, put, tag_of, text_of, vr_of
 from operators.stored_values import PixelFormat, Stored
 
 PREAMBLE = bytes(128) + b"DICM"
 IN_MEMORY = 2**23  # bytes of frames that wait in memory
+UNDEFINED_LENGTH = 0xFFFFFFFF
 LONGEST_VALUE = 2**32 - 2  # PS3.5 7.1.1: the length of an element has 32 bits
 
 
@@ -40,9 +42,19 @@ class PixelDataTooLongError(ResultError):
 class DerivedInstance:
     """The frames of one derived instance, in whatever order they come."""
 
-    def __init__(self, frames: int, scratch: Path) -> None:
-        """`frames` is how many there will be; large ones wait in folder `scratch`."""
+    def __init__(self, frames: int, scratch: Path, syntax: UID, layout: PixelFormat) -> None:
+        """How the instance will be written.
+
+        Args:
+            frames: how many there will be.
+            scratch: a folder where large ones wait.
+            syntax: the transfer syntax.
+            layout: how their pixels are stored.
+        """
         self._frames = frames
+        self._syntax = syntax
+        self._layout = layout
+        self._encode = encoder(syntax, layout)
         self._waiting = SpooledTemporaryFile(IN_MEMORY, dir=str(scratch))  # noqa: SIM115
         self._places: dict[int, tuple[int, int]] = {}
         self._low: list[int] = []
@@ -61,7 +73,7 @@ class DerivedInstance:
     def add(self, frame: int, stored: Stored) -> None:
         """Keep the stored values of a frame, counted from 0."""
         place = self._waiting.tell()
-        length = self._waiting.write(stored.tobytes())
+        length = self._waiting.write(self._encode(stored))
         self._places[frame] = place, length
         self._low.append(int(stored.min()))
         self._high.append(int(stored.max()))
@@ -70,28 +82,40 @@ class DerivedInstance:
         """Forget the frames."""
         self._waiting.close()
 
-    def part10(self, header: Dataset, layout: PixelFormat, version: str) -> Iterator[bytes]:
+    def part10(self, header: Dataset, version: str) -> Iterator[bytes]:
         """The file in pieces: a zeroed preamble, our own meta information, the data set.
 
         Raises:
             PixelDataTooLongError: if the frames do not fit into one element.
         """
         yield PREAMBLE
-        yield _meta(header, version)
+        yield _meta(header, self._syntax, version)
         before, after = _around_pixel_data(header)
         yield before
-        length = sum(length for _, length in self._places.values())
+        yield from self._pixel_data()
+        yield after
+
+    def _pixel_data(self) -> Iterator[bytes]:
+        lengths = [length for _, (_, length) in sorted(self._places.items())]
+        length = sum(lengths)
+        if self._syntax.is_encapsulated:
+            yield struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, UNDEFINED_LENGTH)
+            yield from encapsulated(self._encoded_frames(), lengths)
+            return
         if length > LONGEST_VALUE:
             raise PixelDataTooLongError(
                 f"{self._frames} frames have {length} bytes; an element holds {LONGEST_VALUE}"
             )
-        vr = b"OB" if layout.allocated <= 8 else b"OW"
+        vr = b"OB" if self._layout.allocated <= 8 else b"OW"
         yield struct.pack("<HH2sHI", 0x7FE0, 0x0010, vr, 0, length + length % 2)
+        yield from self._encoded_frames()
+        yield bytes(length % 2)
+
+    def _encoded_frames(self) -> Iterator[bytes]:
+        """In the order of the file."""
         for _, (place, size) in sorted(self._places.items()):
             self._waiting.seek(place)
             yield self._waiting.read(size)
-        yield bytes(length % 2)
-        yield after
 
 
 def put_range(derived: Dataset, low: int, high: int, layout: PixelFormat) -> None:
@@ -109,12 +133,12 @@ def write_file(path: Path, pieces: Iterable[bytes]) -> None:
             file.write(piece)
 
 
-def _meta(header: Dataset, version: str) -> bytes:
+def _meta(header: Dataset, syntax: UID, version: str) -> bytes:
     meta = {
         "FileMetaInformationVersion": b"\0\1",
         "MediaStorageSOPClassUID": text_of(header, "SOPClassUID").encode(),
         "MediaStorageSOPInstanceUID": text_of(header, "SOPInstanceUID").encode(),
-        "TransferSyntaxUID": ExplicitVRLittleEndian.encode(),
+        "TransferSyntaxUID": syntax.encode(),
         "ImplementationClassUID": IMPLEMENTATION_CLASS_UID.encode(),
         "ImplementationVersionName": implementation_version_name(version).encode(),
     }

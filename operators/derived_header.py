@@ -36,6 +36,7 @@ from operators.derivation_items import (
     source_image,
 )
 from operators.functional_groups import describe_frames, has_functional_groups, refer_to_evidence
+from operators.pixel_encoding import OutputSyntax
 from operators.private_attributes import (
     SAFE_PRIVATE_ATTRIBUTES,
     parse_private_attribute,
@@ -107,6 +108,7 @@ class OutputOptions:
         derivation_code: `noise-reduction` (our own code, as CID 7203 has no term for it) or
             `smoothing` (113087, DCM), for receivers that do not take an extension.
         synthetic_data: write SyntheticData YES, for denoisers that draw random numbers.
+        transfer_syntax: of derived images; the compressed ones lose nothing.
         private_attributes: the private attributes that are kept, `(gggg,"CREATOR",ee)`.
     """
 
@@ -114,6 +116,7 @@ class OutputOptions:
     series_number_factor: int = 100
     derivation_code: Literal["noise-reduction", "smoothing"] = "noise-reduction"
     synthetic_data: bool = False
+    transfer_syntax: OutputSyntax = "explicit-vr-little-endian"
     private_attributes: tuple[str, ...] = SAFE_PRIVATE_ATTRIBUTES
 
     def __post_init__(self) -> None:

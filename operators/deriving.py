@@ -35,6 +35,7 @@ from operators.errors import (
     NothingChangedError,
 )
 from operators.output_faults import naming_output_faults
+from operators.pixel_encoding import syntax_for
 from operators.provenance import Provenance
 from operators.raw_header import text_of
 from operators.stored_values import Change, PixelFormat, pixel_format, store_slice
@@ -258,17 +259,26 @@ class SeriesStage:
         self._changes.append(change)
         with naming_output_faults("write an image"):
             if self._instance is None:
-                self._instance = DerivedInstance(source.frames, self.folder)
+                self._instance = self._new_instance(block, index, layout)
             self._instance.add(source.frame, stored)
             if self._instance.is_complete:
                 self._write(self._instance, header.derive(block.headers[index]), layout)
                 self._instance = None
 
+    def _new_instance(self, block: VolumeBlock, index: int, layout: PixelFormat) -> DerivedInstance:
+        """For the instance whose first slice this is."""
+        first = block.start + index
+        frames = self._volume.slices[first].frames
+        slices = self._volume.slices[first : first + frames]
+        layouts = [replace(layout, padding=each.padding) for each in slices]
+        syntax = syntax_for(self._options.transfer_syntax, layouts)
+        return DerivedInstance(frames, self.folder, syntax, layout)
+
     def _write(self, instance: DerivedInstance, derived: Dataset, layout: PixelFormat) -> None:
         put_range(derived, *instance.range, layout)
         uid = text_of(derived, "SOPInstanceUID")
         file = self.folder / f"{uid}.dcm"
-        write_file(file, instance.part10(derived, layout, self._provenance.version))
+        write_file(file, instance.part10(derived, self._provenance.version))
         instance.close()
         self._syncing.append(self._disk.submit(_sync, file))
         self._written.append(uid)

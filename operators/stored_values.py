@@ -116,8 +116,10 @@ def store_slice(
     np.rint(values, out=values)
     padded = int(np.count_nonzero(padding))
     if padded:
-        np.copyto(values, source, where=padding)
+        np.copyto(values, layout.lowest, where=padding)  # padding may lie outside the stored bits
     clipped = _clip(values, layout)
+    if padded:
+        np.copyto(values, source, where=padding)
     stored = values.astype(layout.dtype)
     if layout.padding is not None:
         _leave_padding_range(stored, source, padding, layout.padding)

@@ -68,6 +68,13 @@ def test_values_beyond_the_stored_bits_are_clipped_and_counted() -> None:
     assert change.clipped == 2
 
 
+def test_padding_outside_the_stored_bits_stays_and_is_not_clipped() -> None:
+    source = row(-3000, 5, 6)
+    stored, change = store(source, row(-3000, 7, 6), padding=source == -3000)
+    assert stored.tolist() == [[-3000, 7, 6]]
+    assert (change.clipped, change.changed) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("bits", "signed", "lowest", "highest"),
     [(12, False, 0, 4095), (12, True, -2048, 2047), (16, False, 0, 65535), (8, False, 0, 255)],
