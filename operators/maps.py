@@ -13,7 +13,7 @@ highdicom is imported when the first map is made: most runs make none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +25,7 @@ from pydicom.uid import CTImageStorage
 from operators.beside_series import anonymous, identify, refer_to_slices, view_of
 from operators.functional_groups import PER_FRAME, SHARED
 from operators.provenance import CODING_SCHEME, Provenance, object_uid
-from operators.raw_header import own_items, tag_of, text_of
+from operators.raw_header import own_items, text_of
 from operators.volume import VolumeBlock
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ GEOMETRY = {  # of an image, and the functional group that says it of a frame
     "PixelSpacing": "PixelMeasuresSequence",
     "SliceThickness": "PixelMeasuresSequence",
 }
+PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 UNITS = {  # UCUM
     "HU": ("[hnsf'U]", "Hounsfield unit"),
     "BQML": ("Bq/ml", "Becquerels/milliliter"),
@@ -78,14 +79,16 @@ class MapSeries:
         return object_uid(self.derived_series_uid, self.kind)
 
     def instances(self, block: VolumeBlock, values: Values, unit: str) -> Iterator[Dataset]:
-        """The instances for one block, one after the other.
+        """The instances for one block, one after the other; none where an image has no place.
 
         Args:
             block: the source's slices.
             values: of the map, in the source's unit.
             unit: that unit.
         """
-        sources = [source_of(block, index) for index in range(len(block.headers))]
+        sources = sources_of(block)
+        if not all(each in source for source in sources for each in PLACE):
+            return
         for indices in stacks(sources):
             yield self._instance(block, [sources[i] for i in indices], values, unit, indices)
 
@@ -154,7 +157,19 @@ class MapSeries:
         return dataset
 
 
-def source_of(block: VolumeBlock, index: int) -> Dataset:
+def sources_of(block: VolumeBlock) -> list[Dataset]:
+    """The slices of a block, each by itself; the header that frames share is parsed once."""
+    headers = {id(header): header for header in block.headers}
+    groups = {
+        key: {keyword: own_items(view_of(header), keyword) for keyword in (PER_FRAME, SHARED)}
+        for key, header in headers.items()
+    }
+    return [
+        _source_of(block, index, groups[id(header)]) for index, header in enumerate(block.headers)
+    ]
+
+
+def _source_of(block: VolumeBlock, index: int, groups: Mapping[str, list[Dataset]]) -> Dataset:
     """A slice as highdicom is to see it: a single image, its geometry, and nobody's name.
 
     The number of the slice stands for its SOPInstanceUID (`refer_to_slices` puts the real one in).
@@ -165,14 +180,10 @@ def source_of(block: VolumeBlock, index: int) -> Dataset:
     source.SOPClassUID = CTImageStorage  # of a single image, whatever the slice is
     source.SOPInstanceUID = f"2.25.{block.start + index}"
     source.Rows, source.Columns = block.volume.rows, block.volume.columns
-    groups = [
-        own_items(view_of(header), keyword)[number]
-        for keyword, number in ((PER_FRAME, slice_.frame), (SHARED, 0))
-        if tag_of(keyword) in header
-    ]
+    of_frame = [*groups[SHARED][:1], *groups[PER_FRAME][slice_.frame : slice_.frame + 1]]
     for keyword, sequence in GEOMETRY.items():
-        of_frame = (item for group in groups for item in own_items(group, sequence)[:1])
-        for holder in (header, *of_frame):
+        items = (item for group in of_frame for item in own_items(group, sequence)[:1])
+        for holder in (header, *items):
             if text := text_of(holder, keyword):
                 setattr(source, keyword, text.split("\\"))
     return source

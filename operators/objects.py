@@ -23,7 +23,7 @@ from operators.errors import ResultError
 from operators.instance import whole_number
 from operators.output_faults import naming_output_faults
 from operators.provenance import Provenance
-from operators.raw_header import tag_of, text_of
+from operators.raw_header import text_of
 from operators.volume import Volume, VolumeBlock
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from operators.measurements import Measured
 
 NO_ERROR_ESTIMATE = "no uncertainty map: the denoiser does not say how far it may be wrong"
-NO_PLACE = "no map: the images have no frame of reference"
+NO_PLACE = "no map: the images have no place in a frame of reference"
 
 
 class ObjectNotMadeError(ResultError):
@@ -121,8 +121,6 @@ class SeriesObjects:
                 continue
             if values is None:
                 self._warn(NO_ERROR_ESTIMATE)
-            elif not _has_place(self._header):
-                self._warn(NO_PLACE)
             else:
                 self._write_map(kind, denoised.block, values)
 
@@ -159,6 +157,8 @@ class SeriesObjects:
             instances = list(series.instances(block, values, self._volume.unit))
         for dataset in instances:
             self._write(kind, dataset)
+        if not instances:
+            self._warn(NO_PLACE)
 
     def _number_of(self, kind: str, header: Dataset) -> int | None:
         """SeriesNumber of an object: the next that is free after the derived series (W3)."""
@@ -195,10 +195,3 @@ def _naming_what_failed(kind: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ObjectNotMadeError(f"{kind}: {type(error).__name__}") from error
-
-
-def _has_place(header: Dataset) -> bool:
-    """Whether the image lies in a frame of reference (a radiograph does not)."""
-    groups = "PerFrameFunctionalGroupsSequence"
-    placed = tag_of("ImagePositionPatient") in header or tag_of(groups) in header
-    return placed and bool(text_of(header, "FrameOfReferenceUID"))
