@@ -28,7 +28,10 @@ from models.bundle import load_bundle
 from models.denoiser import Denoiser
 from models.metrics import psnr, ssim
 from models.noise_estimation import estimate_noise_profile
+from models.noise_profile import NoiseProfile
 from models.student import StudentDenoiser, StudentNetwork
+from operators.gate import judge
+from operators.gate_limits import GateLimits
 
 Slices = Float32[np.ndarray, "slice row column"]
 
@@ -111,12 +114,21 @@ def _from_checkpoint(path: Path) -> StudentDenoiser:
 
 
 def denoise_blind(student: Denoiser, slices: Slices) -> Slices:
-    """The application's way: one profile for the series, from at most PROFILE_SLICES slices."""
+    """The application's way: one profile for the series, from PROFILE_SLICES slices; the gate."""
     tensors = [torch.from_numpy(image) for image in slices]
     step = max(1, len(tensors) // PROFILE_SLICES)
     profile = estimate_noise_profile(tensors[::step][:PROFILE_SLICES])
-    denoised = [student.denoise(image[None, None], profile).mean[0, 0] for image in tensors]
-    return np.stack([image.numpy() for image in denoised])
+    denoised = [_gated(student, image, profile) for image in tensors]
+    return np.stack(denoised)
+
+
+def _gated(student: Denoiser, image: Tensor, profile: NoiseProfile) -> np.ndarray:
+    """What the gate lets out; what came in where it refuses."""
+    noisy = image[None, None]
+    estimate = student.denoise(noisy, profile).mean[:, 0].numpy()
+    sigma = profile.sigma_map(noisy)[:, 0].numpy()
+    pixels, _ = judge(noisy[:, 0].numpy(), estimate, sigma, profile.acf, GateLimits())
+    return np.asarray(pixels[0])
 
 
 def _simulated(

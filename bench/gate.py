@@ -22,7 +22,7 @@ import typer
 from jaxtyping import Float32
 
 from app.training_images import subjects
-from bench.evaluation import NOISES, denoise_blind
+from bench.evaluation import NOISES
 from models.bundle import load_bundle
 from models.metrics import psnr
 from models.noise_estimation import estimate_noise_profile
@@ -84,8 +84,8 @@ def _slices(data: Path, bundle: Path) -> Iterator[Slice]:
             for family in FAMILIES:
                 noisy = NOISES[family](torch.from_numpy(clean), generator)
                 profile = estimate_noise_profile([noisy])
-                estimate = denoise_blind(student, noisy.numpy()[None])[0]
-                yield Slice(clean, noisy.numpy(), estimate, profile)
+                estimate = student.denoise(noisy[None, None], profile).mean[0, 0]
+                yield Slice(clean, noisy.numpy(), estimate.numpy(), profile)
 
 
 def _caught(slices: list[Slice], z: float, rng: np.random.Generator) -> tuple[int, int]:

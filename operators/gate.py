@@ -58,13 +58,15 @@ def judge(
     if not np.isfinite(denoised).all():
         return noisy, Verdict("refuse", ("not-finite",))
     residual = (noisy - denoised) / sigma
-    deviation = residual.std((1, 2), keepdims=True)
+    deviation = np.array([_deviation(i, r) for i, r in zip(noisy, residual, strict=True)])
     kept = np.minimum(1, limits.residual_deviation / np.maximum(deviation, 1e-12))
+    kept = kept.astype(np.float32)[:, None, None]
     clamped = clamp(torch.from_numpy(kept * residual), acf, limits.clamp_score)
     share = float((clamped.weight.numpy() < CLAMPED).mean((1, 2)).max())
     weight = kept * clamped.weight.numpy()
     measurements = {
-        **_measure(noisy, denoised, residual),
+        "residual_deviation": float(deviation.max()),
+        **_measure(denoised, residual),
         "highest_score": clamped.highest_before,
         "clamped_share": share,
     }
@@ -85,17 +87,20 @@ def judge(
     return drawn_back, Verdict("accept with clamp", tuple(clamps), measurements)
 
 
-def _measure(noisy: Pixels, denoised: Pixels, residual: Pixels) -> dict[str, float]:
+def _deviation(image: np.ndarray, residual: np.ndarray) -> float:
+    """std(r) of the slice or of its bright part, the larger: quiet air must not hide a change."""
+    bright = residual[image > image.mean()]
+    return max(float(residual.std()), float(bright.std()) if len(bright) >= FEWEST_IN_BIN else 0.0)
+
+
+def _measure(denoised: Pixels, residual: Pixels) -> dict[str, float]:
     """Figures of the residual, each the worst slice's.
 
     `residual_correlation`: between neighbours in a row or a column. `edge_correlation`: between
     |r| and the size of the gradient of the estimate. `bin_mean`: |mean(r)| in ranges of intensity.
     """
-    deviation = float(residual.std((1, 2)).max())
-    mean = float(np.abs(residual.mean((1, 2))).max())
     return {
-        "residual_deviation": deviation,
-        "residual_mean": mean,
+        "residual_mean": float(np.abs(residual.mean((1, 2))).max()),
         "residual_correlation": max(_neighbours(image) for image in residual),
         "edge_correlation": max(
             _edges(image, r) for image, r in zip(denoised, residual, strict=True)
