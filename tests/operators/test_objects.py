@@ -14,14 +14,17 @@ from pydicom import Dataset, Sequence
 
 from operators.derived_header import OutputOptions, series_instance_uid
 from operators.gate import Verdict
+from operators.maps import sources_of, stacks
 from operators.measurements import Measured
 from operators.objects import (
     NO_ERROR_ESTIMATE,
     NO_PLACE,
+    ObjectNotMadeError,
     ObjectOptions,
     SeriesObject,
     SeriesObjects,
 )
+from operators.raw_header import put
 from operators.volume import Volume, VolumeBlock
 from tests.derived import STUDENT, blocks_of, real_volumes, volumes_in
 from tests.enhanced_factory import ENHANCED, make_enhanced
@@ -72,11 +75,12 @@ def objects_of(
     folder: Path,
     options: ObjectOptions = ALL,
     maps: Callable[[VolumeBlock], WithMaps] = with_maps,
+    blocks: int | None = None,
 ) -> Made:
     folder.mkdir(exist_ok=True)
     uid = series_instance_uid(volume, STUDENT, OutputOptions())
     objects = SeriesObjects(volume, uid, STUDENT, folder, options, 100)
-    for block in blocks_of(volume):
+    for block in blocks_of(volume)[:blocks]:
         objects.add(maps(block))
     made = objects.finish(MEASURED, ("2.25.4712", "2.25.4713"))
     files = {each.kind: sorted((folder / each.series_instance_uid).iterdir()) for each in made}
@@ -124,6 +128,27 @@ def test_repeated_positions_do_not_share_an_instance(tmp_path: Path) -> None:
             for frame in dataset.PerFrameFunctionalGroupsSequence
         ]
         assert len(places) == len(set(places))
+
+
+def test_cosines_that_differ_in_the_sixth_digit_share_an_instance(tmp_path: Path) -> None:
+    make_series(
+        tmp_path / "source",
+        ImageOrientationPatient=lambda index: ["1", "0", "0", "0", f"{1 - index * 1e-6:.7f}", "0"],
+    )
+    (volume,) = volumes_in(tmp_path / "source")
+    (block,) = volume.blocks()
+    assert len(stacks(sources_of(block))) == 1
+
+
+def test_what_cannot_be_made_refuses_its_series_without_a_value(tmp_path: Path) -> None:
+    for file in make_series(tmp_path / "source"):
+        dataset = pydicom.dcmread(file)
+        put(dataset, "PixelSpacing", b"canary\\1")
+        dataset.save_as(file)
+    (volume,) = volumes_in(tmp_path / "source")
+    with pytest.raises(ObjectNotMadeError) as caught:
+        objects_of(volume, tmp_path / "objects")
+    assert str(caught.value) == "uncertainty: ValueError"
 
 
 def test_objects_are_of_the_same_patient_and_study_byte_for_byte(tmp_path: Path) -> None:
@@ -262,7 +287,7 @@ def test_objects_of_real_series_have_no_new_errors_and_warn_of_nobody(
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what pydicom warns of holds values
         for name, volume in real_volumes(stillscan_data, tmp_path):
-            made = objects_of(volume, tmp_path / f"objects {checked}")
+            made = objects_of(volume, tmp_path / f"objects {checked}", blocks=1)
             known = set(errors_of(tool("dciodvfy"), [volume.slices[0].path]))
             for files in made.files.values():
                 for file in files[:1]:
