@@ -121,6 +121,7 @@ def denoise_block(
     sigma = plan.noise.sigma_map(noisy)[:, 0].numpy()
     before = noisy[:, 0].numpy()
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
+    clean = np.maximum(clean, np.minimum(before.min(), 0))  # 0 is no signal: less cannot be
     accepted, verdict = judge(before, clean, sigma, plan.noise.acf, limits or GateLimits())
     unit = np.float32(1 / plan.scaling.gain)
     change = np.float32(strength) * (accepted - before) * unit

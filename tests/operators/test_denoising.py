@@ -53,6 +53,19 @@ def test_padding_is_never_changed(read):
         assert not np.array_equal(denoised.pixels, denoised.block.pixels)
 
 
+def test_no_estimate_is_below_no_signal(read):
+    """Magnitude images have no negative values, so a negative estimate would only be clipped."""
+
+    class Darker:
+        def denoise(self, image, noise):
+            return Estimate(mean=image - 0.5 * noise.sigma * (image < 0.2))
+
+    volume = read(modality="MR")
+    block = volume.read(0, 1)
+    assert block.pixels.min() >= 0
+    assert denoise_block(Darker(), block, plan_denoising(volume)).pixels.min() >= 0
+
+
 def test_strength_is_the_share_of_the_correction(read):
     volume = read(modality="MR")
     plan = plan_denoising(volume)
