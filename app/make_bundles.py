@@ -105,6 +105,7 @@ def _figures(domain: str, figures: dict[str, Any]) -> dict[str, Any]:
             ]
             table.setdefault(row["noise"], {})[row["method"]] = round(statistics.mean(values), 2)
     found: dict[str, Any] = {"command": "python -m bench.evaluation", "psnr_db": table}
+    found["coverage"] = [r for r in figures.get("coverage", []) if r["domain"] == domain]
     if domain == "mr":
         found["repeated_scans"] = figures.get("repeats", [])
     return found

@@ -37,6 +37,7 @@ Slices = Float32[np.ndarray, "slice row column"]
 
 SLICES_PER_SUBJECT = 4
 PROFILE_SLICES = 8
+COVERAGE_NOISES = ("gaussian 6", "gaussian 15", "correlated 1.2 px 15", "poisson 200")
 NOISES: dict[str, Callable[[Tensor, Generator], Tensor]] = {
     "gaussian 1": lambda x, g: noise.add_gaussian(x, 1 / 255, g),
     "gaussian 3": lambda x, g: noise.add_gaussian(x, 3 / 255, g),
@@ -68,6 +69,16 @@ class SimulatedRow:
 
 
 @dataclass(frozen=True)
+class CoverageRow:
+    """How often the student's error stays within one and two of the deviations that it states."""
+
+    domain: str
+    noise: str
+    within_one: float
+    within_two: float
+
+
+@dataclass(frozen=True)
 class RepeatRow:
     """Root mean square difference from the independent repeat, stored units, mean over slices.
 
@@ -96,13 +107,16 @@ def main(
     student = _from_checkpoint(checkpoint) if checkpoint else load_bundle(bundle).denoiser
     simulated = list(_simulated(data, student, domain, bm3d))
     repeated = [_against_repeat(repeat, student) for repeat in repeats(data / "dev")]
-    text = _simulated_table(simulated) + "\n" + _repeat_table(repeated)
+    covered = list(_coverage(data, student, domain))
+    tables = (_simulated_table(simulated), _repeat_table(repeated), _coverage_table(covered))
+    text = "\n".join(tables)
     typer.echo(text)
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.md").write_text(text, encoding="utf-8")
     figures = {
         "simulated": [asdict(row) for row in simulated],
         "repeats": [asdict(row) for row in repeated],
+        "coverage": [asdict(row) for row in covered],
     }
     (out / "evaluation.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
@@ -213,6 +227,37 @@ def _against_repeat(repeat: Repeat, student: Denoiser) -> RepeatRow:
         nlm=float(peers.mean()),
         worst=float((after / before).max()),
     )
+
+
+def _coverage(data: Path, student: Denoiser, domain: str) -> Iterator[CoverageRow]:
+    """On the pixels with signal of two slices of each test subject, told nothing."""
+    generator = torch.Generator().manual_seed(1)
+    shares: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for item, slices in subjects(data, "test"):
+        if domain not in ("", item.domain):
+            continue
+        for name in COVERAGE_NOISES:
+            for image in slices[:: max(1, len(slices) // 2)][:2]:
+                clean = torch.from_numpy(image)
+                noisy = NOISES[name](clean, generator)
+                profile = estimate_noise_profile([noisy])
+                estimate = student.denoise(noisy[None, None], profile)
+                if estimate.spread is None:
+                    return
+                error = (estimate.mean[0, 0] - clean).abs() / estimate.spread[0, 0]
+                error = error[clean > 0.1]
+                pair = (float((error < 1).float().mean()), float((error < 2).float().mean()))
+                shares.setdefault((item.domain, name), []).append(pair)
+    for (found, name), pairs in shares.items():
+        one, two = np.mean(pairs, axis=0)
+        yield CoverageRow(found, name, float(one), float(two))
+
+
+def _coverage_table(rows: Sequence[CoverageRow]) -> str:
+    lines = ["| domain | noise | within 1 | within 2 |", "|---" * 4 + "|"]
+    lines += [f"| {r.domain} | {r.noise} | {r.within_one:.1%} | {r.within_two:.1%} |" for r in rows]
+    head = "Error within one and two of the stated deviations (a normal law: 68.3 %, 95.4 %)\n\n"
+    return head + "\n".join(lines) + "\n"
 
 
 def _simulated_table(rows: Sequence[SimulatedRow]) -> str:

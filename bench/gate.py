@@ -34,6 +34,7 @@ from operators.gate_limits import GateLimits
 Plane = Float32[np.ndarray, "row column"]
 
 PLANTED = (3, 4, 5, 6, 7, 8, 9, 10)
+WINDOW = 128  # pixels
 PLACES = 4  # planted per slice, scale and sign
 FAMILIES = ("gaussian 3", "gaussian 15", "correlated 1.2 px 15", "poisson 200", "rician 6")
 
@@ -98,18 +99,25 @@ def _caught(slices: list[Slice], z: float, rng: np.random.Generator) -> tuple[in
         for scale in SCALES:
             for sign in (1, -1):
                 for _ in range(PLACES):
-                    centre = [int(rng.integers(24, side - 24)) for side in residual.shape]
-                    blob = sign * z * _unit_blob(residual.shape, centre, scale, acf)
-                    weight = clamp(torch.from_numpy(residual + blob)[None], acf, limit).weight[0]
-                    found += bool(weight[centre[0], centre[1]] < 0.99)
+                    part = _window(residual, rng)
+                    blob = sign * z * _unit_blob(part.shape, scale, acf)
+                    weight = clamp(torch.from_numpy(part + blob)[None], acf, limit).weight[0]
+                    found += bool(weight[part.shape[0] // 2, part.shape[1] // 2] < 0.99)
                     planted += 1
     return found, planted
 
 
-def _unit_blob(shape: tuple[int, ...], centre: list[int], scale: float, acf: np.ndarray) -> Plane:
-    """A Gaussian blob of `scale` pixels, in sigma, whose score at its centre and scale is 1."""
+def _window(residual: Plane, rng: np.random.Generator) -> Plane:
+    """A random part of the slice: what lies farther than WINDOW / 2 does not reach the middle."""
+    top, left = (int(rng.integers(0, max(1, side - WINDOW + 1))) for side in residual.shape)
+    return residual[top : top + WINDOW, left : left + WINDOW]
+
+
+def _unit_blob(shape: tuple[int, ...], scale: float, acf: np.ndarray) -> Plane:
+    """A Gaussian blob of `scale` pixels, in sigma, whose score in the middle at its scale is 1."""
     y, x = np.ogrid[: shape[0], : shape[1]]
-    blob = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * scale**2))
+    middle = (y - shape[0] // 2) ** 2 + (x - shape[1] // 2) ** 2
+    blob = np.exp(-middle / (2 * scale**2))
     smoothed = 0.5  # a Gaussian smoothed by one of its own width keeps half its height
     return np.asarray(blob * smoothed_deviation(acf, scale) / smoothed, np.float32)
 

@@ -1,0 +1,75 @@
+"""The shipped students keep what their figures say: on subjects they never saw, told nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.training_images import subjects
+from bench.evaluation import NOISES, denoise_blind
+from bench.quality import nlm
+from bench.repeats import repeats
+from models.bundle import load_bundle
+from models.metrics import psnr
+from models.noise_estimation import estimate_noise_profile
+
+BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
+DOMAINS = ["mr", "xray", "ct"]
+pytestmark = pytest.mark.data
+
+
+@pytest.fixture(scope="module")
+def students():
+    return {domain: load_bundle(BUNDLES / domain).denoiser for domain in DOMAINS}
+
+
+def middle_slices(data, domain):
+    return [slices[len(slices) // 2] for _, slices in subjects(data, "test", domain)]
+
+
+def gain_over_nlm(student, clean, name):
+    """PSNR of the student and of NLM, and of the noisy image, on one slice."""
+    noisy = NOISES[name](torch.from_numpy(clean), torch.Generator().manual_seed(7)).numpy()
+    images = (denoise_blind(student, noisy[None])[0], nlm(noisy), noisy)
+    return [psnr(torch.from_numpy(image), torch.from_numpy(clean)) for image in images]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize(("name", "margin"), [("gaussian 15", 1.0), ("correlated 1.2 px 15", 2.5)])
+def test_students_stand_above_nlm(stillscan_data, students, domain, name, margin):
+    for clean in middle_slices(stillscan_data, domain):
+        student, peer, noisy = gain_over_nlm(students[domain], clean, name)
+        assert student >= peer + margin
+        assert student > noisy
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("name", list(NOISES))
+def test_students_are_never_below_the_noisy_image(stillscan_data, students, domain, name):
+    clean = middle_slices(stillscan_data, domain)[0]
+    student, _, noisy = gain_over_nlm(students[domain], clean, name)
+    assert student >= noisy
+
+
+def test_every_slice_of_every_repeated_scan_comes_nearer_to_its_repeat(stillscan_data, students):
+    for repeat in repeats(stillscan_data / "dev"):
+        scale = float(np.quantile(repeat.first, 0.999))
+        first = (repeat.first / scale).astype(np.float32)[:24]
+        second = repeat.second[:24] / scale
+        cleaned = denoise_blind(students["mr"], first)
+        before = ((first - second) ** 2).mean((1, 2))
+        after = ((cleaned - second) ** 2).mean((1, 2))
+        assert (after < before).all(), repeat.name
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_stated_deviations_cover_the_error(stillscan_data, students, domain):
+    """Within one and two of them: a normal law has 68 % and 95 %."""
+    clean = torch.from_numpy(middle_slices(stillscan_data, domain)[0])
+    noisy = NOISES["gaussian 15"](clean, torch.Generator().manual_seed(7))
+    estimate = students[domain].denoise(noisy[None, None], estimate_noise_profile([noisy]))
+    error = (estimate.mean[0, 0] - clean).abs() / estimate.spread[0, 0]
+    error = error[clean > 0.1]
+    assert 0.6 < (error < 1).float().mean() < 0.85
+    assert 0.88 < (error < 2).float().mean() < 0.99
