@@ -52,6 +52,8 @@ PROOF_BLOCKS, PROOF_PURITY = 100, 0.4  # an intensity range that bears a level o
 FEWEST_FLAT, SHORT = 40, 0.15  # flat blocks, and their correlation at two pixels and more
 FINE_PURITY = 0.5  # the same for the finest detail alone
 UNPROVEN_SHARE = 0.1  # of a level that nothing bears out: it may be structure
+ROUNDING = 1e-7  # of the range of intensities: a level below this is no noise
+QUIET = 0.001  # of the brightest places: the highest level that is told then
 FLATTEST = 0.2  # upper edge of the blocks that the correlation is measured on, as CLUSTER
 
 
@@ -66,11 +68,14 @@ def estimate_noise_profile(
         valid: False where a pixel is padding and must not be looked at.
 
     Raises:
-        NoNoiseError: if every part of the image is constant.
+        NoNoiseError: if every part of the image is constant, or smooth to the last bit.
     """
     images = [image.detach().cpu().numpy().astype(np.float64) for image in slices]
     masks = [mask.cpu().numpy() for mask in valid] if valid is not None else [None] * len(images)
-    return _from_flat_places(images, masks) or _from_fine_detail(images, masks)
+    profile = _from_flat_places(images, masks) or _from_fine_detail(images, masks)
+    if profile.sigma < ROUNDING * max(float(np.ptp(image)) for image in images):
+        raise NoNoiseError("the image is smooth to the last bit")
+    return profile
 
 
 def _from_flat_places(images: Sequence[Array], masks: Masks) -> NoiseProfile | None:
@@ -99,8 +104,12 @@ def _from_fine_detail(images: Sequence[Array], masks: Masks) -> NoiseProfile:
     much. Where even the finest detail is structure, the series counts as quiet.
     """
     smallest = min(min(image.shape) for image in images)
-    found = _estimate_white(cut_blocks(images, masks, min(BLOCK_SIZES[-1], smallest)))
-    return found.profile if found.proven else found.profile.weakened(UNPROVEN_SHARE)
+    blocks = cut_blocks(images, masks, min(BLOCK_SIZES[-1], smallest))
+    found = _estimate_white(blocks)
+    if found.proven:
+        return found.profile
+    quiet = QUIET * float(np.quantile(blocks.means, 0.98)) / found.profile.sigma
+    return found.profile.weakened(min(UNPROVEN_SHARE, max(quiet, 0.0)))
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,8 @@ def _estimate(blocks: Blocks) -> _Found:
     levels = measure_levels(blocks, bins, correlation)
     curve = fit_curve(levels)
     small = blocks.size == BLOCK_SIZES[-1]  # only these find the few flat places of anatomy
-    proven = _is_pure(levels) or (small and _looks_like_noise(flat, correlation))
+    with_signal = blocks.means[flat] > DARK * np.quantile(blocks.means, 0.98)
+    proven = _is_pure(levels) or (small and _looks_like_noise(with_signal, correlation))
     proven = proven and correlation.scatter < WIDEST_SCATTER
     return _Found(_profile(curve, levels, edges, correlation, blocks.means), proven)
 
@@ -137,11 +147,14 @@ def _is_pure(levels: Levels) -> bool:
     return bool((pure & (levels.centres > DARK * levels.centres.max())).any())
 
 
-def _looks_like_noise(flat: np.ndarray, correlation: Correlation) -> bool:
-    """Whether the flattest blocks, though few, are not structure: that correlates over pixels."""
+def _looks_like_noise(with_signal: np.ndarray, correlation: Correlation) -> bool:
+    """Whether the flattest blocks, though few, are not structure: that correlates over pixels.
+
+    Air proves nothing of the signal, so blocks of air may not be among those that were looked at.
+    """
     along = correlation.acf[MAX_LAG, MAX_LAG + 2 :], correlation.acf[MAX_LAG + 2 :, MAX_LAG]
     beyond = float(np.abs(np.concatenate(along)).max())
-    return bool(flat.sum() >= FEWEST_FLAT and beyond < SHORT)
+    return bool(with_signal.all() and len(with_signal) >= FEWEST_FLAT and beyond < SHORT)
 
 
 def _estimate_white(blocks: Blocks) -> _Found:
@@ -157,9 +170,10 @@ def _estimate_white(blocks: Blocks) -> _Found:
     curve = fit_curve(levels)
     signal = levels.centres > DARK * levels.centres.max()
     near = signal & (levels.variances < 1.5 * curve.variance(levels.centres))
-    purity = float(np.median(levels.purity[near])) if near.any() else 0.0
+    enough = near.any() and levels.counts[near].sum() >= PROOF_BLOCKS
+    proven = bool(enough and np.median(levels.purity[near]) >= FINE_PURITY)
     profile = _profile(curve, levels, edges, correlation, blocks.means)
-    return _Found(profile, purity >= FINE_PURITY or len(blocks.means) < FEWEST_BLOCKS)
+    return _Found(profile, proven or len(blocks.means) < FEWEST_BLOCKS)
 
 
 def _flat_blocks(blocks: Blocks, expected: Array, scatter: float) -> np.ndarray:

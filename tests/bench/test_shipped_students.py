@@ -45,8 +45,9 @@ def test_students_stand_above_nlm(stillscan_data, students, domain, name, margin
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("name", list(NOISES))
+@pytest.mark.parametrize("name", [name for name in NOISES if name != "gaussian 1"])
 def test_students_are_never_below_the_noisy_image(stillscan_data, students, domain, name):
+    """From 3/255 on: below, the radiographs' own noise in the "truth" is as large."""
     clean = middle_slices(stillscan_data, domain)[0]
     student, _, noisy = gain_over_nlm(students[domain], clean, name)
     assert student >= noisy
@@ -55,12 +56,25 @@ def test_students_are_never_below_the_noisy_image(stillscan_data, students, doma
 def test_every_slice_of_every_repeated_scan_comes_nearer_to_its_repeat(stillscan_data, students):
     for repeat in repeats(stillscan_data / "dev"):
         scale = float(np.quantile(repeat.first, 0.999))
-        first = (repeat.first / scale).astype(np.float32)[:24]
-        second = repeat.second[:24] / scale
-        cleaned = denoise_blind(students["mr"], first)
-        before = ((first - second) ** 2).mean((1, 2))
-        after = ((cleaned - second) ** 2).mean((1, 2))
-        assert (after < before).all(), repeat.name
+        first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
+        assert (ratios(students["mr"], first, second) < 1).all(), repeat.name
+
+
+def test_single_slices_of_repeated_scans_are_not_spoilt(stillscan_data, students):
+    """Small and full of structure: one slice may bear no level out, then it stays as it is."""
+    for repeat in repeats(stillscan_data / "dev"):
+        scale = float(np.quantile(repeat.first, 0.999))
+        first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
+        for at in range(min(8, len(first))):
+            one = slice(at, at + 1)
+            ratio = ratios(students["mr"], first[one], second[one]).max()
+            assert ratio < 1.001, f"{repeat.name}, slice {at}"
+
+
+def ratios(student, first, second):
+    """Error against the repeat, after over before, of each slice."""
+    cleaned = denoise_blind(student, first)
+    return np.sqrt(((cleaned - second) ** 2).mean((1, 2)) / ((first - second) ** 2).mean((1, 2)))
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

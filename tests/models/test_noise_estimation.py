@@ -152,6 +152,11 @@ def test_a_constant_image_holds_no_noise(value):
         estimate_noise_profile([torch.full((64, 64), value)])
 
 
+def test_a_ramp_holds_no_noise():
+    with pytest.raises(NoNoiseError):
+        estimate_noise_profile([torch.linspace(0, 1, 64)[None].expand(64, 64).contiguous()])
+
+
 @pytest.mark.parametrize("size", [(7, 9), (16, 16), (40, 300)])
 def test_small_and_narrow_images_give_a_finite_profile(size, generator):
     image = noise.add_gaussian(torch.full(size, 0.5), 0.05, generator)
