@@ -81,6 +81,29 @@ REMOVED = {
     "DataSetTrailingPadding": "of the source's file",
 }
 _REMOVED_TAGS = frozenset(map(tag_of, REMOVED))
+# Of the MR Pulse Sequence module: PS3.3 table C.8-87 asks for them in ORIGINAL and MIXED images,
+# dciodvfy calls each an error in a DERIVED one. The source, which is named, has them.
+PULSE_SEQUENCE = (
+    "ArterialSpinLabelingContrast",
+    "CoverageOfKSpace",
+    "EchoPlanarPulseSequence",
+    "EchoPulseSequence",
+    "GeometryOfKSpaceTraversal",
+    "MRAcquisitionType",
+    "MultiPlanarExcitation",
+    "MultipleSpinEcho",
+    "NumberOfKSpaceTrajectories",
+    "OversamplingPhase",
+    "PhaseContrast",
+    "PulseSequenceName",
+    "RectilinearPhaseEncodeReordering",
+    "SaturationRecovery",
+    "SegmentedKSpaceTraversal",
+    "SpectrallySelectedSuppression",
+    "SteadyStatePulseSequence",
+    "TimeOfFlightContrast",
+)
+_PULSE_SEQUENCE_TAGS = frozenset(map(tag_of, PULSE_SEQUENCE))
 # The legacy converted keep them for each classic image, where nobody could recompute them.
 _UNTRUE_OF_A_FRAME = _REMOVED_TAGS | set(
     map(tag_of, ("SmallestImagePixelValue", "LargestImagePixelValue"))
@@ -163,8 +186,8 @@ class SeriesHeader:
     def derive(self, source: Dataset) -> Dataset:
         """The derived header, without pixels; `source` is not changed, raw elements stay raw."""
         derived = without_private(source, self._private)
-        _remove_what_is_untrue(derived)
         sop_class, sop_instance = text_of(source, "SOPClassUID"), text_of(source, "SOPInstanceUID")
+        _remove_what_is_untrue(derived, sop_class)
         self._identify(derived, sop_instance)
         self._mark(derived, sop_class)
         if has_functional_groups(derived):
@@ -261,9 +284,12 @@ def labelled(description: str, label: str) -> str:
     return (description[: DESCRIPTION_LIMIT - len(label)].rstrip() + label).strip()
 
 
-def _remove_what_is_untrue(derived: Dataset) -> None:
+def _remove_what_is_untrue(derived: Dataset, sop_class_uid: str) -> None:
+    removed = _REMOVED_TAGS
+    if sop_class_uid == EnhancedMRImageStorage:
+        removed = removed | _PULSE_SEQUENCE_TAGS
     for tag in list(derived.keys()):
-        if tag in _REMOVED_TAGS or tag.group < 8:
+        if tag in removed or tag.group < 8:
             del derived[tag]
 
 

@@ -8,7 +8,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.uid import EnhancedSRStorage, ParametricMapStorage
 
 from operators import maps, measurements
-from operators.derived_header import REMOVED, OutputOptions
+from operators.derived_header import PULSE_SEQUENCE, REMOVED, OutputOptions
 from operators.pixel_data import ENCAPSULATED_UNCOMPRESSED, NATIVE_SYNTAXES, PLUGINS
 from operators.pixel_encoding import SYNTAXES
 from operators.provenance import (
@@ -62,6 +62,8 @@ def test_output_syntaxes_are_those_of_the_setting() -> None:
 def test_removed_attributes_are_those_that_are_removed() -> None:
     paragraph = section("Written: the derived series").split("Removed, ")[1].split(";")[0]
     assert keywords(paragraph) == set(REMOVED)
+    of_enhanced_mr = section("Written: the derived series").split("Of Enhanced MR images ")[1]
+    assert keywords(of_enhanced_mr) == {*PULSE_SEQUENCE}
 
 
 @pytest.mark.parametrize("enhanced", [False, True])
