@@ -49,7 +49,7 @@ __all__ = ["NoNoiseError", "estimate_noise_profile", "remaining_share"]
 BLOCK_SIZES = (16, 8)  # large ones see wide correlation, small ones find flat places in anatomy
 WIDEST_SCATTER = 0.45  # of block variances: beyond it the blocks are too small for the correlation
 PROOF_BLOCKS, PROOF_PURITY = 100, 0.4  # an intensity range that bears a level out
-FEWEST_FLAT, SHORT = 40, 0.15  # flat blocks, and their correlation at two pixels and more
+FEWEST_FLAT, SHORT = 28, 0.15  # flat blocks, and their correlation at two pixels and more
 FINE_PURITY = 0.5  # the same for the finest detail alone
 UNPROVEN_SHARE = 0.1  # of a level that nothing bears out: it may be structure
 ROUNDING = 1e-7  # of the range of intensities: a level below this is no noise
@@ -181,7 +181,7 @@ def _flat_blocks(blocks: Blocks, expected: Array, scatter: float) -> np.ndarray:
     ratio = blocks.variances / expected
     flat = ratio < 1 + FLATTEST * scatter
     with_signal = flat & (blocks.means > DARK * np.quantile(blocks.means, 0.98))
-    if with_signal.sum() >= 2 * FEWEST_BLOCKS:
+    if with_signal.sum() >= FEWEST_FLAT:
         return with_signal
     return flat if flat.sum() >= FEWEST_BLOCKS else ratio <= np.quantile(ratio, 0.1)
 
