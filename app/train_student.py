@@ -15,6 +15,7 @@ import typer
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from app.training_images import training_images
+from models.bundle import load_bundle
 from models.student import StudentNetwork
 from models.training import Batch, Training, TrainingImage, draw_batch, train_student
 
@@ -28,6 +29,9 @@ def main(
     batch_size: Annotated[int, typer.Option(help="patches in a batch")] = 12,
     learning_rate: Annotated[float, typer.Option(help="at its highest")] = 1e-3,
     seed: Annotated[int, typer.Option(help="of the first weights and of every example")] = 0,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="begin with the weights of this bundle")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in OUT")] = False,
 ) -> None:
     """Train one student on all domains; `out/checkpoint.pt` holds all that `--resume` needs."""
@@ -35,6 +39,8 @@ def main(
     checkpoint = out / "checkpoint.pt"
     torch.manual_seed(seed)
     network = StudentNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start is not None:
+        network.load_state_dict(load_bundle(start).denoiser.network.state_dict())
     training = Training.begin(network, learning_rate)
     if resume and checkpoint.exists():
         training.load_state_dict(torch.load(checkpoint, weights_only=True))
