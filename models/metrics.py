@@ -1,4 +1,4 @@
-"""How near an estimate is to the truth."""
+"""How near an estimate is to the truth, pixel by pixel and structure by structure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Plane = Float[Tensor, "height width"]
+Mask = Bool[Tensor, "height width"]
+
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+GMSD_STABILITY = 170 / 255**2  # c of the paper (intensities 0..255) for intensities 0..1
 
 
-def psnr(estimate: Plane, truth: Plane, data_range: float = 1.0) -> float:
-    """Peak signal to noise ratio in dB; infinite where nothing differs."""
-    error = float((estimate.double() - truth.double()).square().mean())
+def psnr(
+    estimate: Plane, truth: Plane, data_range: float = 1.0, where: Mask | None = None
+) -> float:
+    """Peak signal to noise ratio in dB; infinite where nothing differs.
+
+    Args:
+        estimate: any unit.
+        truth: same unit.
+        data_range: the peak, same unit.
+        where: the pixels to look at, such as the foreground; all where None.
+    """
+    squares = (estimate.double() - truth.double()).square()
+    if where is not None:
+        squares = squares[where]
+    error = float(squares.mean())
     return math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
 
 
@@ -40,3 +55,22 @@ def ssim(estimate: Plane, truth: Plane, data_range: float = 1.0) -> float:
         (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
     )
     return float(similarity.mean())
+
+
+def gmsd(estimate: Plane, truth: Plane, data_range: float = 1.0) -> float:
+    """Gradient magnitude similarity deviation (Xue et al. 2014): 0 is equal, larger is worse.
+
+    Both images are averaged over 2x2 pixels first, gradients are Prewitt's, valid part only.
+    """
+    x, y = (_gradient_magnitude(plane.double() / data_range) for plane in (estimate, truth))
+    similarity = (2 * x * y + GMSD_STABILITY) / (x**2 + y**2 + GMSD_STABILITY)
+    return float(similarity.std(correction=0))
+
+
+def _gradient_magnitude(plane: Tensor) -> Tensor:
+    small = F.avg_pool2d(plane[None, None], 2)
+    step = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64) / 3
+    prewitt = step.expand(3, 3)
+    kernels = torch.stack([prewitt, prewitt.T])[:, None]
+    across, down = F.conv2d(small, kernels)[0]
+    return torch.hypot(across, down)

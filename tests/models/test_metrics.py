@@ -1,10 +1,12 @@
-"""Metrics agree with scikit-image."""
+"""Metrics agree with scikit-image, and with their definitions."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from models.metrics import psnr, ssim
+from models.metrics import gmsd, psnr, ssim
 
 
 @pytest.fixture
@@ -35,3 +37,32 @@ def test_ssim_agrees_with_scikit_image(pair):
 
 def test_psnr_of_the_truth_is_infinite(pair):
     assert psnr(pair[1], pair[1]) == float("inf")
+
+
+def test_psnr_of_the_foreground_looks_only_there(pair):
+    estimate, truth = pair
+    where = truth > 0.5
+    changed = torch.where(where, estimate, torch.zeros_like(estimate))
+    assert psnr(changed, truth, where=where) == psnr(estimate, truth, where=where)
+    assert psnr(changed, truth) < psnr(estimate, truth)
+
+
+def test_gmsd_of_the_truth_is_zero_and_grows_with_damage(pair):
+    estimate, truth = pair
+    worse = truth + 3 * (estimate - truth)
+    assert gmsd(truth, truth) == 0
+    assert 0 < gmsd(estimate, truth) < gmsd(worse, truth)
+
+
+def test_gmsd_agrees_with_its_definition_written_in_numpy(pair):
+    """Xue et al. 2014 on 0..255, with scipy's convolution."""
+
+    def gradient(plane):
+        small = plane.double().numpy().reshape(32, 2, 40, 2).mean((1, 3)) * 255
+        prewitt = np.array([[1.0, 0.0, -1.0]] * 3) / 3
+        across, down = (convolve2d(small, k, mode="valid") for k in (prewitt, prewitt.T))
+        return np.hypot(across, down)
+
+    x, y = (gradient(plane) for plane in pair)
+    expected = ((2 * x * y + 170) / (x**2 + y**2 + 170)).std()
+    assert gmsd(*pair) == pytest.approx(expected, abs=1e-9)

@@ -1,0 +1,66 @@
+"""How sure a mean or a share is: 95 % intervals, the same numbers every time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 2000
+LEVEL = 0.95
+Z = 1.959964  # two-sided 95 % of a normal law
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval:
+    """Mean over all values; interval by resampling subjects, and slices inside each subject.
+
+    Each group holds the values of one subject: slices of one head are not independent of each
+    other, so subjects are drawn first (with replacement), then as many of their slices.
+
+    Args:
+        groups: values per subject; at least one value in each.
+        seed: of the draws.
+    """
+    values = [np.asarray(group, np.float64) for group in groups]
+    mean = float(np.concatenate(values).mean())
+    rng = np.random.default_rng(seed)
+    means = np.empty(DRAWS)
+    for draw in range(DRAWS):
+        total, count = 0.0, 0
+        for which in rng.integers(0, len(values), len(values)):
+            group = values[which]
+            total += float(group[rng.integers(0, len(group), len(group))].sum())
+            count += len(group)
+        means[draw] = total / count
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(mean, float(low), float(high))
+
+
+def wilson(found: int, tried: int) -> Interval:
+    """A share and its interval (Wilson 1927); 0 .. 1 where nothing was tried."""
+    if tried == 0:
+        return Interval(math.nan, 0.0, 1.0)
+    share, z2 = found / tried, Z**2
+    middle = (share + z2 / (2 * tried)) / (1 + z2 / tried)
+    half = math.sqrt(share * (1 - share) / tried + z2 / (4 * tried**2)) * Z / (1 + z2 / tried)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def difference_of_shares(found: tuple[int, int], other: tuple[int, int]) -> Interval:
+    """First share minus the second, each (found, tried), with Newcombe's interval (1998)."""
+    first, second = wilson(*found), wilson(*other)
+    value = first.value - second.value
+    low = value - math.hypot(first.value - first.low, second.high - second.value)
+    high = value + math.hypot(first.high - first.value, second.value - second.low)
+    return Interval(value, low, high)
