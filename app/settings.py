@@ -105,18 +105,36 @@ def load_settings(path: Path = DEFAULT_SETTINGS) -> Settings:
         SettingsError: if the file cannot be read, a key is unknown or missing, or a value has the
             wrong type.
     """
+    return parse_settings(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> object:
+    """The document that a YAML file holds.
+
+    Raises:
+        SettingsError: if the file cannot be read or is not YAML.
+    """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"settings {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings {path} are not YAML: {_first_line(error)}") from error
-    return parse_settings(document, str(path))
 
 
 def parse_settings(document: object, source: str = "settings") -> Settings:
     """Turn a parsed YAML document into `Settings`; `source` names it in messages."""
-    return _dataclass_from(Settings, document, source, ())
+    return parse_dataclass(Settings, document, source)
+
+
+def parse_dataclass(kind: type[T], document: object, source: str) -> T:
+    """Turn a parsed YAML document into a frozen dataclass, with all dataclasses inside it.
+
+    Raises:
+        SettingsError: if a key is unknown or missing, or a value has the wrong type or is refused
+            by the dataclass (ValueError).
+    """
+    return _dataclass_from(kind, document, source, ())
 
 
 def _dataclass_from(kind: type[T], value: object, source: str, path: tuple[str, ...]) -> T:
@@ -170,6 +188,17 @@ def _value_of(hint: Any, value: object, source: str, path: tuple[str, ...]) -> o
             for index, item in enumerate(value)
         ]
         return origin(items)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise _wrong_type(source, path, value, "a mapping")
+        return {
+            _value_of(arguments[0], key, source, (*path, str(key))): _value_of(
+                arguments[1], item, source, (*path, str(key))
+            )
+            for key, item in value.items()
+        }
+    if hint is Path and isinstance(value, str) and value:
+        return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
@@ -183,6 +212,7 @@ def _key(each: Field[Any]) -> str:
 
 def _plain(hint: type) -> str:
     names = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+    names[Path] = "a path"
     return names.get(hint, hint.__name__)
 
 
