@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from models.denoiser import Denoiser, Estimate
 from models.noise_estimation import NoNoiseError, estimate_noise_profile, remaining_share
@@ -78,26 +78,59 @@ def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = Non
         NoNoiseInSeriesError: if every part of the sample is constant.
         NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
     """
-    count = len(volume.slices)
-    sample = np.unique(np.linspace(0, count - 1, min(count, SAMPLE_SLICES)).round().astype(int))
-    blocks = [volume.read(int(index), int(index) + 1) for index in sample]
-    seen = [block.pixels[~block.padding] for block in blocks]
-    if sum(len(pixels) for pixels in seen) == 0:
-        raise NoNoiseInSeriesError("every pixel of the series is padding")
-    scaling = scaling_for(volume.modality, np.concatenate(seen))
-    at = _middle(volume.rows, volume.columns, count=len(sample))
-    slices = [torch.from_numpy(scaling.to_network(block.pixels[0][at])) for block in blocks]
-    valid = [torch.from_numpy(~block.padding[0][at]) for block in blocks]
+    sample = sample_of(len(volume.slices))
+    blocks = [volume.read(index, index + 1) for index in sample]
     try:
-        noise = estimate_noise_profile(slices, valid)
-    except NoNoiseError as error:
+        scaling, noise = measure_noise(
+            volume.modality,
+            [block.pixels[0] for block in blocks],
+            [block.padding[0] for block in blocks],
+        )
+    except NoNoiseInSeriesError as error:
         raise NoNoiseInSeriesError(f"series {volume.series_instance_uid}: {error}") from error
     if noise_range is not None and noise.sigma > noise_range[1]:
         raise NoiseOutsideBundleError(
             f"series {volume.series_instance_uid}: noise of {noise.sigma:.3f} of the intensity "
             f"range; the bundle was trained for at most {noise_range[1]:.3f}"
         )
-    return Plan(scaling, noise, tuple(int(index) for index in sample))
+    return Plan(scaling, noise, sample)
+
+
+def sample_of(count: int) -> tuple[int, ...]:
+    """Indices of at most SAMPLE_SLICES of `count` slices, evenly spread."""
+    wanted = np.linspace(0, count - 1, min(count, SAMPLE_SLICES)).round()
+    return tuple(int(index) for index in np.unique(wanted))
+
+
+def measure_noise(
+    modality: str,
+    slices: Sequence[Float32[np.ndarray, "row column"]],
+    padding: Sequence[Bool[np.ndarray, "row column"]],
+) -> tuple[Scaling, NoiseProfile]:
+    """Scaling of a series and its noise in network numbers, from a sample of its slices.
+
+    Args:
+        modality: of the series.
+        slices: in modality units; sizes may differ.
+        padding: True where a pixel is no image.
+
+    Raises:
+        NoNoiseInSeriesError: if every part of the sample is constant.
+    """
+    seen = [pixels[~mask] for pixels, mask in zip(slices, padding, strict=True)]
+    if sum(len(pixels) for pixels in seen) == 0:
+        raise NoNoiseInSeriesError("every pixel of the series is padding")
+    scaling = scaling_for(modality, np.concatenate(seen))
+    middles = [_middle(*pixels.shape, count=len(slices)) for pixels in slices]
+    images = [
+        torch.from_numpy(scaling.to_network(pixels[at]))
+        for pixels, at in zip(slices, middles, strict=True)
+    ]
+    valid = [torch.from_numpy(~mask[at]) for mask, at in zip(padding, middles, strict=True)]
+    try:
+        return scaling, estimate_noise_profile(images, valid)
+    except NoNoiseError as error:
+        raise NoNoiseInSeriesError(str(error)) from error
 
 
 def denoise_block(
@@ -116,7 +149,7 @@ def denoise_block(
         strength: share of the correction that is applied, 0 to 1.
         limits: of the gate.
     """
-    noisy = torch.from_numpy(plan.scaling.to_network(_without_padding(block)))[:, None]
+    noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block)))[:, None]
     estimate = denoiser.denoise(noisy, plan.noise)
     sigma = plan.noise.sigma_map(noisy)[:, 0].numpy()
     before = noisy[:, 0].numpy()
@@ -156,7 +189,7 @@ def denoise_volume(
         yield denoise_block(denoiser, block, plan, strength, limits)
 
 
-def _without_padding(block: VolumeBlock) -> Float32[np.ndarray, "slice row column"]:
+def without_padding(block: VolumeBlock) -> Float32[np.ndarray, "slice row column"]:
     """Padding replaced by the slice's smallest real value, so that no false edge stands there."""
     if not block.padding.any():
         return block.pixels
