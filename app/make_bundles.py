@@ -17,8 +17,8 @@ import typer
 
 from app.training_images import SPLIT
 from models.bundle import save_bundle
+from models.simulated_noise import SIGMA_RANGE
 from models.student import StudentNetwork
-from models.training import SIGMA_RANGE
 
 BUNDLE_VERSION = "0.1.0"
 SERVES = {"mr": ["MR"], "xray": ["CR", "DX"], "ct": ["CT"]}

@@ -16,8 +16,10 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from app.training_images import training_images
 from models.bundle import load_bundle
+from models.losses import supervised
+from models.simulated_noise import Batch, TrainingImage, draw_batch
 from models.student import StudentNetwork
-from models.training import Batch, Training, TrainingImage, draw_batch, train_student
+from models.training import Training, train
 
 CHECKPOINT_EVERY = 250
 
@@ -56,7 +58,7 @@ def main(
         (out / "log.csv").open("a") as log,
     ):
         task = bar.add_task("student", total=steps, completed=training.number, loss="")
-        for step in train_student(training, batches, steps, learning_rate):
+        for step in train(training, batches, supervised, steps, learning_rate):
             mean = 0.99 * mean + 0.01 * step.loss if step.number > 1 else step.loss
             bar.update(task, completed=step.number, loss=f"{mean:.2f} dB of the noise left")
             if step.number % CHECKPOINT_EVERY == 0 or step.number == steps:

@@ -20,7 +20,7 @@ from PIL import Image as Picture
 from torch import Tensor
 
 from models.procedural import dead_leaves
-from models.training import PATCH, TrainingImage
+from models.simulated_noise import PATCH, TrainingImage
 
 Part = Literal["train", "validate", "test"]
 Domain = Literal["mr", "xray", "ct"]

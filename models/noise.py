@@ -67,6 +67,19 @@ def autocorrelation(spectrum: Spectrum) -> Float[Tensor, "height width"]:
     return torch.fft.ifft2(spectrum / spectrum.mean()).real
 
 
+def spectrum_of(acf: Float[Tensor, "lag lag"], height: int, width: int) -> Spectrum:
+    """Power spectrum of noise with these correlation coefficients, lags (-m..m)^2, 1 at the centre.
+
+    The coefficients of a finite window may belong to no noise at all (negative power): such
+    frequencies get none.
+    """
+    reach = acf.shape[0] // 2
+    around = torch.zeros(height, width)
+    around[: 2 * reach + 1, : 2 * reach + 1] = acf
+    around = torch.roll(around, (-reach, -reach), (0, 1))
+    return torch.fft.fft2(around).real.clamp(min=1e-6)
+
+
 def frequencies(
     height: int, width: int
 ) -> tuple[Float[Tensor, "height 1"], Float[Tensor, "1 width"]]:

@@ -1,236 +1,61 @@
-"""Training of the student on images with simulated noise: examples, the loop, checkpoints.
-
-Example number k is a pure function of the images, the seed and k, so a run that was killed goes on
-with the very examples it would have seen.
-"""
+"""The training loop that all networks share: resumable, on one device or several."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor, distributed, nn
 
-from models import noise
-from models.noise_profile import CORRELATION_LAGS, LOWEST_SHARE, smooth
-from models.student import StudentNetwork
-
-SIGMA_RANGE = (0.2 / 255, 50 / 255)
-PATCH = 80
-MSE_FLOOR = 0.004  # in sigma^2: below it an example is as good as solved
-TOLD_SIGMA_ERROR = 0.07  # what a good noise profile errs by (standard deviation of the log)
-TOLD_CORRELATION_ERROR = 0.02
-BADLY_TOLD = 0.25  # share of examples that are told a wrong level: structure looks like noise
-BADLY_TOLD_RANGE = (0.7, 3.0)
-
-Plane = Float[Tensor, "height width"]
-
-
-@dataclass(frozen=True)
-class TrainingImage:
-    """A clean (or nearly clean) image on [0, 1] and the noise that it still contains.
-
-    Noise is added at twice `own_sigma` or more, so that the network is never taught to keep noise.
-    `weight` is how often it is drawn, relative to the others.
-    """
-
-    pixels: Plane
-    own_sigma: float = 0.0
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Noisy images, the noise in them, and what the network is told about it."""
-
-    noisy: Float[Tensor, "batch 1 height width"]
-    noise: Float[Tensor, "batch 1 height width"]
-    sigma: Float[Tensor, "batch 1 height width"]
-    correlation: Float[Tensor, "batch lag"]
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one update did; `loss` is the mean over the batch of 10 log10(error / noise), in dB."""
+    """What one update did; `loss` is in the unit that the objective names."""
 
     number: int
     loss: float
     learning_rate: float
 
 
-def draw_batch(images: Sequence[TrainingImage], size: int, seed: int, number: int) -> Batch:
-    """Batch `number` of the run with this seed."""
-    generator = torch.Generator().manual_seed((seed << 32) + number)
-    weights = torch.tensor([image.weight for image in images])
-    chosen = torch.multinomial(weights, size, replacement=True, generator=generator)
-    examples = [draw_example(images[int(i)], generator) for i in chosen]
-    noisy, residual, sigma, correlation = (
-        torch.stack(part) for part in zip(*examples, strict=True)
-    )
-    return Batch(noisy[:, None], residual[:, None], sigma[:, None], correlation)
+@dataclass(frozen=True)
+class Losses:
+    """What an objective says of a batch: the scalar to minimise, and the one to show a person."""
+
+    total: Tensor
+    reported: Tensor
 
 
-def draw_example(
-    image: TrainingImage, generator: Generator
-) -> tuple[Plane, Plane, Plane, Float[Tensor, " lag"]]:
-    """A corrupted patch: noisy image, its noise, the told noise level, the told correlation."""
-    x = augment(crop(image.pixels, generator), generator)
-    contrast = _uniform(0.3, 1.0, generator)
-    x = x * contrast + _uniform(0.0, 1 - contrast, generator) * float(
-        _uniform(0.0, 1.0, generator) < 0.5
-    )
-    lowest = max(SIGMA_RANGE[0], 2 * image.own_sigma * contrast)
-    sigma = math.exp(_uniform(math.log(lowest), math.log(SIGMA_RANGE[1]), generator))
-    spectrum = draw_spectrum(x.shape[0], x.shape[1], generator)
-    mean, noisy, level_curve, white = corrupt(x, sigma, spectrum, generator)
-    sigma_map = level_curve(smooth(noisy[None, None])[0, 0].clamp(min=0))
-    sigma_map = sigma_map.clamp(min=LOWEST_SHARE * float(sigma_map.square().mean().sqrt()))
-    acf = noise.autocorrelation(torch.ones_like(spectrum) if white else spectrum)
-    correlation = torch.stack([(acf[dy, dx] + acf[dy, -dx]) / 2 for dy, dx in CORRELATION_LAGS])
-    factor, told = tell(correlation, generator)
-    return noisy, noisy - mean, sigma_map * factor, told
-
-
-def tell(
-    correlation: Float[Tensor, " lag"], generator: Generator
-) -> tuple[float, Float[Tensor, " lag"]]:
-    """What the network is told: a factor on the true level, and the correlation, with errors.
-
-    Most examples are told nearly the truth. Some are told a level that may be far off, and less
-    correlation than there is, as where an image has no flat place: the network learns to believe
-    what it sees.
-    """
-    error = TOLD_CORRELATION_ERROR * torch.randn(len(correlation), generator=generator)
-    if _uniform(0.0, 1.0, generator) > BADLY_TOLD:
-        return math.exp(TOLD_SIGMA_ERROR * _normal(generator)), correlation + error
-    low, high = (math.log(limit) for limit in BADLY_TOLD_RANGE)
-    factor = math.exp(_uniform(low, high, generator))
-    return factor, correlation * min(1.0, _uniform(0.0, 2.0, generator)) + error
-
-
-def corrupt(
-    x: Plane, sigma: float, spectrum: Plane, generator: Generator
-) -> tuple[Plane, Plane, Callable[[Tensor], Tensor], bool]:
-    """Draw a noise family: (E[y | x], y, standard deviation as a function of level, is it white).
-
-    The target is E[y | x], not x: a derived series must not move the mean of a region, so the
-    Rician bias stays.
-    """
-    family = _uniform(0.0, 1.0, generator)
-    if family < 0.60:  # stationary, half of it white
-        n = noise.correlated_noise(spectrum, generator)
-        gain = _unknown_gain(x, generator)
-        return x, x + sigma * gain * n, lambda level: torch.full_like(level, sigma), False
-    if family < 0.75:  # any signal dependence: sigma^2 = a + b x + c x^2
-        a, b, c = torch.rand(3, generator=generator).tolist()
-        scale = sigma / math.sqrt(a + b / 2 + c / 4 + 1e-3)
-        n = noise.correlated_noise(spectrum, generator)
-
-        def polynomial(level: Tensor) -> Tensor:
-            return scale * (a + b * level + c * level**2 + 1e-3).sqrt()
-
-        return x, x + polynomial(x) * n, polynomial, False
-    if family < 0.83:
-        counts = 0.5 / sigma**2
-        y = noise.add_poisson(x, counts, generator)
-        return x, y, lambda level: (level / counts).sqrt(), True
-    if family < 0.91:
-        shape = max(4.0, (0.5 / sigma) ** 2)
-        y = noise.add_gamma(x, shape, generator)
-        return x, y, lambda level: level / math.sqrt(shape), True
-    real, imaginary = (noise.correlated_noise(spectrum, generator) for _ in range(2))
-    y = torch.hypot(x + sigma * real, sigma * imaginary)
-    return noise.rician_mean(x, sigma), y, _rician_curve(sigma), False
-
-
-def _rician_curve(sigma: float) -> Callable[[Tensor], Tensor]:
-    """Standard deviation of a Rician magnitude as a function of its mean."""
-    true = torch.linspace(0, 6 * sigma, 64)
-    mean, deviation = noise.rician_mean(true, sigma), noise.rician_deviation(true, sigma)
-
-    def curve(level: Tensor) -> Tensor:
-        right = torch.searchsorted(mean, level.clamp(mean[0], mean[-1]).contiguous())
-        return deviation[right.clamp(0, 63)]
-
-    return curve
-
-
-def draw_spectrum(height: int, width: int, generator: Generator) -> Plane:
-    """A noise spectrum as scanners make them; white for about half of the draws."""
-    kind = _uniform(0.0, 1.0, generator)
-    if kind < 0.45:
-        return torch.ones(height, width)
-    if kind < 0.70:
-        length = _uniform(0.2, 2.0, generator)
-        other = length * math.exp(0.3 * _normal(generator)) if kind < 0.6 else length
-        return noise.gaussian_spectrum(height, width, length, other)
-    if kind < 0.90:
-        share_y, share_x = (_uniform(0.4, 1.05, generator) for _ in range(2))
-        return noise.zero_filled_spectrum(
-            height, width, share_y, share_x, _uniform(0.0, 0.6, generator)
-        )
-    return noise.backprojection_spectrum(
-        height, width, _uniform(0.15, 0.5, generator), _uniform(1.0, 4.0, generator)
-    )
-
-
-def _unknown_gain(x: Plane, generator: Generator) -> Plane | float:
-    """For a quarter of the examples a smooth change of the level that nobody tells (g-factor)."""
-    if _uniform(0.0, 1.0, generator) > 0.25:
-        return 1.0
-    coarse = 0.15 * torch.randn(1, 1, 3, 3, generator=generator)
-    return F.interpolate(coarse, size=x.shape, mode="bicubic")[0, 0].exp()
-
-
-def crop(pixels: Plane, generator: Generator) -> Float[Tensor, "patch patch"]:
-    """A patch of PATCH x PATCH pixels; a patch without any structure is drawn again, twice."""
-    height, width = pixels.shape
-    patch = pixels[:PATCH, :PATCH]
-    for _ in range(3):
-        top = int(torch.randint(0, height - PATCH + 1, (1,), generator=generator))
-        left = int(torch.randint(0, width - PATCH + 1, (1,), generator=generator))
-        patch = pixels[top : top + PATCH, left : left + PATCH]
-        if float(patch.std()) > 0.01:
-            break
-    return patch
-
-
-def augment(patch: Plane, generator: Generator) -> Plane:
-    """One of the eight symmetries of the square."""
-    turns, flip = torch.randint(0, 4, (2,), generator=generator).tolist()
-    patch = torch.rot90(patch, turns)
-    return patch.flip(0) if flip < 2 else patch
-
-
-def _uniform(low: float, high: float, generator: Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
-
-
-def _normal(generator: Generator) -> float:
-    return float(torch.randn((), generator=generator))
+Objective = Callable[[nn.Module, B], Losses]
 
 
 @dataclass
 class Training:
-    """All that a checkpoint must hold: the network, its moving average, the optimiser, the step."""
+    """All that a checkpoint must hold: the network, its moving average, the optimiser, the step.
 
-    network: StudentNetwork
-    average: StudentNetwork
+    Attributes:
+        decay: highest rate of the moving average; it begins as (1 + n) / (10 + n).
+    """
+
+    network: nn.Module
+    average: nn.Module
     optimizer: torch.optim.Optimizer
     number: int = 0
+    decay: float = 0.999
 
     @classmethod
-    def begin(cls, network: StudentNetwork, learning_rate: float) -> Training:
+    def begin(cls, network: nn.Module, learning_rate: float, decay: float = 0.999) -> Training:
         """A fresh run of `network`."""
         optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
-        return cls(network, copy.deepcopy(network).requires_grad_(False), optimizer)
+        average = copy.deepcopy(network).requires_grad_(False)
+        return cls(network, average, optimizer, decay=decay)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """For `torch.save`."""
         return {
             "network": self.network.state_dict(),
@@ -239,49 +64,49 @@ class Training:
             "number": self.number,
         }
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.network.load_state_dict(state["network"])  # type: ignore[arg-type]
-        self.average.load_state_dict(state["average"])  # type: ignore[arg-type]
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        self.number = int(state["number"])  # type: ignore[call-overload]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.number = int(state["number"])
 
 
-def train_student(
-    training: Training, batches: Iterator[Batch], steps: int, learning_rate: float
+def train(
+    training: Training,
+    batches: Iterator[B],
+    objective: Objective[B],
+    steps: int,
+    learning_rate: float,
 ) -> Iterator[Step]:
     """Update until step `steps`, learning rate falling along a cosine; yields after each update.
 
-    The loss is the mean of log(error / noise): every example counts the same in dB, whatever its
-    noise level.
+    Where a process group is up (`torchrun`), gradients are averaged over its ranks: with the same
+    first weights on every rank and different batches, all ranks keep the same weights.
     """
-    device = next(training.network.parameters()).device
     while training.number < steps:
-        batch = next(batches)
         rate = learning_rate * schedule(training.number, steps)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
-        loss, total = _loss(training.network, batch, device)
+        losses = objective(training.network, next(batches))
         training.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        average_over_ranks(training.network)
         torch.nn.utils.clip_grad_norm_(training.network.parameters(), 1.0)
         training.optimizer.step()
         training.number += 1
-        follow(training.average, training.network, training.number)
-        yield Step(training.number, 10 / math.log(10) * float(loss.detach()), rate)
+        follow(training.average, training.network, training.number, training.decay)
+        yield Step(training.number, float(losses.reported.detach()), rate)
 
 
-def _loss(network: StudentNetwork, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Loss of the mean, and the sum to minimise: the mean's and the log variance's (likelihood)."""
-    noisy, sigma = batch.noisy.to(device), batch.sigma.to(device)
-    with torch.autocast(device.type, torch.bfloat16):
-        predicted, log_variance = network(noisy, sigma, batch.correlation.to(device))
-    error = predicted * sigma - batch.noise.to(device)
-    level = sigma.square().mean((1, 2, 3))
-    mean_loss = (error.square().mean((1, 2, 3)) / level + MSE_FLOOR).log().mean()
-    known = (error.detach() / sigma).square()
-    likelihood = 0.5 * (known * (-log_variance).exp() + log_variance)
-    return mean_loss, mean_loss + likelihood.mean()
+def average_over_ranks(network: nn.Module) -> None:
+    """Mean of every gradient over the ranks of the process group; nothing without one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    for parameter in network.parameters():
+        if parameter.grad is not None:
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= distributed.get_world_size()
 
 
 def schedule(number: int, steps: int, warm_up: int = 200) -> float:
@@ -292,8 +117,8 @@ def schedule(number: int, steps: int, warm_up: int = 200) -> float:
 
 
 @torch.no_grad()
-def follow(average: StudentNetwork, network: StudentNetwork, number: int) -> None:
-    """Exponential moving average with the rate min(0.999, (1 + n) / (10 + n))."""
-    decay = min(0.999, (1 + number) / (10 + number))
+def follow(average: nn.Module, network: nn.Module, number: int, decay: float) -> None:
+    """Exponential moving average with the rate min(decay, (1 + n) / (10 + n))."""
+    rate = min(decay, (1 + number) / (10 + number))
     for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-        slow.lerp_(fast, 1 - decay)
+        slow.lerp_(fast, 1 - rate)

@@ -7,7 +7,9 @@ import torch
 
 from models.procedural import dead_leaves
 from models.student import StudentNetwork
-from models.training import Training, TrainingImage, draw_batch, tell, train_student
+from models.losses import supervised
+from models.simulated_noise import TrainingImage, draw_batch, tell
+from models.training import Training, train
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +62,22 @@ def test_badly_told_examples_stay_in_their_range():
 def test_training_lowers_the_loss(images):
     training = small_training()
     always_the_same = itertools.repeat(draw_batch(images, 2, seed=1, number=0))
-    losses = [step.loss for step in train_student(training, always_the_same, 100, 2e-2)]
+    losses = [step.loss for step in train(training, always_the_same, supervised, 100, 2e-2)]
     assert losses[-1] < losses[0] - 1.0
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(images):
     unbroken = small_training()
-    for _ in train_student(unbroken, batches(images), 6, 1e-3):
+    for _ in train(unbroken, batches(images), supervised, 6, 1e-3):
         pass
 
     killed = small_training()
-    steps = train_student(killed, batches(images), 6, 1e-3)
+    steps = train(killed, batches(images), supervised, 6, 1e-3)
     for _ in range(3):
         next(steps)
     resumed = small_training()
     resumed.load_state_dict(killed.state_dict())
-    for _ in train_student(resumed, batches(images, start=3), 6, 1e-3):
+    for _ in train(resumed, batches(images, start=3), supervised, 6, 1e-3):
         pass
     for one, other in zip(unbroken.network.parameters(), resumed.network.parameters(), strict=True):
         torch.testing.assert_close(one, other)
