@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from app.methods import (
     DEFAULT_BUNDLES,
@@ -30,6 +32,9 @@ from operators.errors import ExitCode, InputError
 from operators.outcome import Progress, SeriesOutcome, SkippedFile, Watch, exit_code_of, refused
 from operators.output_faults import naming_output_faults
 from operators.reading import Candidate, Refusal, find_series, read_series
+
+if TYPE_CHECKING:  # it imports torch
+    from operators.stages import Method
 
 log = logging.getLogger("stillscan")
 
@@ -138,9 +143,30 @@ def run(job: Job, watch: Watch = _silent) -> RunResult:
     Raises:
         StillscanError: for what concerns the whole run (settings, models, output).
     """
+    with Decoder() as decoder:
+        return run_with(job, decoder, load_methods, watch)
+
+
+def run_with(
+    job: Job,
+    decoder: Decoder,
+    load: Callable[[Mapping[str, BundleInfo], Settings], Mapping[str, Method]],
+    watch: Watch = _silent,
+) -> RunResult:
+    """`run` for a service: with a reading child and networks that stay from job to job.
+
+    Args:
+        job: what is to be done.
+        decoder: its child may have been started long ago.
+        load: gives the method for each modality, as `load_methods` does.
+        watch: told after each block.
+
+    Raises:
+        StillscanError: for what concerns the whole run (settings, models, output).
+    """
     started = time.monotonic()
     require_apart(job.source, job.output)
-    with Decoder() as decoder, staging_in(job.output) as staging:
+    with staging_in(job.output) as staging:
         imports = Thread(target=_import_graph)
         imports.start()
         found = survey(job, decoder)
@@ -149,7 +175,7 @@ def run(job: Job, watch: Watch = _silent) -> RunResult:
         if found.chosen:
             imports.join()
             log.info("torch and holoscan imported: %.2f s", time.monotonic() - started)
-            outcomes += _derive(job, found, decoder, staging, watch)
+            outcomes += _derive(job, found, decoder, load, staging, watch)
             log.info("graph run: %.2f s", time.monotonic() - started)
         result = RunResult(
             outcomes, found.skipped, exit_code_of(outcomes), time.monotonic() - started
@@ -169,7 +195,12 @@ def _import_graph() -> None:
 
 
 def _derive(
-    job: Job, found: Survey, decoder: Decoder, staging: Path, watch: Watch
+    job: Job,
+    found: Survey,
+    decoder: Decoder,
+    load: Callable[[Mapping[str, BundleInfo], Settings], Mapping[str, Method]],
+    staging: Path,
+    watch: Watch,
 ) -> tuple[SeriesOutcome, ...]:
     """Load the networks and send the chosen series through the graph."""
     from app.application import derive_all  # it imports torch and holoscan
@@ -180,7 +211,7 @@ def _derive(
     methods = (
         {candidate.modality: identity for candidate, _ in found.chosen}
         if identity
-        else load_methods(bundles, job.settings)
+        else load(bundles, job.settings)
     )
     sources = [
         SeriesSource(
