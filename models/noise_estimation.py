@@ -58,8 +58,8 @@ FLATTEST = 0.2  # upper edge of the blocks that the correlation is measured on, 
 
 
 def estimate_noise_profile(
-    slices: Sequence[Float[Tensor, "height width"]],
-    valid: Sequence[Bool[Tensor, "height width"]] | None = None,
+    slices: Sequence[Float[Tensor, "_ _"]],
+    valid: Sequence[Bool[Tensor, "_ _"]] | None = None,
 ) -> NoiseProfile:
     """Level, signal dependence and correlation of the noise in these slices.
 

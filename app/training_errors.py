@@ -1,0 +1,71 @@
+"""What keeps a training run from starting, or from ending well; each has a stable reason code."""
+
+from __future__ import annotations
+
+from operators.errors import InputError, ModelError, NothingToDoError, SettingsError
+
+
+class NoTrainingImagesError(NothingToDoError):
+    """The folder holds no file that could be a training image."""
+
+    reason = "no-training-images"
+
+
+class EverySeriesRefusedError(InputError):
+    """Not one series of the folder can be trained on."""
+
+    reason = "every-series-refused"
+
+
+class TooFewImagesError(InputError):
+    """What can be trained on is too little to learn from and to hold something out."""
+
+    reason = "too-few-images"
+
+
+class ImageTooSmallError(InputError):
+    """An image is smaller than the smallest patch."""
+
+    reason = "image-too-small"
+
+
+class NotFiniteValuesError(InputError):
+    """A training image holds values that are infinite or not a number."""
+
+    reason = "not-finite-values"
+
+
+class UnsupportedArrayError(InputError):
+    """An array or a picture is not made of grey values on rows and columns."""
+
+    reason = "unsupported-array"
+
+
+class ReaderMissingError(InputError):
+    """The package that reads this format is not installed."""
+
+    reason = "reader-missing"
+
+
+class UnknownModalityError(SettingsError):
+    """Neither the images nor the arguments say which modality the bundle will serve."""
+
+    reason = "modality-unknown"
+
+
+class OutputHoldsRunError(SettingsError):
+    """The output already holds a training run or a bundle."""
+
+    reason = "output-holds-run"
+
+
+class RunDiffersError(SettingsError):
+    """The run to be resumed was begun with other images, another profile or another seed."""
+
+    reason = "run-differs"
+
+
+class DivergedError(ModelError):
+    """The loss is no number any more."""
+
+    reason = "training-diverged"
