@@ -7,6 +7,7 @@ waiting -> sending -> sent
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,18 @@ class Outbox:
                 "WHERE state = 'sending'"
             )
         return lost.rowcount
+
+    def bury_unknown(self, known: Sequence[str]) -> int:
+        """Give up deliveries to destinations that the settings no longer have; how many."""
+        marks = ", ".join("?" * len(known))
+        with self._database.transaction() as connection:
+            buried = connection.execute(
+                "UPDATE deliveries SET state = 'dead', reason = 'unknown-destination', "
+                "message = 'the settings have no such destination', finished = ? "
+                f"WHERE state = 'waiting' AND destination NOT IN ({marks})",
+                (time.time(), *known),
+            )
+        return buried.rowcount
 
 
 def files_of(places: Places, job: int) -> list[Path]:

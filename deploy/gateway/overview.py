@@ -10,11 +10,16 @@ Safe to use from several threads. UIDs are the only identifiers in here: no name
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deploy.gateway.database import Database, count
 from deploy.gateway.settings import Places
+from deploy.gateway.spool import used_share
 
 JobState = Literal["queued", "running", "derived", "refused", "not-selected", "dead"]
 DeliveryState = Literal["waiting", "sending", "sent", "dead"]
@@ -25,13 +30,15 @@ class Counts:
     """How much there is of what.
 
     Attributes:
-        series: that are still receiving (`open`).
+        open_series: that are still receiving.
         unfiled: instances that are acknowledged and in no series yet.
         jobs, deliveries: number by state.
         totals: counters that only grow, by name: `instances_received`, `instances_duplicate`,
-            `bytes_received`, `jobs_created`, `jobs_derived`, `jobs_refused`, `jobs_dead`,
-            `instances_sent`, `deliveries_sent`, `deliveries_failed`, `loops_stopped`,
-            and `<part>_restarts` (receiver, web, planner, worker, sender).
+            `bytes_received`, `jobs_created`, `jobs_repeated` (a series came again as it was),
+            `jobs_derived`, `jobs_refused`, `jobs_not_selected`, `jobs_failed` (attempts),
+            `jobs_dead`, `instances_sent`, `deliveries_sent`, `deliveries_failed` (attempts),
+            `deliveries_dead`, `loops_stopped`, and `<part>_restarts` (receiver, web, planner,
+            worker, sender). One that has not grown yet is not there.
         oldest_queued_s: age of the job that has waited longest; 0 where none waits.
         used_share: of the file system.
     """
@@ -96,36 +103,129 @@ class DeliveryRow:
 
 
 class Overview:
-    """The questions; one connection to the database, opened when it is first asked."""
+    """The questions; one connection to the database."""
 
     def __init__(self, places: Places) -> None:
-        """The database need not exist yet: everything is then zero."""
-        raise NotImplementedError
+        """The database is made where it is not there: everything is then zero."""
+        self._places = places
+        self._database = Database(places.database)
 
     def counts(self) -> Counts:
         """How much there is of what."""
-        raise NotImplementedError
+        with self._database.reading() as connection:
+            jobs = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+            deliveries = connection.execute(
+                "SELECT state, count(*) FROM deliveries GROUP BY state"
+            ).fetchall()
+            totals = connection.execute("SELECT name, value FROM totals").fetchall()
+            (open_series,) = connection.execute("SELECT count(*) FROM series WHERE open").fetchone()
+            (oldest,) = connection.execute(
+                "SELECT min(created) FROM jobs WHERE state = 'queued'"
+            ).fetchone()
+        return Counts(
+            open_series=open_series,
+            unfiled=self._unfiled(),
+            jobs=dict(map(tuple, jobs)),
+            deliveries=dict(map(tuple, deliveries)),
+            totals=dict(map(tuple, totals)),
+            oldest_queued_s=0.0 if oldest is None else max(time.time() - oldest, 0.0),
+            used_share=used_share(self._places.data),
+        )
 
     def recent_jobs(self, limit: int = 50) -> list[JobRow]:
         """The last jobs, newest first."""
-        raise NotImplementedError
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"{SELECT_JOBS} ORDER BY number DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return [_job_row(row) for row in rows]
 
     def job(self, number: int) -> JobRow | None:
         """One job."""
-        raise NotImplementedError
+        with self._database.reading() as connection:
+            row = connection.execute(f"{SELECT_JOBS} WHERE number = ?", (number,)).fetchone()
+        return None if row is None else _job_row(row)
 
     def deliveries(self, job: int) -> list[DeliveryRow]:
         """Where the result of a job went, or is going."""
-        raise NotImplementedError
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT * FROM deliveries WHERE job = ? ORDER BY number", (job,)
+            ).fetchall()
+        return [
+            DeliveryRow(
+                number=row["number"],
+                job=row["job"],
+                destination=row["destination"],
+                state=row["state"],
+                attempts=row["attempts"],
+                reason=row["reason"],
+                message=row["message"],
+                instances=row["instances"],
+                next_attempt=row["not_before"] if row["state"] == "waiting" else None,
+                finished=row["finished"],
+            )
+            for row in rows
+        ]
 
     def retry_job(self, number: int) -> bool:
-        """Queue a job that is `refused` or `dead` again, with all its attempts; False otherwise."""
-        raise NotImplementedError
+        """Queue a job that is `refused` or `dead` again, with all its attempts; False otherwise.
+
+        False as well where its instances were removed after the retention time. A series that was
+        refused because images are missing is then processed as it is.
+        """
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE jobs SET state = 'queued', attempts = 0, not_before = 0, finished = NULL, "
+                "reason = '', message = '' WHERE number = ? AND state IN ('refused', 'dead') "
+                "AND reason <> 'late-after-retention' AND NOT EXISTS (SELECT 1 FROM job_instances "
+                "JOIN instances USING (name) WHERE job = ? AND NOT there)",
+                (number, number),
+            )
+        return changed.rowcount > 0
 
     def retry_delivery(self, number: int) -> bool:
-        """Let a delivery that is `dead` be tried again; False for others."""
-        raise NotImplementedError
+        """Let a delivery that is `dead` be tried again; False for others.
+
+        False as well where its files were removed after the retention time.
+        """
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE deliveries SET state = 'waiting', attempts = 0, not_before = 0, "
+                "finished = NULL WHERE number = ? AND state = 'dead' "
+                "AND NOT (SELECT cleared FROM jobs WHERE jobs.number = deliveries.job)",
+                (number,),
+            )
+        return changed.rowcount > 0
 
     def add_to_totals(self, increments: Mapping[str, int]) -> None:
         """Let counters grow (the receiver's, say once a second): they survive restarts."""
-        raise NotImplementedError
+        with self._database.transaction() as connection:
+            count(connection, increments)
+
+    def _unfiled(self) -> int:
+        return sum(1 for _ in self._places.incoming.glob("[!.]*.dcm"))
+
+
+SELECT_JOBS = "SELECT jobs.*, uid, modality FROM jobs JOIN series ON series.id = jobs.series"
+
+
+def _job_row(row: sqlite3.Row) -> JobRow:
+    return JobRow(
+        number=row["number"],
+        series_instance_uid=row["uid"],
+        revision=row["revision"],
+        modality=row["modality"],
+        instances=row["images"],
+        rule=row["rule"],
+        priority=row["priority"],
+        state=row["state"],
+        attempts=row["attempts"],
+        reason=row["reason"],
+        message=row["message"],
+        derived_series_uid=row["derived_uid"],
+        created=row["created"],
+        started=row["started"],
+        finished=row["finished"],
+        result=json.loads(row["result"]),
+    )

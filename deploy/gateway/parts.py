@@ -1,24 +1,102 @@
 """The processes of the gateway, and how each is begun, stopped and ended.
 
-A part is a function `run(settings, stop)` that returns soon after `stop` is set (SIGTERM): the
-receiver lets running associations end, the worker its job, the sender its delivery. A part may also
-be killed at any moment; what it was doing is found in the spool and the database when it starts
-again. The functions are
+A part is a function `run(settings, stop)` that returns soon after `stop` is set: the receiver lets
+running associations end, the worker its job, the sender its delivery. A part may also be killed at
+any moment; what it was doing is found in the spool and the database when it starts again. The
+functions are
 
     receiver   deploy.gateway.receiver.run     C-STORE, C-ECHO
     web        deploy.gateway.web.run          STOW-RS, status page, /metrics, /healthz
     planner    deploy.gateway.planner.run      files instances, finds complete series, makes jobs
     worker     deploy.gateway.worker.run       denoises
     sender     deploy.gateway.sender.run       delivers
+
+The supervisor starts `python -m deploy.gateway.parts NAME`, writes the settings to its standard
+input and keeps that open: a line there asks the part to stop, its end (the supervisor is gone)
+makes it leave at once. Signals are blocked in parts: holoscan would take SIGTERM for its own, and
+what a terminal or systemd sends to all processes is the supervisor's to answer.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pickle
+import signal
+import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO, cast
 
+from app.faults import exit_code_of, leave
+from deploy.gateway.logs import log, set_up_logging
 from deploy.gateway.settings import GatewaySettings
+from operators.errors import ExitCode
 
 Run = Callable[[GatewaySettings, threading.Event], None]
 
 PARTS = ("receiver", "web", "planner", "worker", "sender")
+ORPHANED = 70  # exit status of a part whose supervisor is gone
+
+
+def main(name: str) -> None:
+    """Run the part of this name until its supervisor says stop."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    set_up_logging(name, os.environ.get("STILLSCAN_LOG_LEVEL", "info"))
+    control = sys.stdin.buffer
+    size = int.from_bytes(control.read(4), "big")
+    settings: GatewaySettings = pickle.loads(control.read(size))
+    stop = threading.Event()
+    threading.Thread(target=_obey, args=(control, stop), daemon=True).start()
+    threading.excepthook = _end_process
+
+    def action() -> ExitCode:
+        with only_one(settings.data / f"{name}.lock"):
+            run = cast(Run, import_module(f"deploy.gateway.{name}").run)
+            run(settings, stop)
+        return ExitCode.DERIVED
+
+    leave(exit_code_of(action))
+
+
+class only_one:  # noqa: N801  # reads as `with only_one(lock):`
+    """Wait until no other process holds this lock; a process that ends lets it go."""
+
+    def __init__(self, path: Path) -> None:
+        """The file is made where it is not there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("wb")
+
+    def __enter__(self) -> None:
+        """Wait for the lock."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *exception: object) -> None:
+        """Let it go."""
+        self._file.close()
+
+
+def _obey(control: BinaryIO, stop: threading.Event) -> None:
+    if control.readline():
+        stop.set()
+        control.read()
+    os._exit(ORPHANED)  # at once: a new supervisor may be starting the same part
+
+
+def _end_process(arguments: threading.ExceptHookArgs) -> None:
+    """A thread that breaks ends its part: half a part would not be noticed."""
+    name = "" if arguments.thread is None else arguments.thread.name
+    trace = arguments.exc_traceback
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    log.error(
+        "internal-fault: %s in thread %s at %s", arguments.exc_type.__name__, name, Path(place).name
+    )
+    os._exit(int(ExitCode.INTERNAL_FAULT))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

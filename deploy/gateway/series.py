@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
+from app.settings import Mode, Strength
 from deploy.gateway.database import Database, count
 from deploy.gateway.settings import CompletenessSection
 
@@ -75,8 +76,8 @@ class Task:
     """How a job is to be done: what the rule says."""
 
     bundle: str | None
-    mode: str | None
-    strength: str | None
+    mode: Mode | None
+    strength: Strength | None
     destinations: tuple[str, ...]
 
 

@@ -1,0 +1,136 @@
+"""`stillscan-gateway`: the commands for whoever runs the gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.faults import exit_code_of, leave
+from deploy.gateway.logs import set_up_logging
+from deploy.gateway.overview import Overview
+from deploy.gateway.planner import configuration_digest
+from deploy.gateway.rules import choose_rule, header_of, require_known_keywords
+from deploy.gateway.settings import GatewaySettings, Places, load_gateway_settings
+from operators.decoding import Decoder
+from operators.errors import ExitCode
+from operators.input_files import input_files
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A PACS gateway: series come in, quiet ones go out beside them.",
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="settings in YAML; default: all defaults", show_default=False
+    ),
+]
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Run the gateway until SIGTERM; what has begun is then brought to its end."""
+    from deploy.gateway.service import serve as serve_until_stopped
+
+    def action() -> ExitCode:
+        serve_until_stopped(checked_settings(config))
+        return ExitCode.DERIVED
+
+    set_up_logging("service", os.environ.get("STILLSCAN_LOG_LEVEL", "info"))
+    raise typer.Exit(exit_code_of(action))
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Read the settings and say what is wrong with them, or what they are."""
+
+    def action() -> ExitCode:
+        settings = checked_settings(config)
+        typer.echo(json.dumps(asdict(settings), indent=2, default=str))
+        return ExitCode.DERIVED
+
+    set_up_logging("check", "info")
+    raise typer.Exit(exit_code_of(action))
+
+
+@app.command()
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with DICOM files")],
+    config: Config = None,
+    sender: Annotated[str, typer.Option(help="calling AE title to suppose")] = "",
+) -> None:
+    """Say which rule each series of a folder would meet (`stillscan inspect` says the rest)."""
+
+    def action() -> ExitCode:
+        settings = checked_settings(config)
+        seen: set[str] = set()
+        with Decoder() as decoder:
+            for path in input_files(source).files:
+                scanned, header = header_of(path, decoder)
+                uid = scanned.known.series_instance_uid if scanned.known else path.name
+                if uid not in seen:
+                    seen.add(uid)
+                    rule = choose_rule(settings.rules, header, sender)
+                    typer.echo(f"{uid}: {_said_of(rule.name if rule else None, settings)}")
+        return ExitCode.DERIVED if seen else ExitCode.NOTHING_TO_DO
+
+    set_up_logging("inspect", "info")
+    raise typer.Exit(exit_code_of(action))
+
+
+@app.command()
+def status(config: Config = None) -> None:
+    """Print how much there is of what, and the last jobs, as JSON."""
+
+    def action() -> ExitCode:
+        overview = Overview(Places(checked_settings(config).data))
+        shown = {
+            "counts": asdict(overview.counts()),
+            "jobs": [asdict(each) for each in overview.recent_jobs(20)],
+        }
+        typer.echo(json.dumps(shown, indent=2))
+        return ExitCode.DERIVED
+
+    set_up_logging("status", "info")
+    raise typer.Exit(exit_code_of(action))
+
+
+def checked_settings(config: Path | None) -> GatewaySettings:
+    """The settings, with everything checked that can be before anything runs.
+
+    Raises:
+        SettingsError: says what is wrong.
+    """
+    settings = load_gateway_settings(config)
+    require_known_keywords(settings.rules)
+    configuration_digest(settings)  # reads the settings of the application
+    return settings
+
+
+def _said_of(name: str | None, settings: GatewaySettings) -> str:
+    if name is None:
+        return "no rule matches: kept for the retention time, not processed"
+    rule = next(each for each in settings.rules if each.name == name)
+    if not rule.process:
+        return f"rule '{name}': not processed"
+    return f"rule '{name}': processed, then sent to {', '.join(rule.destinations) or 'nobody'}"
+
+
+def main() -> None:
+    """Entry point of the `stillscan-gateway` script."""
+    try:
+        app(prog_name="stillscan-gateway")
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+
+
+if __name__ == "__main__":
+    main()
