@@ -164,7 +164,7 @@ class Listener:
             while wanted := self._greeting(waiting.said):
                 piece = waiting.connection.recv(wanted)
                 if not piece:
-                    self._drop(waiting, "closed before it said what it wants")
+                    self._leave_alone(waiting)
                     return
                 waiting.said += piece
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -199,6 +199,14 @@ class Listener:
         self._leave(waiting)
         hang_up(waiting.connection, answer)
         self._dropped()
+
+    def _leave_alone(self, waiting: _Waiting) -> None:
+        """Close what the other side closed; without a word it only looked whether we are here."""
+        if waiting.said:
+            self._drop(waiting, "closed before it said what it wants")
+        else:
+            self._leave(waiting)
+            hang_up(waiting.connection)
 
     def _leave(self, waiting: _Waiting) -> None:
         self._selector.unregister(waiting.connection)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 
-from deploy.gateway.association import Association
+from deploy.gateway.association import Association, Count
+from deploy.gateway.counters import Counters
 from deploy.gateway.listener import BadGreetingError, Caller, Guests, Listener, hang_up
 from deploy.gateway.overview import Overview
 from deploy.gateway.settings import GatewaySettings, Places, ReceiverSection
@@ -37,8 +37,6 @@ from deploy.gateway.upper_layer import (
 
 log = logging.getLogger("stillscan.gateway")
 
-COUNTED_EVERY_S = 1.0
-
 
 def run(settings: GatewaySettings, stop: threading.Event) -> None:
     """Receive until `stop` is set; then let running associations end, for `drain-s` at most.
@@ -49,56 +47,21 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
     places = Places(settings.data)
     spool = Spool(places, settings.storage)
     spool.sweep()
-    counters = Counters(Overview(places))
-    receiver = Receiver(settings.receiver, spool, counters)
-    log.info(
-        "receiving as %s on %s:%d",
-        settings.receiver.ae_title,
-        settings.receiver.host,
-        receiver.port,
-    )
-    ended = threading.Event()
-    counting = threading.Thread(target=counters.run, args=(ended,))
-    counting.start()
-    try:
+    with Counters(Overview(places)) as count:
+        receiver = Receiver(settings.receiver, spool, count)
+        log.info(
+            "receiving as %s on %s:%d",
+            settings.receiver.ae_title,
+            settings.receiver.host,
+            receiver.port,
+        )
         receiver.serve(stop)
-    finally:
-        ended.set()
-        counting.join()
-
-
-class Counters:
-    """Counters of this process on their way into the database, which keeps them."""
-
-    def __init__(self, overview: Overview) -> None:
-        """Nothing is counted yet."""
-        self._overview = overview
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-
-    def __call__(self, name: str, increment: int = 1) -> None:
-        """Let a counter grow."""
-        with self._lock:
-            self._counts[name] += increment
-
-    def run(self, ended: threading.Event) -> None:
-        """Write once a second, and once more at the end."""
-        while not ended.wait(COUNTED_EVERY_S):
-            self.write()
-        self.write()
-
-    def write(self) -> None:
-        """Add what was counted since the last time to the totals."""
-        with self._lock:
-            counts, self._counts = self._counts, Counter()
-        if counts:
-            self._overview.add_to_totals(counts)
 
 
 class Receiver:
     """The DICOM listener."""
 
-    def __init__(self, settings: ReceiverSection, spool: Spool, count: Counters) -> None:
+    def __init__(self, settings: ReceiverSection, spool: Spool, count: Count) -> None:
         """Listen; connections are served when `serve` runs.
 
         Raises:
@@ -114,7 +77,7 @@ class Receiver:
             self._admit,
             deadline_s=settings.negotiation_s,
             tls=settings.tls,
-            dropped=lambda: count("connections_dropped"),
+            dropped=lambda: count("connections_dropped", 1),
         )
 
     @property
@@ -146,7 +109,7 @@ class Receiver:
             request = parse_associate_request(memoryview(caller.greeting)[HEADER.size :])
         except ProtocolError as error:
             log.info("association request from %s: %s", caller.host, error)
-            self._count("connections_dropped")
+            self._count("connections_dropped", 1)
             hang_up(caller.connection, abort(error.reason))
             return
         rejection = self._rejection(request, caller.host)
@@ -161,7 +124,7 @@ class Receiver:
                 caller.host,
                 rejection.name,
             )
-            self._count("associations_rejected")
+            self._count("associations_rejected", 1)
             hang_up(caller.connection, associate_reject(rejection))
 
     def _rejection(self, request: AssociateRequest, host: str) -> Rejection | None:
@@ -180,13 +143,13 @@ class Receiver:
         return None if known or not settings.peers else UNKNOWN_CALLING
 
     def _serve(self, caller: Caller, request: AssociateRequest) -> None:
-        self._count("associations_accepted")
+        self._count("associations_accepted", 1)
         association = Association(
             caller.connection, request, self._settings, self._spool, self._count
         )
         ending = association.serve()
         if ending in ("aborted", "idle"):
-            self._count("associations_aborted")
+            self._count("associations_aborted", 1)
         log.info(
             "association of %r from %s: %s after %d instances",
             request.calling,
