@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, Self, get_args, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from models.blind_spot import BlindSpotNetwork
-from models.denoiser import Estimate
+from models.denoiser import Denoiser, Estimate
 from models.diffusion import Condition, DiffusionNetwork
 from models.noise import correlated_noise, spectrum_of
 from models.noise_profile import NoiseProfile
@@ -33,7 +33,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 class Seeded(Protocol):
     """A denoiser that draws random numbers; who calls it says which."""
 
-    def seeded(self, seeds: Sequence[int]) -> Self:
+    def seeded(self, seeds: Sequence[int]) -> Denoiser:
         """The same denoiser with one seed for each image of the next batch."""
         ...
 
