@@ -20,11 +20,12 @@ from pydicom.data import get_testdata_file
 from rich.console import Console
 from rich.table import Table
 
+from app.peers import nlm
 from bench.derived import derived_folders, read_result, read_stored
 from bench.phantom.acquisition import Protocol
 from bench.phantom.series import GeneratedSeries, generate_series
 from bench.picture import save_comparison
-from bench.quality import Quality, Series, nlm, quality
+from bench.quality import Quality, Series, quality
 
 STILLSCAN = Path(sys.executable).with_name("stillscan")
 REAL_HEAD = Path("dev/dicom/mr_siemens_prisma_t1_sag")

@@ -9,7 +9,6 @@ same slices with nothing planted. Fixed seed; prints and saves Markdown and JSON
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ import torch
 import typer
 from jaxtyping import Float32
 
+from app.noise_cases import noise_case
 from app.training_images import subjects
-from bench.evaluation import NOISES
 from models.bundle import load_bundle
+from models.intervals import wilson
 from models.metrics import psnr
 from models.noise_estimation import estimate_noise_profile
 from models.noise_profile import NoiseProfile
@@ -66,8 +66,8 @@ def main(
     good = _good(slices)
     lines = ["| noise-free z | planted | caught | 95 % interval |", "|---" * 4 + "|"]
     for z, (found, planted) in caught.items():
-        low, high = _interval(found, planted)
-        lines.append(f"| {z} | {planted} | {found / planted:.1%} | {low:.1%} .. {high:.1%} |")
+        sure = wilson(found, planted)
+        lines.append(f"| {z} | {planted} | {sure.value:.1%} | {sure.low:.1%} .. {sure.high:.1%} |")
     lines += ["", "| of the same slices, nothing planted | |", "|---|---|"]
     lines += [f"| {name} | {value:.3g} |" for name, value in good.items()]
     text = "\n".join(lines) + "\n"
@@ -83,7 +83,7 @@ def _slices(data: Path, bundle: Path) -> Iterator[Slice]:
     for _, images in subjects(data, "test"):
         for clean in images[:: max(1, len(images) // 2)][:2]:
             for family in FAMILIES:
-                noisy = NOISES[family](torch.from_numpy(clean), generator)
+                noisy = noise_case(family).add(torch.from_numpy(clean), generator)
                 profile = estimate_noise_profile([noisy])
                 estimate = student.denoise(noisy[None, None], profile).mean[0, 0]
                 yield Slice(clean, noisy.numpy(), estimate.numpy(), profile)
@@ -144,15 +144,6 @@ def _good(slices: list[Slice]) -> dict[str, float]:
         ),
         "core-s per 512x512 slice": float(np.median(seconds)),
     }
-
-
-def _interval(found: int, planted: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    share, z2 = found / planted, 1.96**2
-    middle = (share + z2 / (2 * planted)) / (1 + z2 / planted)
-    half = math.sqrt(share * (1 - share) / planted + z2 / (4 * planted**2))
-    half *= 1.96 / (1 + z2 / planted)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the demo and the benchmark compare: PSNR, SSIM, and the denoiser that everybody has."""
+"""What the demo and the benchmark compare: PSNR, SSIM and the contrast of lesions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 from skimage.metrics import structural_similarity
-from skimage.restoration import denoise_nl_means, estimate_sigma
 
 Slice = Float32[np.ndarray, "row column"]
 Series = Float32[np.ndarray, "slice row column"]
@@ -51,15 +50,6 @@ def quality(images: Series, truth: Series, lesions: Series | None = None) -> Qua
         ssim=float(np.mean(similarities)),
         lesion_contrast=kept,
     )
-
-
-def nlm(image: Slice) -> Slice:
-    """Non-local means of scikit-image as its documentation recommends, told its own estimate."""
-    sigma = float(estimate_sigma(image))
-    cleaned: Slice = denoise_nl_means(
-        image, h=0.8 * sigma, sigma=sigma, patch_size=5, patch_distance=6, fast_mode=True
-    )
-    return cleaned
 
 
 def _decibel(peak: float, mean_square: float) -> float:

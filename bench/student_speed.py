@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from app.peers import nlm
 from bench.phantom.acquisition import Protocol, acquire
-from bench.quality import Quality, Series, nlm, quality
+from bench.quality import Quality, Series, quality
 from models.bundle import load_bundle
 from models.noise_estimation import estimate_noise_profile
 from operators.intensity import scaling_for

@@ -4,7 +4,7 @@ The observer looks at a region through Laguerre-Gauss channels (Gallas and Barre
 covariance K of the channels from regions without a signal and the signal s from the difference of
 the means, and reads d'^2 = s^T K^-1 s. From few regions that number is too large; both of its
 biases are known and taken away: E[K^-1] = K^-1 (n - 1) / (n - p - 2) for n regions and p channels
-(Wishart), and the noise of s adds p (1/n_present + 1/n_absent).
+(Wishart), and the noise of s adds the trace of K^-1 times the covariance of s.
 """
 
 from __future__ import annotations
@@ -50,12 +50,34 @@ def hotelling_detectability(present: Readings, absent: Readings, background: Rea
 
     Args:
         present: at the place of the signal, signal there.
-        absent: at the same place, no signal.
+        absent: at the same place, no signal, other noise.
         background: regions without a signal that K is learned from, more than channels + 2.
     """
-    channels, count = background.shape[1], len(background)
+    channels = background.shape[1]
     signal = present.mean(0) - absent.mean(0)
-    inverse = torch.linalg.inv(background.T.cov()) * ((count - channels - 2) / (count - 1))
-    squared = float(signal @ inverse @ signal)
+    inverse = _inverse(background.T.cov(), len(background))
     chance = channels * (1 / len(present) + 1 / len(absent))
-    return math.sqrt(max(0.0, squared - chance))
+    return math.sqrt(max(0.0, float(signal @ inverse @ signal) - chance))
+
+
+def paired_detectability(
+    present: Float[Tensor, "region channel"], absent: Float[Tensor, "region channel"]
+) -> float:
+    """The same where region i has the same noise with and without the signal.
+
+    The noise of the signal's estimate is then that of the differences alone: none for a linear
+    method.
+    """
+    count = len(present)
+    difference = present - absent
+    signal = difference.mean(0)
+    inverse = _inverse((present.T.cov() + absent.T.cov()) / 2, count)
+    chance = float((inverse @ difference.T.cov()).trace()) / count
+    return math.sqrt(max(0.0, float(signal @ inverse @ signal) - chance))
+
+
+def _inverse(
+    covariance: Float[Tensor, "channel channel"], count: int
+) -> Float[Tensor, "channel channel"]:
+    """Unbiased inverse of a covariance that was learned from so many regions."""
+    return torch.linalg.inv(covariance) * ((count - len(covariance) - 2) / (count - 1))

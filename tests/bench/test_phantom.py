@@ -8,10 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from app.peers import nlm
 from bench.phantom.acquisition import Protocol, acquire
 from bench.phantom.canvas import Tissue
 from bench.phantom.series import generate_series
-from bench.quality import nlm, quality
+from bench.quality import quality
 
 SMALL = Protocol(slices=3, first_mm=8.0)
 

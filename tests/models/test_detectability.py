@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from models.detectability import hotelling_detectability, laguerre_gauss, readings
+from models.detectability import (
+    hotelling_detectability,
+    laguerre_gauss,
+    paired_detectability,
+    readings,
+)
 
 SIZE = 25
 
@@ -62,3 +67,24 @@ def test_no_signal_is_mostly_read_as_none(disc):
         for _ in range(50)
     ]
     assert sum(value < 1.5 for value in found) > 40
+
+
+def test_pairs_with_the_same_noise_are_not_biased_and_say_more(disc):
+    generator = torch.Generator().manual_seed(3)
+    channels, signal = laguerre_gauss(SIZE, 9.0), 0.4 * disc
+    squares = []
+    for _ in range(200):
+        noise = images(32, generator)
+        present, absent = (readings(part, channels) for part in (noise + signal, noise))
+        squares.append(paired_detectability(present, absent) ** 2)
+    expected = float(readings(signal[None], channels).norm())
+    assert math.sqrt(sum(squares) / len(squares)) == pytest.approx(expected, rel=0.03)
+
+
+def test_a_linear_filter_that_can_be_undone_changes_no_detectability(disc):
+    """What an observer with these channels reads depends on them, not on their scale."""
+    generator = torch.Generator().manual_seed(4)
+    channels, noise = laguerre_gauss(SIZE, 9.0), images(32, generator)
+    before = [readings(part, channels) for part in (noise + 0.4 * disc, noise)]
+    after = [readings(0.1 * part, channels) for part in (noise + 0.4 * disc, noise)]
+    assert paired_detectability(*after) == pytest.approx(paired_detectability(*before))

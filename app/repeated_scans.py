@@ -12,6 +12,13 @@ from jaxtyping import Float32
 
 Slices = Float32[np.ndarray, "slice row column"]
 
+PAIRS = (
+    "mr_ge_snr_pair",
+    "mr_siemens_aera_snr_pair",
+    "mr_siemens_sola_body_snr_pair",
+    "mr_siemens_sola_headneck_snr_pair",
+)
+
 
 @dataclass(frozen=True)
 class Repeat:
@@ -32,10 +39,14 @@ def repeats(dev: Path) -> Iterator[Repeat]:
     yield Repeat("EPI phantom, MR750", _flat(epi[0::2]), _flat(epi[1::2]))
     brain = _load(arrays / "repeat_epi_siemens_xa30.npz")
     yield Repeat("EPI brain, XA30", _flat(brain[0::2]), _flat(brain[1::2]))
-    for name in ("mr_ge_snr_pair", "mr_siemens_aera_snr_pair"):
+    for name in PAIRS:
         yield _pair(name, dev)
-    for name in ("mr_siemens_sola_body_snr_pair", "mr_siemens_sola_headneck_snr_pair"):
-        yield _pair(name, dev)
+
+
+def with_structure(first: Slices) -> list[int]:
+    """Slices that show more than air: a 99th percentile above a tenth of the series' brightest."""
+    brightest = float(np.quantile(first, 0.999))
+    return [i for i, image in enumerate(first) if np.quantile(image, 0.99) > 0.1 * brightest]
 
 
 def _load(path: Path) -> np.ndarray:

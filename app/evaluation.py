@@ -1,0 +1,221 @@
+"""`stillscan evaluate`: which method on which noise on whose images, one after the other.
+
+Measurements go to a ledger (`measurements.jsonl`) one by one; what stands there already, with the
+same weights, is not measured again: a run that was killed goes on, and rows can be added later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from app.evaluation_images import Subject, has_development_data, read_subjects
+from app.evaluation_methods import Method, choose, controls, peers, students
+from app.low_contrast import doses, has_phantom
+from app.measurements import (
+    Record,
+    Trial,
+    make_trial,
+    measure_low_contrast,
+    measure_repeat,
+    measure_simulated,
+)
+from app.noise_cases import NAMES, NoiseCase, noise_case
+from app.repeated_scans import repeats
+from operators.errors import NotWritableError
+
+log = logging.getLogger("stillscan")
+
+LEDGER = "measurements.jsonl"
+WITH_LESIONS = 6 / 255  # the lowest sigma at which lesions are inserted
+QUICK_NOISES = ("gaussian 6", "gaussian 15", "correlated 1.2 px 15", "poisson 200")
+COSTLY_NOISES = ("gaussian 6", "gaussian 15", "gaussian 25", "correlated 1.2 px 15")
+COSTLY_DOSE = 55  # per cent
+FORMAT = 1  # of the records; what was measured in another way is not mixed in
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        data: the development data, or a folder of images.
+        out: folder of the results.
+        noises: all where empty.
+        methods: names, all where empty.
+        slices: of each subject.
+        crop: middle of each slice in pixels; None: whole.
+        real: also repeated scans and the CT phantom, where the data has them.
+        full: costly methods on all slices and noises as well.
+    """
+
+    data: Path
+    out: Path
+    model: Path
+    compare: Path | None = None
+    controls: Path | None = None
+    methods: tuple[str, ...] = ()
+    noises: tuple[str, ...] = ()
+    slices: int = 4
+    crop: int | None = None
+    device: str = "cpu"
+    real: bool = True
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measurement done; `what` names no patient."""
+
+    number: int
+    total: int
+    what: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One measurement: its key in the ledger, and how to make it."""
+
+    key: tuple[Any, ...]
+    what: str
+    measure: Callable[[], Record | None]
+
+
+class Ledger:
+    """Measurements in a file, one line of JSON each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: dict[str, Record] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # the last line of a run that was killed
+                self.records[entry["key"]] = entry["record"]
+
+    def holds(self, key: tuple[Any, ...]) -> bool:
+        """Whether the measurement was made before (it may have been found impossible)."""
+        return _text(key) in self.records
+
+    def add(self, key: tuple[Any, ...], record: Record | None) -> None:
+        """Write a measurement down."""
+        name, entry = _text(key), record or {"kind": "impossible"}
+        self.records[name] = entry
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": name, "record": entry}) + "\n")
+        except OSError as error:
+            raise NotWritableError(
+                f"{self.path.name} cannot be written: {error.strerror}"
+            ) from error
+
+    def of(self, keys: Sequence[tuple[Any, ...]]) -> list[Record]:
+        """The measurements with these keys, those that were possible."""
+        found = [self.records[_text(key)] for key in keys if self.holds(key)]
+        return [record for record in found if record["kind"] != "impossible"]
+
+
+def _text(key: tuple[Any, ...]) -> str:
+    return json.dumps([FORMAT, *key])
+
+
+class Evaluation:
+    """A plan with its images and methods loaded: what is wrong with either is said before work.
+
+    Raises:
+        StillscanError: a folder is missing or empty, a package is missing, a network cannot be
+            loaded, a name is unknown, the results cannot be written.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.cases = [noise_case(name) for name in plan.noises or NAMES]
+        self.methods = choose(_methods(plan), plan.methods)
+        self.subjects = read_subjects(plan.data, plan.slices, plan.crop)
+        try:
+            plan.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NotWritableError(f"{plan.out} cannot be made: {error.strerror}") from error
+        self.ledger = Ledger(plan.out / LEDGER)
+        self._last: Trial | None = None
+        self.tasks = list(self._tasks())
+
+    def run(self) -> Iterator[Step]:
+        """Make the measurements that are missing."""
+        for number, task in enumerate(self.tasks, start=1):
+            if not self.ledger.holds(task.key):
+                self.ledger.add(task.key, task.measure())
+            yield Step(number, len(self.tasks), task.what)
+
+    @property
+    def records(self) -> list[Record]:
+        """All measurements of this plan that were made."""
+        return self.ledger.of([task.key for task in self.tasks])
+
+    def _tasks(self) -> Iterator[_Task]:
+        for case in self.cases:
+            for subject in self.subjects:
+                yield from self._simulated(subject, case)
+        if self.plan.real and has_development_data(self.plan.data):
+            yield from self._repeated()
+        if self.plan.real and has_phantom(self.plan.data):
+            yield from self._low_contrast()
+
+    def _simulated(self, subject: Subject, case: NoiseCase) -> Iterator[_Task]:
+        for method in self.methods:
+            few = method.costly and not self.plan.full
+            if few and not self.plan.noises and case.name not in COSTLY_NOISES:
+                continue
+            extent = (self.plan.slices, self.plan.crop, few)
+            key = ("simulated", subject.name, case.name, method.name, method.fingerprint, *extent)
+            measure = partial(self._measure_simulated, subject, case, method, few)
+            yield _Task(key, f"{case.name}, {subject.name}, {method.name}", measure)
+
+    def _measure_simulated(
+        self, subject: Subject, case: NoiseCase, method: Method, few: bool
+    ) -> Record | None:
+        trial = self._trial(subject, case)
+        return measure_simulated(trial.on(len(subject.slices) // 2) if few else trial, method)
+
+    def _trial(self, subject: Subject, case: NoiseCase) -> Trial:
+        """Made once for all methods, that come one after the other; only the last one is kept."""
+        last = self._last
+        if last is None or last.subject is not subject or last.case is not case:
+            strong = case.strength >= 0.99 * WITH_LESIONS
+            last = self._last = make_trial(subject, case, with_lesions=strong)
+        return last
+
+    def _repeated(self) -> Iterator[_Task]:
+        for repeat in repeats(self.plan.data / "dev"):
+            for method in self.methods:
+                key = ("repeat", repeat.name, method.name, method.fingerprint)
+                what = f"{repeat.name}, {method.name}"
+                yield _Task(key, what, partial(measure_repeat, repeat, method))
+
+    def _low_contrast(self) -> Iterator[_Task]:
+        for dose in doses(self.plan.data):
+            for method in self.methods:
+                if method.costly and dose.percent != COSTLY_DOSE and not self.plan.full:
+                    continue
+                key = ("low contrast", dose.percent, method.name, method.fingerprint)
+                what = f"CT phantom at {dose.percent} %, {method.name}"
+                yield _Task(key, what, partial(measure_low_contrast, dose, method))
+
+
+def _methods(plan: Plan) -> Iterator[Method]:
+    """All rows that this plan can have; the first two are the noisy image and the student."""
+    by_name = {method.name: method for method in peers(plan.methods)}
+    yield by_name.pop("noisy")
+    yield from students(plan.model, plan.device)
+    if plan.compare is not None:
+        yield from students(plan.compare, plan.device, f" ({plan.compare.name})")
+    yield from by_name.values()
+    if plan.controls is not None:
+        yield from controls(plan.controls, plan.device)

@@ -1,0 +1,190 @@
+"""The rows of the tables: every method behind one signature, and what each is told.
+
+Told nothing: the method finds out about the noise itself (the student: profile of the series and
+gate, as in the application). Told the truth: the noise that was added. On real noise nobody knows
+the truth; there whoever needs to be told gets the profile of the series.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from app.blind_denoising import Denoised, denoise_series
+from app.evaluation_images import FolderMissingError
+from app.noise_cases import NoiseCase
+from app.peers import SliceBySlice, bm3d_told, need, nlm, total_variation, wavelet
+from models.bundle import BundleError, load_bundle
+from models.denoiser import Denoiser, IdentityDenoiser
+from models.noise_profile import MAX_LAG, NoiseProfile
+from operators.errors import ModelError, SettingsError
+
+if TYPE_CHECKING:
+    from models.student import StudentNetwork
+
+Series = Float[Tensor, "slice height width"]
+Told = Literal["nothing", "truth"]
+
+SKIMAGE = "pip install 'stillscan[evaluate]'"
+BM3D = "BM3D told"
+UNREAD = NoiseProfile(1.0, (0.0,), (1.0,), np.pad([[1.0]], MAX_LAG), "gaussian")
+
+
+class UnknownMethodError(SettingsError):
+    """No row of the tables has this name."""
+
+    reason = "unknown-method"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row.
+
+    Attributes:
+        name: as it stands in the tables and behind `--methods`.
+        told: what it is told of simulated noise.
+        denoiser: for a noise (None: real); None where the method cannot be told that noise.
+        gated: whether the gate judges its result.
+        alone: finds out about the noise itself: no profile is measured for it.
+        costly: many passes of a large network: measured on fewer slices and noises.
+        fingerprint: of its weights; other weights are measured anew.
+    """
+
+    name: str
+    told: Told
+    denoiser: Callable[[NoiseCase | None], Denoiser | None]
+    gated: bool = False
+    alone: bool = False
+    costly: bool = False
+    fingerprint: str = ""
+
+    def run(self, noisy: Series, truth: NoiseProfile | None, case: NoiseCase | None) -> Run | None:
+        """Denoise a series; None where the method cannot.
+
+        Args:
+            noisy: on the network's scale.
+            truth: the noise that was added; None where it is real.
+            case: its name and law; None where it is real.
+        """
+        denoiser = self.denoiser(case)
+        if denoiser is None:
+            return None
+        began = time.perf_counter(), time.process_time()
+        profile = UNREAD if self.alone else truth if self.told == "truth" else None
+        result = denoise_series(denoiser, noisy, profile, gated=self.gated)
+        wall, busy = time.perf_counter() - began[0], time.process_time() - began[1]
+        return Run(result, max(wall, busy))  # busy: of all cores; wall: where a GPU works
+
+
+@dataclass(frozen=True)
+class Run:
+    """A denoised series and what it took: core-seconds, or seconds of a GPU."""
+
+    denoised: Denoised
+    seconds: float
+
+
+def peers(named: Sequence[str]) -> Iterator[Method]:
+    """The noisy image, scikit-image's denoisers, and BM3D where it is installed.
+
+    Raises:
+        PackageMissingError: if scikit-image is not there, or BM3D was asked for by name and is not.
+    """
+    need("skimage", SKIMAGE)
+    need("pywt", SKIMAGE)
+    yield Method("noisy", "nothing", _always(IdentityDenoiser()), alone=True)
+    yield Method("NLM", "nothing", _always(SliceBySlice(nlm)), alone=True)
+    yield Method("TV", "nothing", _always(SliceBySlice(total_variation)), alone=True)
+    yield Method("wavelet", "nothing", _always(SliceBySlice(wavelet)), alone=True)
+    if BM3D in named:
+        need("bm3d", "it is licensed for non-commercial use and no part of Stillscan")
+    if find_spec("bm3d") is not None:
+        yield Method(BM3D, "truth", lambda case: bm3d_told(case) if case else None, alone=True)
+
+
+def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
+    """The student of a bundle, as the application uses it and told the truth.
+
+    Raises:
+        ModelError: if the bundle cannot be loaded.
+    """
+    try:
+        bundle = load_bundle(folder, device)
+    except BundleError as error:
+        raise ModelError(str(error)) from error
+    student = _always(bundle.denoiser)
+    mark = bundle.sha256[:16]
+    yield Method(f"student{suffix}", "nothing", student, gated=True, fingerprint=mark)
+    yield Method(f"student told{suffix}", "truth", student, fingerprint=mark)
+
+
+def controls(folder: Path, device: str) -> Iterator[Method]:
+    """Each `*.safetensors` of a folder: a network of the student's kind, told the truth.
+
+    Raises:
+        FolderMissingError: if there is no such folder.
+        ModelError: if a file holds no such network.
+    """
+    if not folder.is_dir():
+        raise FolderMissingError(f"controls {folder} is not a folder")
+    from models.student import StudentDenoiser
+
+    for path in sorted(folder.glob("*.safetensors")):
+        denoiser = StudentDenoiser(_network(path), device)
+        yield Method(f"{path.stem} told", "truth", _always(denoiser), fingerprint=_sha256(path))
+
+
+def _network(path: Path) -> StudentNetwork:
+    """The network of the student's kind in a file of weights.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from models.student import StudentNetwork
+
+    try:
+        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+        network = StudentNetwork()
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{path.name} holds no network of the student's kind: {error}") from error
+    return network
+
+
+def choose(methods: Iterable[Method], named: Sequence[str]) -> list[Method]:
+    """The methods that were asked for, all where none was; `noisy` is always there.
+
+    A name also chooses all that begin with it: `student` takes `student told` too.
+
+    Raises:
+        UnknownMethodError: if a name chooses none.
+    """
+    known = list(methods)
+    chosen = {"noisy"}
+    for name in named:
+        found = {each.name for each in known if each.name.startswith(name)}
+        if not found:
+            there = ", ".join(each.name for each in known)
+            raise UnknownMethodError(f"no method is called '{name}'; there are: {there}")
+        chosen |= found
+    return [each for each in known if not named or each.name in chosen]
+
+
+def _always(denoiser: Denoiser) -> Callable[[NoiseCase | None], Denoiser]:
+    return lambda _: denoiser
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
