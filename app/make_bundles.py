@@ -1,20 +1,20 @@
 """`python -m app.make_bundles CHECKPOINT`: the bundles `mr`, `xray` and `ct` from one training run.
 
 All three hold the same network, trained on all domains at once; what differs is whom they serve and
-the figures that `python -m bench.evaluation` measured for that domain.
+the figures that `stillscan evaluate` measured for that domain.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
+from app.bundle_metadata import BundleText, bundle_metadata, page, table
 from app.training_images import SPLIT
 from models.bundle import save_bundle
 from models.simulated_noise import SIGMA_RANGE
@@ -29,10 +29,6 @@ SOURCES = {
     "xray": "NIH ChestX-ray14, 16 images (NIH Clinical Center, unrestricted use with attribution)",
     "ct": "GE HiSpeed head (BSD-2-Clause): 12 slices of one subject",
 }
-INTENDED_USE = (
-    "Research and evaluation. Not a cleared medical device. The derived series is to be read with "
-    "the original."
-)
 
 
 def main(
@@ -56,41 +52,24 @@ def main(
 
 
 def _metadata(domain: str, steps: int, figures: dict[str, Any]) -> dict[str, Any]:
-    plane = {"type": "image", "format": "magnitude", "num_channels": 1, "dtype": "float32"}
-    noisy = plane | {"spatial_shape": ["8*n", "8*n"], "value_range": []}
-    return {
-        "version": BUNDLE_VERSION,
-        "changelog": {BUNDLE_VERSION: "first student, trained on simulated noise"},
-        "monai_version": version("monai"),
-        "pytorch_version": torch.__version__.split("+")[0],
-        "numpy_version": version("numpy"),
-        "required_packages_version": {"safetensors": version("safetensors")},
-        "name": f"Stillscan student, {NAMES[domain]}",
-        "task": "Noise reduction",
-        "description": "One-step convolutional denoiser, told level and correlation of the noise",
-        "authors": "Stillscan",
-        "copyright": "Copyright (c) Stillscan",
-        "license": "Apache-2.0",
-        "data_source": SOURCES[domain],
-        "data_type": "dicom",
-        "intended_use": INTENDED_USE,
-        "network_data_format": {
-            "inputs": {"image": noisy, "sigma": noisy},
-            "outputs": {"pred": noisy | {"channel_def": {"0": "noise in units of sigma"}}},
-        },
-        "stillscan": {
-            "modalities": SERVES[domain],
-            "noise_range": list(SIGMA_RANGE),
-            "preliminary": domain == "ct",
-            "training": {
+    return bundle_metadata(
+        BundleText(
+            name=f"Stillscan student, {NAMES[domain]}",
+            data_source=SOURCES[domain],
+            version=BUNDLE_VERSION,
+            changelog="first student, trained on simulated noise",
+            modalities=SERVES[domain],
+            noise_range=SIGMA_RANGE,
+            preliminary=domain == "ct",
+            training={
                 "command": f"python -m app.train_student --data $STILLSCAN_DATA --steps {steps}",
                 "seed": 0,
                 "split": {item.name: item.part for item in SPLIT},
                 "procedural_images": "dead leaves (models/procedural.py)",
             },
-            "figures": _figures(domain, figures),
-        },
-    }
+            figures=_figures(domain, figures),
+        )
+    )
 
 
 def _figures(domain: str, figures: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +83,7 @@ def _figures(domain: str, figures: dict[str, Any]) -> dict[str, Any]:
                 if all(r[key] == row[key] for key in ("domain", "noise", "method"))
             ]
             table.setdefault(row["noise"], {})[row["method"]] = round(statistics.mean(values), 2)
-    found: dict[str, Any] = {"command": "python -m bench.evaluation", "psnr_db": table}
+    found: dict[str, Any] = {"command": "stillscan evaluate DATA", "psnr_db": table}
     found["coverage"] = [r for r in figures.get("coverage", []) if r["domain"] == domain]
     if domain == "mr":
         found["repeated_scans"] = figures.get("repeats", [])
@@ -113,27 +92,22 @@ def _figures(domain: str, figures: dict[str, Any]) -> dict[str, Any]:
 
 def _readme(domain: str, metadata: dict[str, Any]) -> str:
     figures = metadata["stillscan"]["figures"]["psnr_db"]
-    lines = [
-        f"# {metadata['name']}",
-        "",
-        f"{metadata['description']}. {INTENDED_USE}",
-        "",
+    paragraphs = [
         f"Trained on: {metadata['data_source']}; procedural images; simulated noise (Gaussian, "
-        "correlated, Poisson, Gamma, Rician) of 0.2/255 to 50/255.",
+        "correlated, Poisson, Gamma, Rician) of 0.2/255 to 50/255."
     ]
     if domain == "ct":
-        lines += ["", "Preliminary: real CT of one subject only."]
+        paragraphs.append("Preliminary: real CT of one subject only.")
     if figures:
         methods = list(dict.fromkeys(name for row in figures.values() for name in row))
-        lines += ["", "PSNR in dB on subjects it never saw, told nothing about the noise:", ""]
-        lines += [
-            "| noise (/255) | " + " | ".join(methods) + " |",
-            "|---" * (len(methods) + 1) + "|",
+        rows = [
+            [n, *(str(row.get(method, "")) for method in methods)] for n, row in figures.items()
         ]
-        for name, row in figures.items():
-            cells = [str(row.get(method, "")) for method in methods]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        paragraphs += [
+            "PSNR in dB on subjects it never saw, told nothing about the noise:",
+            table(["noise (/255)", *methods], rows),
+        ]
+    return page(metadata, *paragraphs)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import torch
 import typer
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from app.checkpoints import load_checkpoint
+from app.checkpoints import save_checkpoint as save_checkpoint
 from app.training_images import training_images
 from models.bundle import load_bundle
 from models.losses import supervised
@@ -44,8 +46,8 @@ def main(
     if start is not None:
         network.load_state_dict(load_bundle(start).denoiser.network.state_dict())
     training = Training.begin(network, learning_rate)
-    if resume and checkpoint.exists():
-        training.load_state_dict(torch.load(checkpoint, weights_only=True))
+    if resume:
+        load_checkpoint(training, checkpoint)
     images = training_images(data, seed)
     batches = _batches(images, batch_size, seed, training.number)
     mean, started = 0.0, time.monotonic()
@@ -66,13 +68,6 @@ def main(
                 log.write(f"{step.number},{mean:.4f},{step.learning_rate:.2e},{seconds:.0f}\n")
                 log.flush()
                 save_checkpoint(training, checkpoint)
-
-
-def save_checkpoint(training: Training, path: Path) -> None:
-    """Write beside, then rename: a kill leaves the old checkpoint or the new one."""
-    unfinished = path.with_suffix(".unfinished")
-    torch.save(training.state_dict(), unfinished)
-    unfinished.replace(path)
 
 
 def _batches(images: list[TrainingImage], size: int, seed: int, number: int) -> Iterator[Batch]:

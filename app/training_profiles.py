@@ -1,0 +1,105 @@
+"""How much a training run learns, and how: `quick`, `standard`, `paper`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from models.diffusion import DEFAULT, PAPER, Profile
+from models.stages import StagePlan
+
+ProfileName = Literal["quick", "standard", "paper"]
+Widths = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TrainingProfile:
+    """Everything about a run but the images and the seed.
+
+    Attributes:
+        blind_spot, diffusion, one_step, student: how long each stage trains.
+        condition: how the conditional diffusion model is parameterised.
+        blind_spot_width, blind_spot_blocks: size of stage 1.
+        widths: of the diffusion network and the one-step control.
+        student_widths: of the student.
+        decay: of the moving average of the weights, which is what is used.
+        steps: S of a sample.
+        teacher: the best candidate by the clean-free criterion, or always SRDS, as published.
+        judged: how many held-out images that criterion looks at, cut to `judged_side` pixels.
+        label_pixels: how many pixels the teacher may look at to label images; a sample of 20 steps
+            looks at each pixel 20 times.
+        checkpoint_every: updates.
+        remarks: what a reader of the bundle should know of the profile.
+    """
+
+    blind_spot: StagePlan
+    diffusion: StagePlan
+    one_step: StagePlan
+    student: StagePlan
+    condition: Profile = DEFAULT
+    blind_spot_width: int = 40
+    blind_spot_blocks: int = 4
+    widths: Widths = (32, 64, 128)
+    student_widths: Widths = (32, 64, 128)
+    decay: float = 0.999
+    steps: int = 10
+    teacher: Literal["best", "srds"] = "best"
+    judged: int = 16
+    judged_side: int = 256
+    label_pixels: int = 2**28
+    checkpoint_every: int = 250
+    remarks: tuple[str, ...] = field(default=())
+
+
+QUICK = TrainingProfile(
+    blind_spot=StagePlan(2500, batch=8),
+    diffusion=StagePlan(4000),
+    one_step=StagePlan(6000),
+    student=StagePlan(6000),
+    remarks=("made for two cores of a CPU in half an hour: small networks, briefly trained",),
+)
+STANDARD = TrainingProfile(
+    blind_spot=StagePlan(20_000, batch=32, patch=80),
+    diffusion=StagePlan(60_000, batch=32, patch=80),
+    one_step=StagePlan(60_000, batch=32, patch=80),
+    student=StagePlan(60_000, batch=32, patch=80),
+    blind_spot_width=64,
+    blind_spot_blocks=6,
+    widths=(48, 96, 192),
+    student_widths=(48, 96, 192),
+    decay=0.9999,
+    steps=20,
+    judged=64,
+    judged_side=512,
+    label_pixels=2**33,
+    checkpoint_every=1000,
+)
+PUBLISHED = TrainingProfile(
+    blind_spot=StagePlan(20_000, batch=32, patch=80, learning_rate=1e-4),
+    diffusion=StagePlan(100_000, batch=32, patch=80, learning_rate=1e-4),
+    one_step=StagePlan(60_000, batch=32, patch=80, learning_rate=1e-4),
+    student=StagePlan(60_000, batch=32, patch=80, learning_rate=1e-4),
+    condition=PAPER,
+    blind_spot_width=64,
+    blind_spot_blocks=6,
+    widths=(48, 96, 192),
+    student_widths=(48, 96, 192),
+    decay=0.9999,
+    steps=20,
+    teacher="srds",
+    judged=64,
+    judged_side=512,
+    label_pixels=2**33,
+    checkpoint_every=1000,
+    remarks=(
+        "diffusion as published (arXiv 2504.00264): noise prediction, L1, condition BSN(y)",
+        "unlike there, all networks are this project's plain convolutional ones: no PUCA or LG-BPN "
+        "as blind spot, no NAFNet as student, and the student learns by squared error",
+    ),
+)
+PROFILES: Mapping[ProfileName, TrainingProfile] = {
+    "quick": QUICK,
+    "standard": STANDARD,
+    "paper": PUBLISHED,
+}
