@@ -24,6 +24,7 @@ Values = Float[Tensor, " batch"]
 
 MSE_FLOOR = 0.004  # in sigma^2: below it an example is as good as solved
 RECORRUPTION = (0.4, 1.5)  # range of the factor a
+MORE_NOISE = (0.5, 2.0)  # range of a in distillation
 SURE_STEP = 0.1  # in sigma: length of the difference quotient
 MASKED = 0.03  # share of the pixels that Noise2Void hides
 NEIGHBOUR_WEIGHT = 1.0  # gamma of Neighbor2Neighbor
@@ -55,7 +56,7 @@ def distillation(network: nn.Module, batch: NoisyBatch) -> Losses:
     """
     batch = batch.to(_device(network))
     half = len(batch.noisy) // 2
-    a = _factors(len(batch.noisy), batch.generator, (0.5, 2.0)).to(batch.noisy.device)
+    a = _factors(len(batch.noisy), batch.generator, MORE_NOISE).to(batch.noisy.device)
     a = torch.where(torch.arange(len(a), device=a.device) < half, torch.zeros_like(a), a)
     a = a[:, None, None, None]
     sigma = batch.sigma * (1 + a**2).sqrt()
