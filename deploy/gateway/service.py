@@ -26,7 +26,7 @@ from deploy.gateway.parts import PARTS, only_one
 from deploy.gateway.settings import GatewaySettings, Places
 
 TICK_S = 0.2
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
 STEADY_S = 20.0  # a part that has run for so long starts again without delay
 ROOT = Path(deploy.__path__[0]).parent
 

@@ -229,6 +229,10 @@ class DiskGuard:
             self._full = used_share(self._folder) >= self._most_used
         return not self._full
 
+    def has_room_now(self) -> bool:
+        """The same, asked of the file system itself."""
+        return used_share(self._folder) < self._most_used
+
     def wrote(self, count: int) -> None:
         """Count bytes towards the next measurement."""
         self._unmeasured += count

@@ -29,7 +29,8 @@ from deploy.gateway.logs import log
 from deploy.gateway.outbox import files_of
 from deploy.gateway.planner import instance_path
 from deploy.gateway.series import Task
-from deploy.gateway.settings import GatewaySettings, Places
+from deploy.gateway.settings import GatewaySettings, Places, StorageSection
+from deploy.gateway.spool import DiskGuard
 from models.bundle import BundleInfo
 from operators.decoding import Decoder
 from operators.errors import ExitCode, StillscanError
@@ -54,8 +55,9 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
         import_module("app.application")  # torch and holoscan: 2 s that no job should wait for
         if settings.worker.memory_mb is not None:
             limit_memory(settings.worker.memory_mb)
+        guard = DiskGuard(places.data, room_for_results(settings.storage))
         while not stop.is_set():
-            job = queue.claim()
+            job = queue.claim() if guard.has_room_now() else None
             if job is None:
                 stop.wait(IDLE_S)
             else:
@@ -219,6 +221,14 @@ class JobFaultError(StillscanError):
         """`reason` is the code of the outcome."""
         super().__init__(message)
         self.reason = reason  # type: ignore[misc]  # of this one error, not of its class
+
+
+def room_for_results(storage: StorageSection) -> float:
+    """Share of the file system up to which jobs begin: half of what receiving leaves free.
+
+    A job that waits for room is better than one that fails for want of it.
+    """
+    return (1 + storage.most_used) / 2
 
 
 def limit_memory(megabytes: int) -> None:

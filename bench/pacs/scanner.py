@@ -1,0 +1,212 @@
+"""Series that are made up, and those who send them.
+
+The images are a disc with an insert and white noise: enough for the application to measure and to
+denoise. Slices of 256 x 256 pixels are 131 kB of pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pynetdicom import AE, _config
+from pynetdicom.presentation import build_context
+
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+NOISE = 60.0  # standard deviation in stored values
+
+
+@dataclass(frozen=True)
+class SentSeries:
+    """A series on disk.
+
+    Attributes:
+        files: in the order of InstanceNumber.
+        sop_uids: theirs.
+    """
+
+    uid: str
+    files: tuple[Path, ...]
+    sop_uids: tuple[str, ...]
+
+
+def make_series(
+    folder: Path,
+    number: int,
+    slices: int,
+    matrix: int = 256,
+    expected: int | None = None,
+    **attributes: object,
+) -> SentSeries:
+    """Write an MR series; the same number gives the same series.
+
+    Args:
+        folder: gets the files.
+        number: tells series, study and patient apart.
+        slices: how many.
+        matrix: rows and columns.
+        expected: ImagesInAcquisition; None: `slices`; 0: the header does not say.
+        attributes: DICOM keywords to set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    instance = _header(number, matrix)
+    if expected != 0:
+        instance.ImagesInAcquisition = slices if expected is None else expected
+    for keyword, value in attributes.items():
+        setattr(instance, keyword, value)
+    generator = np.random.default_rng(number)
+    clean = _disc(matrix)
+    files, uids = [], []
+    for index in range(slices):
+        noisy = clean + generator.normal(scale=NOISE, size=clean.shape)
+        instance.SOPInstanceUID = _uid(number, "instance", index)
+        instance.InstanceNumber = index + 1
+        instance.ImagePositionPatient = [-100, -100, 3.0 * index]
+        instance.SliceLocation = 3.0 * index
+        instance.PixelData = np.clip(np.rint(noisy), 0, 4095).astype("<u2").tobytes()
+        instance["PixelData"].VR = "OW"
+        instance.file_meta = FileMetaDataset()
+        instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        file = folder / f"{number:05d}-{index:05d}.dcm"
+        instance.save_as(file, enforce_file_format=True)
+        files.append(file)
+        uids.append(str(instance.SOPInstanceUID))
+    return SentSeries(str(instance.SeriesInstanceUID), tuple(files), tuple(uids))
+
+
+def _uid(number: int, *what: object) -> str:
+    return generate_uid(
+        prefix=None, entropy_srcs=["stillscan-scanner", str(number), *map(str, what)]
+    )
+
+
+def _disc(matrix: int) -> np.ndarray:
+    y, x = np.mgrid[-1 : 1 : matrix * 1j, -1 : 1 : matrix * 1j]
+    body = 1 / (1 + np.exp(np.clip(40 * (np.hypot(y, x) - 0.8), -60, 60)))
+    insert = 1 / (1 + np.exp(np.clip(40 * (np.hypot(y - 0.2, x + 0.1) - 0.3), -60, 60)))
+    return 300 + 1200 * body + 600 * insert
+
+
+def _header(number: int, matrix: int) -> Dataset:
+    """What all instances of a series share (PS3.3 A.4)."""
+    instance = Dataset()
+    instance.SOPClassUID = MRImageStorage
+    instance.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+    instance.StudyInstanceUID = _uid(number, "study")
+    instance.SeriesInstanceUID = _uid(number, "series")
+    instance.FrameOfReferenceUID = _uid(number, "frame")
+    instance.PositionReferenceIndicator = ""
+    instance.StudyDate = instance.SeriesDate = instance.ContentDate = "20260101"
+    instance.StudyTime = instance.SeriesTime = instance.ContentTime = "120000"
+    instance.PatientName = f"Made^Up{number}"
+    instance.PatientID = f"MADE-UP-{number}"
+    instance.PatientBirthDate = instance.ReferringPhysicianName = instance.AccessionNumber = ""
+    instance.PatientSex = "O"
+    instance.StudyID = "1"
+    instance.SeriesDescription = "made up"
+    instance.SeriesNumber = 2
+    instance.AcquisitionNumber = 1
+    instance.Modality = "MR"
+    instance.Manufacturer = "Stillscan project"
+    instance.PatientPosition = "HFS"
+    instance.ScanningSequence = "GR"
+    instance.SequenceVariant = "NONE"
+    instance.ScanOptions = ""
+    instance.MRAcquisitionType = "2D"
+    instance.RepetitionTime, instance.EchoTime, instance.EchoTrainLength = 500, 10, 1
+    instance.SliceThickness = 3
+    instance.PixelSpacing = [1, 1]
+    instance.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    instance.Rows = instance.Columns = matrix
+    instance.SamplesPerPixel = 1
+    instance.PhotometricInterpretation = "MONOCHROME2"
+    instance.BitsAllocated, instance.BitsStored, instance.HighBit = 16, 12, 11
+    instance.PixelRepresentation = 0
+    return instance
+
+
+@dataclass
+class Sender:
+    """Stores files over one association after the other, until each is acknowledged.
+
+    Attributes:
+        acknowledged: files that were answered with success, by what they were answered.
+        refused: statuses other than success, in the order in which they came.
+        breaks: how often an association could not be had, or was lost.
+    """
+
+    host: str
+    port: int
+    ae_title: str = "STILLSCAN"
+    calling_ae_title: str = "SCANNER"
+    timeout_s: float = 10.0
+    acknowledged: set[Path] = field(default_factory=set)
+    refused: list[int] = field(default_factory=list)
+    breaks: int = 0
+
+    def send(
+        self,
+        files: Sequence[Path],
+        syntaxes: Sequence[str] = (ExplicitVRLittleEndian,),
+        again: Callable[[], bool] = lambda: True,
+        stored: Callable[[Path], None] = lambda file: None,
+    ) -> None:
+        """Send files; those that are not acknowledged are sent again while `again()` says so."""
+        while left := [file for file in files if file not in self.acknowledged]:
+            self._send_once(left, syntaxes, stored)
+            if not again():
+                return
+
+    def _send_once(
+        self, files: Iterable[Path], syntaxes: Sequence[str], stored: Callable[[Path], None]
+    ) -> None:
+        entity = AE(ae_title=self.calling_ae_title)
+        entity.connection_timeout = entity.acse_timeout = self.timeout_s
+        entity.dimse_timeout = entity.network_timeout = self.timeout_s
+        association = entity.associate(
+            self.host,
+            self.port,
+            contexts=[build_context(MRImageStorage, list(syntaxes))],
+            ae_title=self.ae_title,
+        )
+        if not association.is_established:
+            self.breaks += 1
+            threading.Event().wait(0.1)
+            return
+        for file in files:
+            try:
+                answer = association.send_c_store(file)
+            except (RuntimeError, ValueError):
+                answer = Dataset()
+            if "Status" not in answer:
+                self.breaks += 1
+                break
+            if answer.Status == 0:
+                self.acknowledged.add(file)
+                stored(file)
+            else:
+                self.refused.append(int(answer.Status))
+        if association.is_established:
+            association.release()
+
+
+def dcmsend(program: str, port: int, files: Sequence[Path], calling: str = "SCANNER") -> None:
+    """Send files with dcmtk over one association.
+
+    Raises:
+        subprocess.CalledProcessError: if not all are stored.
+    """
+    # dcmtk waits 40 ms for every instance without TCP_NODELAY
+    environment: Mapping[str, str] = os.environ | {"TCP_NODELAY": "1"}
+    command = [program, "-aet", calling, "-aec", "STILLSCAN", "-nh", "127.0.0.1", str(port)]
+    for start in range(0, len(files), 2000):
+        part = [str(file) for file in files[start : start + 2000]]
+        subprocess.run([*command, *part], check=True, env=environment, capture_output=True)
