@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -50,6 +50,7 @@ Bundle = Annotated[
     str | None, typer.Option("--model", help="use only this bundle; default: by modality")
 ]
 ModeOption = Annotated[Mode | None, typer.Option(help="identity is a control: same pixels")]
+ProfileName = Literal["quick", "standard", "paper"]  # app.training_profiles would import torch
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more on stderr")]
 
 
@@ -125,6 +126,62 @@ def inspect(
 
     set_up_logging("debug" if verbose else "warning")
     raise typer.Exit(exit_code_of(action))
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="folder with noisy DICOM, NIfTI, PNG, npz files")
+    ],
+    out: Annotated[Path, typer.Option(help="the bundle that is made")],
+    profile: Annotated[ProfileName, typer.Option(help="how much is learned")] = "quick",
+    resume: Annotated[bool, typer.Option(help="go on with the run that OUT holds")] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="the student begins with the weights of this bundle"),
+    ] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="that the bundle serves; default: what the DICOM series say"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**20, help="of first weights and examples")] = 0,
+    device: Annotated[Device, typer.Option(help="where the networks train")] = "auto",
+    config: Config = DEFAULT_SETTINGS,
+    verbose: Verbose = False,
+) -> None:
+    """Train a bundle on a folder of noisy series; no clean image is needed.
+
+    A run that was stopped or killed goes on with --resume. Several GPUs: torchrun --no-python
+    --nproc-per-node N stillscan train ...
+
+    Exit codes: 0 the bundle is written; 2 wrong arguments; 3 no images; 4 none that can be trained
+    on, or too few; 6 no such device or first weights, or the loss diverged; 7 OUT cannot be
+    written.
+    """
+
+    def action() -> ExitCode:
+        settings = load_settings(config)
+        with Decoder() as decoder:
+            # imported here: the decoder's child starts before torch is there
+            from app.train_command import Order, train_bundle
+            from app.training_profiles import PROFILES
+
+            order = Order(
+                data,
+                out,
+                profile,
+                PROFILES[profile],
+                settings.selection,
+                tuple(modality or ()),
+                seed,
+                device,
+                resume,
+                start,
+            )
+            return train_bundle(order, decoder, Console())
+
+    set_up_logging("debug" if verbose else "warning")
+    raise typer.Exit(exit_code_of(action, "its checkpoints are kept, --resume goes on"))
 
 
 def with_choices(

@@ -49,8 +49,10 @@ def stopping_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def exit_code_of(action: Callable[[], ExitCode]) -> int:
+def exit_code_of(action: Callable[[], ExitCode], left: str = "nothing was written") -> int:
     """Run `action`; what it raises is logged as one line and becomes the exit code.
+
+    `left` says what an end before its time leaves behind.
 
     The message of an unexpected exception is not shown: it may quote the header of an image. Its
     type and place are, and its frames at log level debug.
@@ -63,13 +65,14 @@ def exit_code_of(action: Callable[[], ExitCode]) -> int:
         _log_frames(error)
         return int(error.exit_code)
     except Stopped as stop:
-        log.error("stopped by %s; nothing was written", signal.Signals(stop.number).name)
+        log.error("stopped by %s; %s", signal.Signals(stop.number).name, left)
         return 128 + stop.number
     except Exception as error:
         log.error(
-            "internal-fault: %s at %s; nothing was written (this is a bug; --verbose shows more)",
+            "internal-fault: %s at %s; %s (this is a bug; --verbose shows more)",
             type(error).__name__,
             _place(error.__traceback__),
+            left,
         )
         _log_frames(error)
         return int(ExitCode.INTERNAL_FAULT)

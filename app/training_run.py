@@ -22,7 +22,7 @@ from app.ranks import Ranks
 from app.training_errors import DivergedError
 from app.training_profiles import TrainingProfile
 from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
-from models.denoiser import Denoiser
+from models.denoiser import Denoiser, IdentityDenoiser
 from models.diffusion import DiffusionNetwork
 from models.diffusion_denoiser import DiffusionDenoiser, Sampling, Seeded
 from models.noisy_images import NoisyImage
@@ -41,6 +41,7 @@ from models.training import Step, Training
 
 STAGES = ("blind spot", "diffusion", "one step", "teacher", "labels", "student")
 SRDS = "SRDS"
+NOISY = "noisy image"  # the first candidate: a teacher must be better than nothing
 SEEDS_OF_A_RUN = 16  # each stage draws its own examples
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -208,6 +209,7 @@ class Run:
         device, steps = self.ranks.device, self.profile.steps
         diffusion = DiffusionDenoiser(blind_spot, network, schedule, device=device)
         found: dict[str, Denoiser] = {
+            NOISY: IdentityDenoiser(),
             "blind spot + centre": BlindSpotDenoiser(blind_spot, device=device),
             "recorrupted": StudentDenoiser(one_step, device=device),
             "one step": diffusion.sampled(Sampling("one_step")),
