@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -182,6 +184,82 @@ def train(
 
     set_up_logging("debug" if verbose else "warning")
     raise typer.Exit(exit_code_of(action, "its checkpoints are kept, --resume goes on"))
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="the development data (its folder `dev`), or images"),
+    ],
+    out: Annotated[Path, typer.Option(help="folder of tables, plots, page and measurements")],
+    model: Annotated[
+        Path,
+        typer.Option(help="bundle, or folder of bundles; default: shipped", show_default=False),
+    ] = DEFAULT_BUNDLES,
+    compare: Annotated[Path | None, typer.Option(help="other bundles, as rows beside them")] = None,
+    controls: Annotated[
+        Path | None, typer.Option(help="folder of *.safetensors of the student's kind, as rows")
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="names of rows, or how they begin, with commas; default: all")
+    ] = "",
+    noise: Annotated[
+        list[str] | None, typer.Option(help="such as 'gaussian 15' (may be repeated); default: all")
+    ] = None,
+    slices: Annotated[int, typer.Option(min=1, help="of each subject, at most")] = 4,
+    crop: Annotated[
+        int | None, typer.Option(min=48, help="only the middle of each slice, in pixels")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="one slice per subject, four noises, no real scans")
+    ] = False,
+    real: Annotated[
+        bool, typer.Option(help="repeated scans and CT phantom, if DATA has them")
+    ] = True,
+    full: Annotated[
+        bool, typer.Option(help="costly methods on all slices, noises and doses as well")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="where networks run")] = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Measure denoisers: simulated noise, inserted lesions, repeated scans, a CT phantom.
+
+    Writes CSV, Markdown, JSON, plots and one HTML page. What OUT holds already is not measured
+    again: a run that was stopped goes on, and rows can be added. Images of DATA count as the truth.
+
+    Exit codes: 0 the results are written; 2 wrong arguments, or a package is missing (the extra
+    `evaluate`); 3 no images; 4 none that can be read; 6 a network cannot be loaded; 7 OUT cannot be
+    written.
+    """
+
+    def action() -> ExitCode:
+        with Decoder() as decoder:
+            # imported here: the decoder's child starts before torch is there
+            from app.evaluate_command import evaluate as measure
+            from app.evaluation import QUICK_NOISES, Plan
+            from app.methods import resolve_device
+
+            plan = Plan(
+                data=data,
+                out=out,
+                model=model,
+                compare=compare,
+                controls=controls,
+                methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
+                noises=tuple(noise or (QUICK_NOISES if quick else ())),
+                slices=1 if quick else slices,
+                crop=crop,
+                device=resolve_device(device),
+                real=real and not quick,
+                full=full,
+            )
+            named = {str(data): "DATA", str(out): "OUT"}  # a path may say who somebody is
+            command = shlex.join(["stillscan", *(named.get(word, word) for word in sys.argv[1:])])
+            return measure(plan, command, decoder, Console())
+
+    set_up_logging("debug" if verbose else "warning")
+    raise typer.Exit(exit_code_of(action, "its measurements are kept, the same command goes on"))
 
 
 def with_choices(

@@ -27,6 +27,7 @@ from app.measurements import (
 )
 from app.noise_cases import NAMES, NoiseCase, noise_case
 from app.repeated_scans import repeats
+from operators.decoding import Decoder
 from operators.errors import NotWritableError
 
 log = logging.getLogger("stillscan")
@@ -46,6 +47,9 @@ class Plan:
     Attributes:
         data: the development data, or a folder of images.
         out: folder of the results.
+        model: a bundle, or a folder of bundles, one for each domain.
+        compare: the same, of other students.
+        controls: folder with networks of the student's kind.
         noises: all where empty.
         methods: names, all where empty.
         slices: of each subject.
@@ -134,11 +138,11 @@ class Evaluation:
             loaded, a name is unknown, the results cannot be written.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, decoder: Decoder) -> None:
         self.plan = plan
         self.cases = [noise_case(name) for name in plan.noises or NAMES]
         self.methods = choose(_methods(plan), plan.methods)
-        self.subjects = read_subjects(plan.data, plan.slices, plan.crop)
+        self.subjects = read_subjects(plan.data, plan.slices, plan.crop, decoder)
         try:
             plan.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -10,8 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from app.noisy_folder import read_noisy_folder
 from app.training_images import subjects
+from operators.decoding import Decoder
 from operators.errors import NothingToDoError, SettingsError
+from operators.selection import SelectionRules
 
 Series = Float[Tensor, "slice height width"]
 
@@ -55,13 +58,14 @@ def has_development_data(data: Path) -> bool:
     return (data / DEVELOPMENT / "arrays").is_dir()
 
 
-def read_subjects(data: Path, slices: int, crop: int | None) -> list[Subject]:
+def read_subjects(data: Path, slices: int, crop: int | None, decoder: Decoder) -> list[Subject]:
     """Evenly chosen slices of every subject.
 
     Args:
         data: the development data (its test subjects are taken), or a folder of images.
         slices: at most so many of each series.
         crop: the middle of each slice, at most so many pixels wide and high; None: whole slices.
+        decoder: for a folder with DICOM files.
 
     Raises:
         FolderMissingError: if there is no such folder.
@@ -69,7 +73,7 @@ def read_subjects(data: Path, slices: int, crop: int | None) -> list[Subject]:
     """
     if not data.is_dir():
         raise FolderMissingError(f"{data} is not a folder")
-    source = _test_subjects(data) if has_development_data(data) else _folder(data)
+    source = _test_subjects(data) if has_development_data(data) else _folder(data, decoder)
     found = [
         replace(each, slices=_chosen(each.slices, slices, crop))
         for each in source
@@ -92,14 +96,9 @@ def _test_subjects(data: Path) -> Iterator[Subject]:
             yield Subject(f"{name} {number}", f"{name} {number}", item.domain, plane[None])
 
 
-def _folder(data: Path) -> Iterator[Subject]:
+def _folder(data: Path, decoder: Decoder) -> Iterator[Subject]:
     """Any folder of images; its series are counted: names of files may say who somebody is."""
-    from app.noisy_folder import read_noisy_folder
-    from operators.decoding import Decoder
-    from operators.selection import SelectionRules
-
-    with Decoder() as decoder:
-        folder = read_noisy_folder(data, decoder, SelectionRules())
+    folder = read_noisy_folder(data, decoder, SelectionRules())
     people: dict[str, int] = {}
     for number, series in enumerate(folder.series, start=1):
         person = people.setdefault(series.source.subject, len(people) + 1)

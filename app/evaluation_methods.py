@@ -23,7 +23,7 @@ from app.blind_denoising import Denoised, denoise_series
 from app.evaluation_images import FolderMissingError
 from app.noise_cases import NoiseCase
 from app.peers import SliceBySlice, bm3d_told, need, nlm, total_variation, wavelet
-from models.bundle import BundleError, load_bundle
+from models.bundle import BundleError, BundleInfo, find_bundles, load_bundle
 from models.denoiser import Denoiser, IdentityDenoiser
 from models.noise_profile import MAX_LAG, NoiseProfile
 from operators.errors import ModelError, SettingsError
@@ -36,6 +36,7 @@ Told = Literal["nothing", "truth"]
 
 SKIMAGE = "pip install 'stillscan[evaluate]'"
 BM3D = "BM3D told"
+MODALITIES = {"mr": "MR", "xray": "CR", "ct": "CT"}
 UNREAD = NoiseProfile(1.0, (0.0,), (1.0,), np.pad([[1.0]], MAX_LAG), "gaussian")
 
 
@@ -52,7 +53,7 @@ class Method:
     Attributes:
         name: as it stands in the tables and behind `--methods`.
         told: what it is told of simulated noise.
-        denoiser: for a noise (None: real); None where the method cannot be told that noise.
+        denoiser: for a noise (None: real) and a domain; None where it cannot be told that noise.
         gated: whether the gate judges its result.
         alone: finds out about the noise itself: no profile is measured for it.
         costly: many passes of a large network: measured on fewer slices and noises.
@@ -61,21 +62,28 @@ class Method:
 
     name: str
     told: Told
-    denoiser: Callable[[NoiseCase | None], Denoiser | None]
+    denoiser: Callable[[NoiseCase | None, str], Denoiser | None]
     gated: bool = False
     alone: bool = False
     costly: bool = False
     fingerprint: str = ""
 
-    def run(self, noisy: Series, truth: NoiseProfile | None, case: NoiseCase | None) -> Run | None:
+    def run(
+        self,
+        noisy: Series,
+        domain: str,
+        truth: NoiseProfile | None = None,
+        case: NoiseCase | None = None,
+    ) -> Run | None:
         """Denoise a series; None where the method cannot.
 
         Args:
             noisy: on the network's scale.
+            domain: which of several bundles serves it.
             truth: the noise that was added; None where it is real.
             case: its name and law; None where it is real.
         """
-        denoiser = self.denoiser(case)
+        denoiser = self.denoiser(case, domain)
         if denoiser is None:
             return None
         began = time.perf_counter(), time.process_time()
@@ -108,21 +116,47 @@ def peers(named: Sequence[str]) -> Iterator[Method]:
     if BM3D in named:
         need("bm3d", "it is licensed for non-commercial use and no part of Stillscan")
     if find_spec("bm3d") is not None:
-        yield Method(BM3D, "truth", lambda case: bm3d_told(case) if case else None, alone=True)
+        yield Method(BM3D, "truth", lambda case, _: bm3d_told(case) if case else None, alone=True)
+
+
+def bundles_by_domain(folder: Path) -> dict[str, BundleInfo]:
+    """Which bundle serves which domain: a folder may hold one, or one for each.
+
+    Raises:
+        ModelError: if there is none, or one is broken.
+    """
+    try:
+        found = find_bundles(folder)
+    except BundleError as error:
+        raise ModelError(str(error)) from error
+    if not found:
+        raise ModelError(f"{folder} is no bundle and holds none")
+    chosen = {}
+    for domain, modality in MODALITIES.items():
+        serving = [info for info in found if modality in info.modalities]
+        chosen[domain] = (serving or found)[0]
+    return chosen
 
 
 def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
-    """The student of a bundle, as the application uses it and told the truth.
+    """The students of one or more bundles, as the application uses them and told the truth.
 
     Raises:
-        ModelError: if the bundle cannot be loaded.
+        ModelError: if a bundle cannot be loaded.
     """
+    by_domain = bundles_by_domain(folder)
     try:
-        bundle = load_bundle(folder, device)
+        loaded = {
+            info.folder: load_bundle(info.folder, device)
+            for info in {info.folder: info for info in by_domain.values()}.values()
+        }
     except BundleError as error:
         raise ModelError(str(error)) from error
-    student = _always(bundle.denoiser)
-    mark = bundle.sha256[:16]
+
+    def student(case: NoiseCase | None, domain: str) -> Denoiser:
+        return loaded[by_domain.get(domain, by_domain["mr"]).folder].denoiser
+
+    mark = "+".join(bundle.sha256[:12] for bundle in loaded.values())
     yield Method(f"student{suffix}", "nothing", student, gated=True, fingerprint=mark)
     yield Method(f"student told{suffix}", "truth", student, fingerprint=mark)
 
@@ -182,8 +216,8 @@ def choose(methods: Iterable[Method], named: Sequence[str]) -> list[Method]:
     return [each for each in known if not named or each.name in chosen]
 
 
-def _always(denoiser: Denoiser) -> Callable[[NoiseCase | None], Denoiser]:
-    return lambda _: denoiser
+def _always(denoiser: Denoiser) -> Callable[[NoiseCase | None, str], Denoiser]:
+    return lambda case, domain: denoiser
 
 
 def _sha256(path: Path) -> str:

@@ -92,7 +92,7 @@ def _generator(*names: str | int) -> Generator:
 def measure_simulated(trial: Trial, method: Method) -> Record | None:
     """One record with a row per slice and a row per lesion; None where the method cannot."""
     truth = trial.case.profile(trial.clean)
-    run = method.run(trial.noisy, truth, trial.case)
+    run = method.run(trial.noisy, trial.subject.domain, truth, trial.case)
     if run is None:
         return None
     results, spread = run.denoised.slices, run.denoised.spread
@@ -105,7 +105,7 @@ def measure_simulated(trial: Trial, method: Method) -> Record | None:
     readings: list[Record] = []
     if any(trial.lesions):
         bearing = [insert(y, some) for y, some in zip(trial.noisy, trial.lesions, strict=True)]
-        again = method.run(torch.stack(bearing), truth, trial.case)
+        again = method.run(torch.stack(bearing), trial.subject.domain, truth, trial.case)
         assert again is not None  # it could the same noise a moment ago
         for at, some in enumerate(trial.lesions):
             after = again.denoised.slices[at]
@@ -188,7 +188,7 @@ def measure_repeat(repeat: Repeat, method: Method) -> Record | None:
         chosen = chosen[::step][:COSTLY_SLICES]
         first, second = first[chosen], second[chosen]
         chosen = list(range(len(chosen)))
-    run = method.run(first, None, None)
+    run = method.run(first, "mr")
     if run is None:
         return None
     rows = []
@@ -217,7 +217,7 @@ def measure_repeat(repeat: Repeat, method: Method) -> Record | None:
 def measure_low_contrast(dose: Dose, method: Method) -> Record | None:
     """The observer's d' after the method, as inserted and as delivered."""
     bearing = with_discs(dose.absent)
-    runs = [method.run(each, None, None) for each in (dose.absent, bearing, dose.present)]
+    runs = [method.run(each, "ct") for each in (dose.absent, bearing, dose.present)]
     if any(run is None for run in runs):
         return None
     absent, with_them, present = (run.denoised.slices for run in runs if run is not None)

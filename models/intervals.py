@@ -35,14 +35,15 @@ def bootstrap_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval
     values = [np.asarray(group, np.float64) for group in groups]
     mean = float(np.concatenate(values).mean())
     rng = np.random.default_rng(seed)
-    means = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        total, count = 0.0, 0
-        for which in rng.integers(0, len(values), len(values)):
-            group = values[which]
-            total += float(group[rng.integers(0, len(group), len(group))].sum())
-            count += len(group)
-        means[draw] = total / count
+    drawn = rng.integers(0, len(values), (DRAWS, len(values)))
+    totals, counts = np.zeros(DRAWS), np.zeros(DRAWS)
+    for place in drawn.T:
+        for which, group in enumerate(values):
+            here = place == which
+            slices = rng.integers(0, len(group), (int(here.sum()), len(group)))
+            totals[here] += group[slices].sum(1)
+            counts[here] += len(group)
+    means = totals / counts
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(mean, float(low), float(high))
 

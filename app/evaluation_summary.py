@@ -1,0 +1,149 @@
+"""From measurements to figures: means with 95 % intervals, over the same slices for all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.intervals import Interval, bootstrap_mean, wilson
+
+Record = dict[str, Any]
+Slice = tuple[str, int]
+
+ALL = "all"
+STUDENT = "student"
+METRICS = (
+    "psnr",
+    "psnr_foreground",
+    "ssim",
+    "gmsd",
+    "patch_distance",
+    "error_noise_correlation",
+    "mean_frequency_shift",
+    "cnr",
+    "seconds",
+)
+LOWEST_VISIBILITY = 5.0  # of lesions that must be kept (app/lesions.py)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What was measured with one noise on the slices that all its methods share.
+
+    Attributes:
+        domain: `mr`, `xray`, `ct`, `folder`, or `all`.
+        costly: whether these are the few slices that costly methods were measured on.
+        methods: in the order of the tables, each with its rows: one per slice.
+        lesions: the same for the lesions on those slices.
+    """
+
+    domain: str
+    noise: str
+    costly: bool
+    methods: dict[str, list[Record]]
+    lesions: dict[str, list[Record]]
+
+    @property
+    def slices(self) -> int:
+        """How many each method was measured on."""
+        return len(next(iter(self.methods.values())))
+
+    @property
+    def people(self) -> int:
+        """Whose they are."""
+        return len({row["person"] for row in next(iter(self.methods.values()))})
+
+    def mean(self, method: str, metric: str) -> Interval | None:
+        """Mean over the slices; interval by resampling people and slices. None: not measured."""
+        return _mean(self.methods[method], metric)
+
+    def difference(self, method: str, other: str, metric: str = "psnr") -> Interval | None:
+        """Mean of the differences, slice by slice."""
+        if other not in self.methods or method == other:
+            return None
+        theirs = {(row["subject"], row["slice"]): row for row in self.methods[other]}
+        rows = [
+            row | {metric: row[metric] - theirs[row["subject"], row["slice"]][metric]}
+            for row in self.methods[method]
+        ]
+        return _mean(rows, metric)
+
+    def share(self, method: str, found: str, among: str) -> tuple[Interval, int]:
+        """Share of places with Wilson's interval, and how many there were."""
+        rows = self.methods[method]
+        tried = sum(row.get(among, 0) for row in rows)
+        return wilson(sum(row.get(found, 0) for row in rows), tried), tried
+
+    def lesions_kept(self, method: str, low: float, high: float) -> tuple[Interval, int]:
+        """Share of the lesions of a visibility that were kept, and how many there were."""
+        some = [each for each in self.lesions[method] if low <= each["visibility"] < high]
+        return wilson(sum(each["share"] >= 0.5 for each in some), len(some)), len(some)
+
+    def contrast(self, method: str) -> Interval | None:
+        """Mean share of the contrast of the visible lesions."""
+        some = [e for e in self.lesions[method] if e["visibility"] >= LOWEST_VISIBILITY]
+        return _mean(some, "share")
+
+
+def groups(records: Sequence[Record], domains: bool = False) -> Iterator[Group]:
+    """One group per noise (and domain); a second one where some methods saw fewer slices."""
+    simulated = [record for record in records if record["kind"] == "simulated"]
+    names = dict.fromkeys(record["noise"] for record in simulated)
+    found = dict.fromkeys(record["domain"] for record in simulated) if domains else {ALL: None}
+    for domain in found:
+        for noise in names:
+            chosen = [
+                record
+                for record in simulated
+                if record["noise"] == noise and domain in (ALL, record["domain"])
+            ]
+            yield from _of_one_noise(domain, noise, chosen)
+
+
+def _of_one_noise(domain: str, noise: str, records: Sequence[Record]) -> Iterator[Group]:
+    seen: dict[str, set[Slice]] = {}
+    for record in records:
+        of_method = seen.setdefault(record["method"], set())
+        of_method |= {(record["subject"], row["slice"]) for row in record["slices"]}
+    if not seen:
+        return
+    most = max(seen.values(), key=len)
+    complete = [method for method, slices in seen.items() if slices == most]
+    yield _group(domain, noise, False, records, complete, most)
+    if len(complete) < len(seen):
+        shared = set.intersection(*seen.values())
+        if shared:
+            yield _group(domain, noise, True, records, list(seen), shared)
+
+
+def _group(
+    domain: str,
+    noise: str,
+    costly: bool,
+    records: Sequence[Record],
+    methods: Sequence[str],
+    slices: set[Slice],
+) -> Group:
+    rows: dict[str, list[Record]] = {method: [] for method in methods}
+    lesions: dict[str, list[Record]] = {method: [] for method in methods}
+    for record in records:
+        if record["method"] not in rows:
+            continue
+        whose = {key: record[key] for key in ("subject", "person", "domain")}
+        for source, target in (("slices", rows), ("lesions", lesions)):
+            target[record["method"]] += [
+                each | whose
+                for each in record[source]
+                if (record["subject"], each["slice"]) in slices
+            ]
+    return Group(domain, noise, costly, rows, lesions)
+
+
+def _mean(rows: Iterable[Record], metric: str) -> Interval | None:
+    by_person: dict[str, list[float]] = {}
+    for row in rows:
+        value = row.get(metric)
+        if value is not None and value == value:  # NaN: no lesion on that slice
+            by_person.setdefault(row["person"], []).append(value)
+    return bootstrap_mean(list(by_person.values())) if by_person else None
