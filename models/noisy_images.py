@@ -113,11 +113,11 @@ def _draw(image: NoisyImage, patch: int, generator: Generator) -> tuple[Tensor, 
     top, left = _place(image, patch, generator)
     turns, flip = torch.randint(0, 4, (2,), generator=generator).tolist()
 
-    def turned(plane: Plane) -> Plane:
+    def turned(plane: Tensor) -> Tensor:
         plane = torch.rot90(plane, turns)
         return plane.flip(0) if flip < 2 else plane
 
-    def part(plane: Plane) -> Plane:
+    def part(plane: Plane) -> Float[Tensor, "patch patch"]:
         return turned(plane[top : top + patch, left : left + patch]).contiguous()
 
     y = part(image.pixels)
