@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,6 +39,12 @@ def wait_until(true: Callable[[], bool], timeout_s: float, what: str, every_s: f
         time.sleep(every_s)
 
 
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on this port of loopback."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Gateway:
     """`stillscan-gateway serve` with settings of its own."""
 
@@ -52,8 +59,8 @@ class Gateway:
         self._overview: Overview | None = None
 
     def __enter__(self) -> Gateway:
-        """Start it."""
-        self.start()
+        """Start it and wait until it receives."""
+        self.start_and_listen()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -72,6 +79,11 @@ class Gateway:
         command = [sys.executable, "-m", "deploy.gateway.cli", "serve", "-c", str(self._config)]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log)
+
+    def start_and_listen(self, port: int = 11112) -> None:
+        """Start the service and wait until it receives."""
+        self.start()
+        wait_until(lambda: listens(port), START_S, "the gateway receives")
 
     def parts(self) -> dict[str, psutil.Process]:
         """The processes of the parts that run now."""

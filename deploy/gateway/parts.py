@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from app.faults import exit_code_of, leave
+from app.memory import share_one_heap
 from deploy.gateway.logs import log, set_up_logging
 from deploy.gateway.settings import GatewaySettings
 from operators.errors import ExitCode
@@ -43,6 +44,7 @@ ORPHANED = 70  # exit status of a part whose supervisor is gone
 
 def main(name: str) -> None:
     """Run the part of this name until its supervisor says stop."""
+    share_one_heap()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     set_up_logging(name, os.environ.get("STILLSCAN_LOG_LEVEL", "info"))
     control = sys.stdin.buffer

@@ -1,0 +1,84 @@
+"""The disk is full: who sends is told so (0xA700), what is there is whole, and it goes on later."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+
+from pydicom import dcmread
+
+from bench.pacs.namespace import small_disk
+from bench.pacs.scanner import Sender, make_series
+from bench.pacs.site import wait_until
+from bench.soak.workplace import HASTY, PORT, Figures, Workplace, promise
+
+OUT_OF_RESOURCES = 0xA700
+
+
+def disk_full(place: Workplace) -> Figures:
+    """Four associations fill a small disk; then it becomes larger."""
+    small, large = (96, 512) if place.full else (32, 160)
+    count, slices = (12, 80) if place.full else (8, 32)
+    series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(count)]
+    small_disk(place.folder / "gateway", small)
+    out = place.folder / "out"
+    gateway = place.gateway(
+        completeness=HASTY | {"patience-s": 600.0},
+        worker={"attempts": 50, "backoff-s": 1.0},
+        destinations=[{"name": "out", "kind": "folder", "folder": str(out)}],
+        rules=[{"name": "all", "mode": "identity", "destinations": ["out"]}],
+    )
+    with gateway:
+        senders = [Sender("127.0.0.1", PORT) for _ in range(4)]
+        _send_once(senders, series)
+        refused = [status for each in senders for status in each.refused]
+        acknowledged = {file for each in senders for file in each.acknowledged}
+        promise(len(refused) > 0, "the disk is full before everything is sent")
+        promise(set(refused) == {OUT_OF_RESOURCES}, "a full disk is answered with 0xA700 alone")
+        wait_until(
+            lambda: gateway.overview.counts().unfiled == 0, 60, "what was acknowledged is filed"
+        )
+        whole = _require_intact(place, {file.read_bytes()[-100_000:] for file in acknowledged})
+        subprocess.run(
+            ["mount", "-o", f"remount,size={large}m", str(place.folder / "gateway")], check=True
+        )
+        _send_once(senders, series)
+        promise(
+            sum(len(each.acknowledged) for each in senders) == count * slices,
+            "with room, everything is acknowledged",
+        )
+        wait_until(gateway.is_idle, 300, "everything finishes", 0.5)
+        totals = gateway.overview.counts()
+    derived = [len(list(folder.glob("*.dcm"))) for folder in out.iterdir()]
+    promise(derived == [slices] * count, f"{count} whole series are derived, not {derived}")
+    return {
+        "instances": count * slices,
+        "answered with 0xA700": len(refused),
+        "acknowledged on the full disk": len(acknowledged),
+        "of these intact": whole,
+        "derived series with room": len(derived),
+        "jobs": dict(totals.jobs),
+    }
+
+
+def _send_once(senders: list[Sender], series: list) -> None:
+    def send(number: int) -> None:
+        files = [file for each in series[number :: len(senders)] for file in each.files]
+        senders[number].send(files, again=lambda: False)
+
+    threads = [threading.Thread(target=send, args=(n,)) for n in range(len(senders))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _require_intact(place: Workplace, ends: set[bytes]) -> int:
+    """Every acknowledged instance lies in the spool, with all its bytes."""
+    spool = place.folder / "gateway" / "data"
+    found = set()
+    for file in spool.glob("instances/*/*.dcm"):
+        dcmread(file)
+        found.add(file.read_bytes()[-100_000:])
+    promise(ends <= found, f"{len(ends - found)} acknowledged instances are not in the spool")
+    return len(ends & found)

@@ -1,0 +1,177 @@
+"""Many instances at once: none is lost, nothing crosses over, memory does not grow."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from bench.pacs.scanner import SentSeries, dcmsend, make_series
+from bench.pacs.site import Gateway, Orthanc, wait_until
+from bench.soak.workplace import PORT, Figures, Workplace, promise
+
+ASSOCIATIONS = 4
+MIXED = 16
+WARM = 4
+MEGABYTE = 1e6
+
+
+def throughput(place: Workplace) -> Figures:
+    """Slices of 131 kB over four associations of dcmtk, derived and delivered."""
+    count, slices = (100, 100) if place.full else (10, 40)
+    series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(count)]
+    orthanc = place.orthanc()
+    orthanc.start()
+    with place.gateway() as gateway:
+        warm_up(place, gateway, slices)
+        memory = Memory(gateway)
+        began = time.monotonic()
+        shares = [series[n::ASSOCIATIONS] for n in range(ASSOCIATIONS)]
+        _in_parallel(
+            place.dcmsend(), [[f for each in share for f in each.files] for share in shares]
+        )
+        received_s = time.monotonic() - began
+        wait_until(
+            lambda: memory.sample() and _delivered(gateway) >= count + WARM,
+            60 + 0.5 * count * slices,
+            f"{count} series are delivered",
+            every_s=0.5,
+        )
+        took_s = time.monotonic() - began
+        lost = require_whole(gateway, orthanc, series)
+        growth = memory.growth()
+    orthanc.kill()
+    promise(growth < 50, f"memory grows by less than 50 MB, not by {growth:.0f}: {memory}")
+    rate = count * slices / received_s
+    promise(rate >= 100, f"100 instances are received per second, not {rate:.0f}")
+    return {
+        "slices": count * slices,
+        "associations": ASSOCIATIONS,
+        "instances received per second": round(rate),
+        "lost": lost,
+        "seconds until all are delivered": round(took_s),
+        "memory growth MB": round(growth, 1),
+        "memory MB": {name: round(value) for name, value in memory.last().items()},
+    }
+
+
+def mixed(place: Workplace) -> Figures:
+    """Sixteen associations at once, each with slices of all series: nothing crosses over."""
+    slices = 48 if place.full else 16
+    series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(MIXED)]
+    shares: dict[int, list[Path]] = defaultdict(list)
+    for number, each in enumerate(series):
+        for index, file in enumerate(each.files):
+            shares[(number + index) % MIXED].append(file)
+    orthanc = place.orthanc()
+    orthanc.start()
+    with place.gateway() as gateway:
+        began = time.monotonic()
+        # by slice, so that each association goes round all series
+        in_turns = [sorted(share, key=lambda file: file.name[6:]) for share in shares.values()]
+        _in_parallel(place.dcmsend(), in_turns)
+        received_s = time.monotonic() - began
+        wait_until(lambda: _delivered(gateway) >= MIXED, 600, "all series are delivered", 0.5)
+        lost = require_whole(gateway, orthanc, series)
+    orthanc.kill()
+    return {
+        "associations at once": MIXED,
+        "series in each": MIXED,
+        "slices": MIXED * slices,
+        "instances received per second": round(MIXED * slices / received_s),
+        "lost": lost,
+        "crossed over": 0,
+    }
+
+
+def warm_up(place: Workplace, gateway: Gateway, slices: int) -> None:
+    """Some series, so that everything is loaded before memory is compared."""
+    for number in range(WARM):
+        first = make_series(place.folder / "warm", 99_000 + number, slices)
+        dcmsend(place.dcmsend(), PORT, first.files)
+    wait_until(lambda: _delivered(gateway) >= WARM, 120, "the first series are delivered")
+
+
+def require_whole(gateway: Gateway, orthanc: Orthanc, series: list[SentSeries]) -> int:
+    """Every series has exactly one derived one in the PACS, of its own slices, all of them.
+
+    Returns:
+        Zero: how many source instances have no derived one.
+
+    Raises:
+        BrokenPromiseError: names the first series that is not so.
+    """
+    jobs = gateway.overview.recent_jobs(100_000)
+    derived_of = {each.series_instance_uid: each for each in jobs if each.state == "derived"}
+    there = sources_in(orthanc)
+    for each in series:
+        job = derived_of.get(each.uid)
+        promise(job is not None, f"series {each.uid} is derived")
+        assert job is not None
+        patient, sources = there.get(job.derived_series_uid, (set(), []))
+        promise(sorted(sources) == sorted(each.sop_uids), f"{each.uid} has all its slices once")
+        promise(len(patient) == 1, f"{each.uid} is of one patient")
+    known = {each.derived_series_uid for each in derived_of.values()}
+    promise(set(there) <= known, "nothing is in the PACS that no job has derived")
+    promise(len(derived_of) == len(jobs), "every job ended with a derived series")
+    return 0
+
+
+def sources_in(orthanc: Orthanc) -> dict[str, tuple[set[str], list[str]]]:
+    """Patients and source SOPInstanceUIDs of each series in the PACS, by SeriesInstanceUID."""
+    found = {}
+    for each in orthanc.get("/series?expand"):
+        tags = orthanc.get(f"/series/{each['ID']}/instances-tags?simplify").values()
+        found[each["MainDicomTags"]["SeriesInstanceUID"]] = (
+            {tag["PatientID"] for tag in tags},
+            [tag["SourceImageSequence"][0]["ReferencedSOPInstanceUID"] for tag in tags],
+        )
+    return found
+
+
+class Memory:
+    """Resident memory of all parts: what they had at first, and what they have."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        """The first figures are taken now."""
+        self._gateway = gateway
+        self._first = self._now()
+        self._samples: list[dict[str, float]] = []
+
+    def __str__(self) -> str:
+        """First and last figures."""
+        first, last = self._first, self.last()
+        return ", ".join(f"{name} {first[name]:.0f} to {last.get(name, 0):.0f}" for name in first)
+
+    def sample(self) -> bool:
+        """Take figures; True."""
+        self._samples.append(self._now())
+        return True
+
+    def last(self) -> dict[str, float]:
+        """MB of each part."""
+        return self._samples[-1]
+
+    def growth(self) -> float:
+        """MB that all parts have more than at first: the median of the last fifth of samples."""
+        last = [sum(each.values()) for each in self._samples[-max(len(self._samples) // 5, 1) :]]
+        return sorted(last)[len(last) // 2] - sum(self._first.values())
+
+    def _now(self) -> dict[str, float]:
+        return {
+            name: part.memory_info().rss / MEGABYTE for name, part in self._gateway.parts().items()
+        }
+
+
+def _in_parallel(program: str, shares: list[list[Path]]) -> None:
+    """One association for each share."""
+    threads = [threading.Thread(target=dcmsend, args=(program, PORT, each)) for each in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _delivered(gateway: Gateway) -> int:
+    return gateway.overview.counts().totals.get("deliveries_sent", 0)
