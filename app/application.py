@@ -11,6 +11,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import operators.cuda_runtime  # noqa: F401 - loads what holoscan is linked with
+
+# isort: split
 from holoscan import logger
 from holoscan.core import Application
 from holoscan.schedulers import EventBasedScheduler

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import operators.cuda_runtime  # noqa: F401 - loads what holoscan is linked with
+
+# isort: split
 from holoscan.core import (
     ExecutionContext,
     Fragment,

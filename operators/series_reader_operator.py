@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import operators.cuda_runtime  # noqa: F401 - loads what holoscan is linked with
+
+# isort: split
 from holoscan.core import (
     ExecutionContext,
     Fragment,
