@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, FileMetaDataset
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pynetdicom import AE, _config
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import PresentationContext, build_context
 
 _config.STORE_SEND_CHUNKED_DATASET = True
 
@@ -155,26 +156,23 @@ class Sender:
     def send(
         self,
         files: Sequence[Path],
-        syntaxes: Sequence[str] = (ExplicitVRLittleEndian,),
         again: Callable[[], bool] = lambda: True,
         stored: Callable[[Path], None] = lambda file: None,
     ) -> None:
         """Send files; those that are not acknowledged are sent again while `again()` says so."""
         while left := [file for file in files if file not in self.acknowledged]:
-            self._send_once(left, syntaxes, stored)
+            self._send_once(left, stored)
             if not again():
                 return
 
-    def _send_once(
-        self, files: Iterable[Path], syntaxes: Sequence[str], stored: Callable[[Path], None]
-    ) -> None:
+    def _send_once(self, files: Sequence[Path], stored: Callable[[Path], None]) -> None:
         entity = AE(ae_title=self.calling_ae_title)
         entity.connection_timeout = entity.acse_timeout = self.timeout_s
         entity.dimse_timeout = entity.network_timeout = self.timeout_s
         association = entity.associate(
             self.host,
             self.port,
-            contexts=[build_context(MRImageStorage, list(syntaxes))],
+            contexts=_contexts_of(files),
             ae_title=self.ae_title,
         )
         if not association.is_established:
@@ -196,6 +194,14 @@ class Sender:
                 self.refused.append(int(answer.Status))
         if association.is_established:
             association.release()
+
+
+def _contexts_of(files: Sequence[Path]) -> list[PresentationContext]:
+    kinds = set()
+    for file in files:
+        meta = read_file_meta_info(file)
+        kinds.add((str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)))
+    return [build_context(*kind) for kind in sorted(kinds)]
 
 
 def dcmsend(program: str, port: int, files: Sequence[Path], calling: str = "SCANNER") -> None:

@@ -8,7 +8,7 @@ import threading
 from pydicom import dcmread
 
 from bench.pacs.namespace import small_disk
-from bench.pacs.scanner import Sender, make_series
+from bench.pacs.scanner import Sender, SentSeries, make_series
 from bench.pacs.site import wait_until
 from bench.soak.workplace import HASTY, PORT, Figures, Workplace, promise
 
@@ -61,7 +61,7 @@ def disk_full(place: Workplace) -> Figures:
     }
 
 
-def _send_once(senders: list[Sender], series: list) -> None:
+def _send_once(senders: list[Sender], series: list[SentSeries]) -> None:
     def send(number: int) -> None:
         files = [file for each in series[number :: len(senders)] for file in each.files]
         senders[number].send(files, again=lambda: False)

@@ -66,7 +66,7 @@ FOREVER = 20
 CASES = (
     Case("takes all", (), "sent", 1, ""),
     Case("refuses, then takes", (Fault("refuse"),) * 2, "sent", 3, "association-rejected"),
-    Case("aborts in mid-series", (Fault("abort", after=3),), "sent", 2, ""),
+    Case("aborts in mid-series", (Fault("abort", after=3),), "sent", 2, "association-aborted"),
     Case("0xA700 in mid-series", (Fault("status", 2, 0xA700),), "sent", 2, "status-a700"),
     Case("0x0110 at once", (Fault("status", 0, 0x0110),) * 2, "sent", 3, "status-0110"),
     Case("0xB000 for all", (Fault("status", 0, 0xB000),), "sent", 1, "", "warning B000"),
@@ -75,7 +75,7 @@ CASES = (
     Case("always 0xA700", (Fault("status", 1, 0xA700),) * FOREVER, "dead", 4, "status-a700"),
     Case("always 0x0110", (Fault("status", 0, 0x0110),) * FOREVER, "dead", 4, "status-0110"),
     Case("always refuses", (Fault("refuse"),) * FOREVER, "dead", 4, "association-rejected"),
-    Case("always aborts", (Fault("abort", after=2),) * FOREVER, "dead", 4, ""),
+    Case("always aborts", (Fault("abort", after=2),) * FOREVER, "dead", 4, "association-aborted"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def store_over_dimse(destination: Destination, files: Sequence[Path], timeout_s:
     """Store files with C-STORE; see `delivering.deliver`."""
     association = _associate(destination, _contexts_of(files), timeout_s)
     try:
-        remarks = [_store(association, file, number, files) for number, file in enumerate(files)]
+        remarks = [
+            _store(association, file, f"instance {number} of {len(files)}", timeout_s)
+            for number, file in enumerate(files, start=1)
+        ]
     except DeliveryFailedError:
         if association.is_established:
             association.abort()
@@ -86,23 +90,23 @@ def _associate(
     raise DeliveryFailedError("unreachable", f"{where} cannot be reached, or does not answer")
 
 
-def _store(association: Association, file: Path, number: int, files: Sequence[Path]) -> str:
+def _store(association: Association, file: Path, which: str, timeout_s: float) -> str:
     """Store one instance; the warning that came with the success, if one did."""
-    so_far = f"instance {number + 1} of {len(files)}"
-    if not association.is_established:
-        raise DeliveryFailedError("association-aborted", f"aborted before {so_far}")
+    asked = time.monotonic()
     try:
-        answer = association.send_c_store(file, msg_id=number % 0xFFFF + 1)
+        answer = association.send_c_store(file)
     except ValueError as error:
-        raise DeliveryFailedError("not-accepted", f"no accepted context for {so_far}") from error
+        raise DeliveryFailedError("not-accepted", f"no accepted context for {which}") from error
     except RuntimeError as error:
-        raise DeliveryFailedError("association-aborted", f"aborted before {so_far}") from error
+        raise DeliveryFailedError("association-aborted", f"aborted before {which}") from error
     if "Status" not in answer:
-        raise DeliveryFailedError("no-answer", f"aborted, or no answer in time, to {so_far}")
+        if time.monotonic() - asked < timeout_s:
+            raise DeliveryFailedError("association-aborted", f"aborted at {which}")
+        raise DeliveryFailedError("no-answer", f"no answer in time to {which}")
     status = int(answer.Status)
     category = code_to_category(status)
     if category == "Success":
         return ""
     if category == "Warning":
         return f"warning {status:04X}"
-    raise DeliveryFailedError(f"status-{status:04x}", f"refused with 0x{status:04X} at {so_far}")
+    raise DeliveryFailedError(f"status-{status:04x}", f"refused with 0x{status:04X} at {which}")
