@@ -136,7 +136,7 @@ class Association:
                 pass
             return "released"
         except ProtocolError as error:
-            log.warning("association of %s aborted: %s", self._request.calling, error)
+            log.warning("association of %r aborted: %s", self._request.calling, error)
             self._try_to_send(abort(error.reason))
             return "aborted"
         except TimeoutError:
@@ -241,10 +241,9 @@ class Association:
             status, comment = status_of(receipt)
             if status == SUCCESS:
                 self.stored += 1
-                self._count("instances_received", 1)
-                self._count("bytes_received", receipt.bytes)
+                self._count("instances_acknowledged", 1)
         if status != SUCCESS:
-            log.warning("instance of %s refused: %s", self._request.calling, comment)
+            log.warning("instance of %r refused: %s", self._request.calling, comment)
             self._count("instances_refused", 1)
         self._message = None
         self._answer(message, status, comment)

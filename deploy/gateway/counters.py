@@ -12,7 +12,7 @@ WRITTEN_EVERY_S = 1.0
 
 
 class Counters:
-    """`count("instances_received", 1)`; safe to use from several threads."""
+    """`count("instances_refused", 1)`; safe to use from several threads."""
 
     def __init__(self, overview: Overview) -> None:
         """Nothing is counted yet."""

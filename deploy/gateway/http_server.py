@@ -10,6 +10,7 @@ import hmac
 import http.client
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -29,8 +30,10 @@ MOST_HEAD = 2**14
 HEAD_S = 10.0
 IDLE_S = 30.0  # between two pieces of a body
 REQUEST_S = 3600.0  # a whole request
+LEAVING_S = 3.0  # for running requests when the server stops
 MOST_GUESTS = 64
 PIECE = 2**16
+CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 STRICT_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -148,7 +151,7 @@ class HttpServer:
     def serve(self, stop: threading.Event) -> None:
         """Answer until `stop` is set."""
         self._listener.serve(stop)
-        self._guests.see_out(IDLE_S)
+        self._guests.see_out(LEAVING_S)
 
     def _admit(self, caller: Caller) -> None:
         if not self._guests.welcome(caller, self._serve):
@@ -162,7 +165,7 @@ class HttpServer:
             caller.connection.sendall(_encoded(response, body))
             _let_it_read(caller.connection)
         except OSError as error:
-            log.info("request from %s ended early: %s", caller.host, error.strerror)
+            log.debug("request from %s ended early: %s", caller.host, error.strerror)
 
     def _response(self, caller: Caller) -> tuple[Response, bool]:
         """The response, and whether its body is sent."""
@@ -216,8 +219,6 @@ class _Body:
         piece = self._receive(min(PIECE, self._left))
         self._left -= len(piece)
         self._room -= len(piece)
-        if self._room < 0:
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the request is too large")
         if self._left == 0:
             if self._chunked:
                 self._line()
@@ -226,14 +227,13 @@ class _Body:
         return piece
 
     def _begin_chunk(self) -> None:
-        try:
-            self._left = int(self._line().partition(b";")[0], 16)
-        except ValueError:
-            self._left = -1
-        if self._left < 0:
+        size = self._line().partition(b";")[0].strip()
+        if not CHUNK_SIZE.fullmatch(size):
             raise RequestError(HTTPStatus.BAD_REQUEST, "this is no chunk")
-        if self._left == 0:
-            self._ended = True
+        self._left = int(size, 16)
+        if self._left > self._room:
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the request is too large")
+        self._ended = self._left == 0
 
     def _line(self) -> bytes:
         while b"\r\n" not in self._rest:

@@ -195,7 +195,7 @@ class Listener:
         self._drop(oldest, "too many connections are waiting")
 
     def _drop(self, waiting: _Waiting, why: str, answer: bytes = b"") -> None:
-        log.info("connection from %s dropped: %s", waiting.host, why)
+        log.debug("connection from %s dropped: %s", waiting.host, why)  # counted, not told
         self._leave(waiting)
         hang_up(waiting.connection, answer)
         self._dropped()

@@ -108,7 +108,7 @@ class Receiver:
         try:
             request = parse_associate_request(memoryview(caller.greeting)[HEADER.size :])
         except ProtocolError as error:
-            log.info("association request from %s: %s", caller.host, error)
+            log.debug("association request from %s: %s", caller.host, error)
             self._count("connections_dropped", 1)
             hang_up(caller.connection, abort(error.reason))
             return

@@ -29,14 +29,19 @@ BADGES = {
 }
 
 
-def overview_page(counts: Counts, jobs: Sequence[JobRow], most_used: float) -> str:
-    """The queue and the last series."""
+def overview_page(
+    counts: Counts,
+    jobs: Sequence[tuple[JobRow, Sequence[DeliveryRow]]],
+    most_used: float,
+) -> str:
+    """The queue and the last series, each with where it goes."""
     full = counts.used_share >= most_used
     state = ("disk full: nothing is accepted", "bad") if full else ("running", "good")
-    rows = "\n".join(_job_row(each) for each in jobs)
+    rows = "\n".join(_job_row(job, deliveries) for job, deliveries in jobs)
     table = (
         '<div class="wide"><table><thead><tr><th>job</th><th>state</th><th>series</th>'
-        "<th>what</th><th>noise</th><th>verdict or reason</th><th>since</th></tr></thead>"
+        "<th>what</th><th>noise</th><th>verdict or reason</th><th>sent</th><th>since</th>"
+        "</tr></thead>"
         f"<tbody>\n{rows}\n</tbody></table></div>"
         if jobs
         else '<p class="empty">No series has come yet.</p>'
@@ -97,7 +102,7 @@ def _job_numbers(job: JobRow) -> list[tuple[str, str]]:
     return numbers
 
 
-def _job_row(job: JobRow) -> str:
+def _job_row(job: JobRow, deliveries: Sequence[DeliveryRow]) -> str:
     said = job.reason or _verdict(job.result)
     cells = [
         f'<td class="short"><a href="/jobs/{job.number}">{job.number}</a></td>',
@@ -106,9 +111,20 @@ def _job_row(job: JobRow) -> str:
         f'<td class="short">{escape(job.modality)}, {counted(job.instances, "instance")}</td>',
         f'<td class="short">{_change(job.result)}</td>',
         f"<td>{escape(said)}</td>",
+        f'<td class="short">{_sent(deliveries)}</td>',
         f'<td class="short">{_moment(job.finished or job.started or job.created)}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _sent(deliveries: Sequence[DeliveryRow]) -> str:
+    """How far the deliveries of a job are."""
+    if not deliveries:
+        return ""
+    sent = sum(each.state == "sent" for each in deliveries)
+    dead = any(each.state == "dead" for each in deliveries)
+    kind = "bad" if dead else "good" if sent == len(deliveries) else "busy"
+    return _badge(f"{sent} of {len(deliveries)}", kind)
 
 
 def _result_sections(result: Mapping[str, Any]) -> list[str]:

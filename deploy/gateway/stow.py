@@ -86,8 +86,7 @@ def _store(part: Part, spool: Spool, count: Count) -> tuple[int, Arrival | None]
         receipt = incoming.commit()
     status, _ = status_of(receipt)
     if status == SUCCESS:
-        count("instances_received", 1)
-        count("bytes_received", receipt.bytes)
+        count("instances_acknowledged", 1)
     return status, arrival
 
 

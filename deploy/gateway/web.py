@@ -118,7 +118,7 @@ class Web:
     def _front(self, _: Request) -> Response:
         page = overview_page(
             self._overview.counts(),
-            self._overview.recent_jobs(),
+            [(job, self._overview.deliveries(job.number)) for job in self._overview.recent_jobs()],
             self._settings.storage.most_used,
         )
         return Response(body=page.encode(), content_type=HTML)

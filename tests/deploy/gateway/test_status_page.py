@@ -1,0 +1,191 @@
+"""In a real browser an operator sees the queue and the pictures of a series, and tries again."""
+
+import numpy as np
+import pytest
+from playwright.sync_api import Error, Page, sync_playwright
+
+from deploy.gateway.database import Database
+from operators.outcome import SeriesOutcome
+from operators.page import series_page
+from operators.picture import Comparison
+from tests.deploy.gateway.serving import TOKEN, record_job, serving
+
+pytestmark = pytest.mark.tools
+
+DERIVED_UID = "2.25.4711"
+RESULT = {
+    "noise": {"before": 8.0, "after": 2.0, "unit": "HU"},
+    "verdict": {"decision": "accept with clamp", "reasons": ["because"], "measurements": {}},
+    "warnings": ["look twice"],
+}
+
+
+@pytest.fixture(scope="module")
+def browser(tool):
+    chromium = tool("chromium")
+    with sync_playwright() as playwright:
+        # a container's root has no namespaces for chromium's own sandbox
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("web")) as running:
+        sent = (("pacs", "dead", "unreachable"), ("disk", "sent", ""))
+        number = record_job(running.places, derived_uid=DERIVED_UID, result=RESULT, deliveries=sent)
+        report = running.places.reports / str(number)
+        report.mkdir(parents=True)
+        (report / f"{DERIVED_UID}.html").write_text(a_report())
+        record_job(running.places, state="dead", reason="time-out", message="took 1800 s")
+        record_job(running.places, state="running")
+        yield running
+
+
+@pytest.fixture
+def page(browser, web):
+    """A page that fails the test if anything on it is blocked, fails or comes from elsewhere."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    page.close()
+    assert all(url.startswith((web.address, "data:")) for url in asked), asked
+    assert not [each for each in said if "401" not in each], said
+
+
+def a_report() -> str:
+    rows, _ = np.mgrid[0:64, 0:64].astype(np.float32)
+    before = rows + np.random.default_rng(1).normal(0, 8, rows.shape).astype(np.float32)
+    comparison = Comparison(
+        slice_number=1,
+        before=before.astype(np.float32),
+        after=rows,
+        padding=np.zeros(rows.shape, dtype=bool),
+        window=(0.0, 64.0),
+        inverted=False,
+        pixel_aspect=1.0,
+        noise_before=8.0,
+        unit="HU",
+    )
+    outcome = SeriesOutcome(series_instance_uid="1.2.3", status="derived", modality="CT", slices=9)
+    return series_page(outcome, comparison)
+
+
+def test_the_front_shows_queue_and_last_series(page: Page, web):
+    page.goto(web.address)
+    numbers = dict(
+        zip(page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts(), strict=True)
+    )
+    assert numbers["Running"] == "1"
+    assert numbers["Dead"] == "2"
+    rows = page.locator("tbody tr").all_inner_texts()
+    assert len(rows) == 3
+    assert "running" in rows[0]
+    assert "time-out" in rows[1]
+    assert "1 of 2" in rows[2]
+    assert "\N{MINUS SIGN}75 %" in rows[2]
+    assert page.locator("tbody .badge.good").first.evaluate(
+        "each => getComputedStyle(each).color"
+    ) != page.locator("body").evaluate("each => getComputedStyle(each).color")
+
+
+def test_a_series_is_shown_before_and_after_with_a_slider(page: Page, web):
+    page.goto(web.address)
+    page.get_by_role("link", name="1", exact=True).click()
+    report = page.frame_locator("iframe")
+    slider = report.get_by_role("slider")
+    slider.focus()
+    before = edge(report)
+    for _ in range(40):
+        slider.press("ArrowLeft")
+    assert edge(report) < before - 1
+    pictures = report.locator("img")
+    assert pictures.count() == 3  # after, before, residual
+    for at in range(3):
+        assert pictures.nth(at).evaluate("each => each.complete && each.naturalWidth") == 64
+    assert "accept with clamp" in page.inner_text("main")
+
+
+def edge(report) -> float:
+    """Where the slider's line stands, in pixels."""
+    return report.locator(".edge").bounding_box()["x"]
+
+
+def test_an_operator_with_the_token_sends_again(page: Page, web):
+    page.goto(f"{web.address}/jobs/1")
+    token = page.get_by_label("operator's token")
+    token.fill("wrong")
+    page.get_by_role("button", name="Send to pacs again").click()
+    page.get_by_text("this is not the token").wait_for()
+    assert delivery_state(web) == "dead"
+    token.fill(TOKEN)
+    page.get_by_role("button", name="Send to pacs again").click()
+    page.get_by_text("The series will be sent again.").wait_for()
+    assert delivery_state(web) == "waiting"
+    page.get_by_role("button", name="Send to pacs again").wait_for(state="detached")
+
+
+def delivery_state(web) -> str:
+    database = Database(web.places.database)
+    with database.reading() as connection:
+        (state,) = connection.execute(
+            "SELECT state FROM deliveries WHERE destination = 'pacs'"
+        ).fetchone()
+    database.close()
+    return state
+
+
+def test_an_operator_with_the_token_tries_a_job_again(page: Page, web):
+    page.goto(f"{web.address}/jobs/2")
+    assert "took 1800 s" in page.inner_text("main")
+    page.get_by_label("operator's token").fill(TOKEN)
+    page.get_by_role("button", name="Try this job again").click()
+    page.get_by_text("The job is queued again.").wait_for()
+
+
+def test_the_page_fits_a_narrow_window(page: Page, web):
+    page.set_viewport_size({"width": 420, "height": 800})
+    for path in ("/", "/jobs/1"):
+        page.goto(web.address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420
+
+
+def test_the_front_is_refreshed_by_itself(page: Page, web):
+    page.goto(web.address)
+    refresh = page.locator("meta[http-equiv=refresh]").get_attribute("content")
+    assert 0 < int(refresh) <= 60
+
+
+def test_scripts_that_are_put_into_a_page_do_not_run(browser, web):
+    page = browser.new_page()
+    page.goto(f"{web.address}/jobs/1")
+    page.evaluate(
+        "() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1';"
+        " document.body.append(s); }"
+    )
+    assert page.evaluate("window.ran") is None
+    for forbidden in ("https://example.org/x.png", "data:image/png;base64,AAAA"):
+        blocked = page.evaluate(
+            """address => new Promise(done => {
+                document.addEventListener('securitypolicyviolation', () => done(true));
+                const image = new Image(); image.src = address;
+                setTimeout(() => done(false), 2000);
+            })""",
+            forbidden,
+        )
+        assert blocked
+    page.close()
+
+
+def test_a_report_has_no_way_to_the_page_around_it(browser, web):
+    page = browser.new_page()
+    page.goto(f"{web.address}/jobs/1")
+    frame = next(each for each in page.frames if each.url.endswith("/report"))
+    assert frame.evaluate("window.origin") == "null"  # sandboxed
+    with pytest.raises(Error):
+        frame.evaluate("window.parent.document.body.innerHTML")
+    page.close()

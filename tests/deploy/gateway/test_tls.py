@@ -1,0 +1,75 @@
+"""Over TLS only those come in whose certificate our authority signed, and nobody holds it up."""
+
+import ssl
+import subprocess
+import time
+
+import pytest
+
+from deploy.gateway.settings import Tls
+from tests.deploy.gateway.listening import HOST, call, connect, make_certificates, receiving
+
+pytestmark = [
+    pytest.mark.tools,
+    # pynetdicom does not close the sockets of associations that do not come about
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory, tool):
+    return make_certificates(tmp_path_factory.mktemp("tls") / "ours", tool("openssl"), "ours")
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory, tool):
+    folder = tmp_path_factory.mktemp("tls") / "foreign"
+    return make_certificates(folder, tool("openssl"), "foreign")
+
+
+def client(trusted, shown=None):
+    context = ssl.create_default_context(cafile=str(trusted.authority))
+    if shown is not None:
+        context.load_cert_chain(shown.certificate, shown.key)
+    return context, HOST
+
+
+def test_only_those_with_our_certificate_come_in(tmp_path, ours, foreign):
+    tls = Tls(ours.certificate, ours.key, ours.authority)
+    with receiving(tmp_path, tls=tls) as listening:
+        peer = call(listening.port, tls_args=client(ours, shown=ours))
+        assert peer.send_c_echo().Status == 0
+        peer.release()
+        for shown in (foreign, None):
+            stranger = call(listening.port, tls_args=client(ours, shown))
+            assert not stranger.is_established
+        assert not call(listening.port).is_established  # without TLS
+    assert listening.counts["associations_accepted"] == 1
+
+
+def test_a_peer_that_does_not_trust_us_does_not_come_in(tmp_path, ours, foreign):
+    tls = Tls(ours.certificate, ours.key)
+    with receiving(tmp_path, tls=tls) as listening:
+        assert call(listening.port, tls_args=client(ours)).is_established
+        assert not call(listening.port, tls_args=client(foreign)).is_established
+
+
+def test_a_handshake_that_stands_still_holds_nobody_up(tmp_path, ours):
+    tls = Tls(ours.certificate, ours.key)
+    with receiving(tmp_path, tls=tls) as listening:
+        silent = [connect(listening.port) for _ in range(20)]
+        began = time.monotonic()
+        peer = call(listening.port, tls_args=client(ours))
+        assert peer.send_c_echo().Status == 0
+        assert time.monotonic() - began < 2
+        peer.release()
+        for connection in silent:
+            connection.close()
+
+
+def test_echoscu_of_dcmtk_speaks_tls_with_us(tmp_path, ours, tool):
+    tls = Tls(ours.certificate, ours.key, ours.authority)
+    with receiving(tmp_path, tls=tls) as listening:
+        echoscu = [tool("echoscu"), "-aec", "STILLSCAN", "+tls"]
+        certificates = [ours.key, ours.certificate, "+cf", ours.authority]
+        subprocess.run([*echoscu, *map(str, certificates), HOST, str(listening.port)], check=True)
