@@ -6,7 +6,7 @@ are not part of the repository. `SPLIT` records which item serves what; no subje
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -103,15 +103,8 @@ def scale_to_unit(values: Slices, domain: Domain) -> Slices:
 
 
 def training_images(data: Path, seed: int) -> list[TrainingImage]:
-    """All that the students train on: each real slice at four scales, and procedural images."""
-    images = []
-    by_domain: dict[str, list[TrainingImage]] = {domain: [] for domain in DOMAIN_WEIGHT}
-    for item, slices in subjects(data, "train"):
-        for pixels in torch.from_numpy(slices):
-            by_domain[item.domain] += list(_scaled_copies(pixels, LOWEST_OWN_SIGMA[item.domain]))
-    for domain, weight in DOMAIN_WEIGHT.items():
-        share = weight / len(by_domain[domain])
-        images += [TrainingImage(i.pixels, i.own_sigma, share) for i in by_domain[domain]]
+    """All that the shipped students train on: real slices, and procedural images."""
+    images = real_images(data, SCALES)
     rng = np.random.default_rng(seed)
     share = (1 - sum(DOMAIN_WEIGHT.values())) / PROCEDURAL_IMAGES
     for _ in range(PROCEDURAL_IMAGES):
@@ -120,11 +113,27 @@ def training_images(data: Path, seed: int) -> list[TrainingImage]:
     return images
 
 
-def _scaled_copies(pixels: Tensor, lowest: float) -> Iterator[TrainingImage]:
+def real_images(data: Path, scales: Sequence[float]) -> list[TrainingImage]:
+    """The real slices of the training subjects, each at these scales; weighed by domain."""
+    images = []
+    by_domain: dict[str, list[TrainingImage]] = {domain: [] for domain in DOMAIN_WEIGHT}
+    for item, slices in subjects(data, "train"):
+        for pixels in torch.from_numpy(slices):
+            copies = _scaled_copies(pixels, scales, LOWEST_OWN_SIGMA[item.domain])
+            by_domain[item.domain] += list(copies)
+    for domain, weight in DOMAIN_WEIGHT.items():
+        share = weight / len(by_domain[domain])
+        images += [TrainingImage(i.pixels, i.own_sigma, share) for i in by_domain[domain]]
+    return images
+
+
+def _scaled_copies(
+    pixels: Tensor, scales: Sequence[float], lowest: float
+) -> Iterator[TrainingImage]:
     """The slice at full size and averaged down: less of its own noise, finer detail."""
     if float(pixels.std()) < 0.01:
         return
-    for scale in SCALES:
+    for scale in scales:
         size = [round(n * scale) for n in pixels.shape]
         if min(size) < SMALLEST:
             continue

@@ -166,7 +166,7 @@ def neighbours(
     return first.to(plane.device), ((first + turn) % 4).to(plane.device)
 
 
-def subsampled_correlation(acf: Float[Tensor, "batch lag lag"]) -> Float[Tensor, "batch lag"]:
+def subsampled_correlation(acf: Float[Tensor, "batch offset offset"]) -> Float[Tensor, "batch lag"]:
     """The coefficients at CORRELATION_LAGS of every second pixel; 0 beyond MAX_LAG."""
     columns = []
     for dy, dx in CORRELATION_LAGS:

@@ -106,3 +106,19 @@ def mean_and_spread(
     """`u^2 = max(0, var over samples - sigma^2)`: samples contain noise, their spread must not."""
     variance = samples.var(0, correction=1)
     return Sample(samples.mean(0), (variance - sigma**2).clamp(min=0).sqrt())
+
+
+def gaussian_deviation(schedule: NoiseSchedule, steps: int, deviation: float) -> float:
+    """Standard deviation of DDIM samples of a Gaussian law under its exact predictor.
+
+    For z_0 ~ N(m, deviation^2) every step maps z_t - sqrt(a) m linearly, so a sample is m + g eps
+    and g is a product over the steps. It tends to `deviation` as S grows; few steps fall short of
+    it. The squared error of a single sample exceeds that of the pair mean by g^2.
+    """
+    alpha_bars = [float(schedule.alpha_bar[t]) for t in schedule.timesteps(steps)]
+    gain = 1.0
+    for a, a_next in zip(alpha_bars, [*alpha_bars[1:], 1.0], strict=True):
+        z0 = math.sqrt(a) * deviation**2 / (a * deviation**2 + 1 - a)
+        eps = (1 - math.sqrt(a) * z0) / math.sqrt(1 - a)
+        gain *= math.sqrt(a_next) * z0 + math.sqrt(1 - a_next) * eps
+    return gain

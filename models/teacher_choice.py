@@ -92,11 +92,20 @@ def _squared_error(denoiser: Denoiser, image: NoisyImage, generator: Generator) 
 def interval(
     worse: Float[Tensor, " image"], better: Float[Tensor, " image"], generator: Generator
 ) -> tuple[float, tuple[float, float]]:
-    """By how many dB `worse` is behind `better`: of the means, and its 95 % bootstrap interval."""
+    """By how many dB `worse` is behind `better`, and the 95 % bootstrap interval of that.
+
+    Differences are taken image by image, where the target's noise cancels, and told as dB of the
+    better one's error.
+    """
+    difference = worse - better
     drawn = torch.randint(0, len(worse), (RESAMPLES, len(worse)), generator=generator)
-    differences = 10 * (_mean(worse[drawn]) / _mean(better[drawn])).log10()
-    low, high = differences.quantile(torch.tensor([0.025, 0.975])).tolist()
-    return _db(worse) - _db(better), (low, high)
+    low, high = difference[drawn].mean(-1).quantile(torch.tensor([0.025, 0.975])).tolist()
+    reference = float(_mean(better))
+
+    def db(more: float) -> float:
+        return 10 * math.log10(max(1e-3, 1 + more / reference))
+
+    return db(float(difference.mean())), (db(low), db(high))
 
 
 def _mean(errors: Tensor) -> Tensor:

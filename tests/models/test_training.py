@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from models.procedural import dead_leaves
-from models.student import StudentNetwork
 from models.losses import supervised
+from models.procedural import dead_leaves
 from models.simulated_noise import TrainingImage, draw_batch, tell
+from models.student import StudentNetwork
 from models.training import Training, train
 
 

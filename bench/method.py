@@ -1,0 +1,216 @@
+"""`python -m bench.method --data DATA`: train every network of the comparison on the same images.
+
+Each noisy image is drawn once (fixed seed, Gaussian noise of 2/255 to 30/255, told) from the
+training subjects of `app/training_images.py`; every row of the tables learns from these and
+nothing else, except `supervised`, which sees the clean images under fresh noise. The networks land
+in OUT; `stillscan evaluate --controls OUT` makes the tables.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import nn
+
+from app.train_student import save_checkpoint
+from app.training_images import real_images
+from models import losses, noise
+from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork, blind_spot_loss
+from models.denoiser import Denoiser
+from models.diffusion import DEFAULT, PAPER, DiffusionNetwork, DiffusionObjective, Profile
+from models.diffusion_denoiser import DiffusionDenoiser, Sampling
+from models.noise_profile import CORRELATION_LAGS, MAX_LAG, NoiseProfile
+from models.noisy_images import NoisyImage
+from models.schedule import NoiseSchedule
+from models.simulated_noise import Batch, TrainingImage, augment, crop
+from models.stages import StagePlan, label_images, train_on_noisy
+from models.student import StudentDenoiser, StudentNetwork
+from models.teacher_choice import choose
+from models.training import Objective, Step, Training, train
+from models.weights import load_network, save_network
+
+WIDTHS = (32, 64, 128)
+LEVELS = (2 / 255, 30 / 255)
+CHECKPOINT_EVERY = 250
+JUDGED = 40  # images that the choice of the teacher looks at
+SCALES = (1.0, 0.5)
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the comparison: how it is made, what it learns by, and how long."""
+
+    build: Callable[[], nn.Module]
+    objective: Callable[[Path], Objective[Any]]
+    plan: StagePlan
+    clean: bool = False
+
+
+def _student() -> nn.Module:
+    return StudentNetwork(WIDTHS).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _one_step(objective: Objective[Any], steps: int = 3000, *, clean: bool = False) -> Row:
+    return Row(_student, lambda _: objective, StagePlan(steps), clean)
+
+
+def _diffusion(profile: Profile, steps: int = 3000) -> Row:
+    def build() -> nn.Module:
+        network = DiffusionNetwork(profile, WIDTHS)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def objective(out: Path) -> Objective[Any]:
+        blind_spot = load_network(out / "blind_spot.safetensors")
+        assert isinstance(blind_spot, BlindSpotNetwork)
+        return DiffusionObjective(blind_spot, NoiseSchedule.linear())
+
+    return Row(build, objective, StagePlan(steps))
+
+
+# The same shape of network, the same number of updates on the same patches for every one-step row.
+ROWS = {
+    "blind_spot": Row(
+        lambda: BlindSpotNetwork(0), lambda _: blind_spot_loss, StagePlan(2500, batch=8)
+    ),
+    "supervised": _one_step(losses.supervised, clean=True),
+    "recorrupted": _one_step(losses.recorrupted),
+    "diffusion": _diffusion(DEFAULT),
+    "diffusion_published": _diffusion(PAPER),
+    "diffusion_leaking": _diffusion(Profile(recorruption=0.0, sees_image=False)),
+    "diffusion_blind": _diffusion(Profile(sees_image=False)),
+    "sure": _one_step(losses.sure),
+    "neighbor2neighbor": _one_step(losses.neighbor2neighbor),
+    "noise2void": _one_step(losses.noise2void),
+}
+STUDENT = _one_step(losses.distillation)
+
+
+def main(
+    data: Annotated[Path, typer.Option(envvar="STILLSCAN_DATA", help="folder with `dev`")],
+    out: Annotated[Path, typer.Option(help="networks go here")] = Path("runs/method"),
+    only: Annotated[str, typer.Option(help="names, separated by commas; empty: all")] = "",
+) -> None:
+    """Train what is not trained yet; a run that was killed goes on where it was."""
+    out.mkdir(parents=True, exist_ok=True)
+    clean = real_images(data, SCALES)
+    noisy = list(noisy_copies(clean, SEED))
+    for name in only.split(",") if only else [*ROWS, "student"]:
+        if (out / f"{name}.safetensors").exists():
+            continue
+        if name == "student":
+            train_row(name, STUDENT, out, clean, list(_labelled(out, noisy)))
+        else:
+            train_row(name, ROWS[name], out, clean, noisy)
+
+
+def noisy_copies(images: list[TrainingImage], seed: int) -> Iterator[NoisyImage]:
+    """Every image once, with white noise of its own level; at least twice what it brings along."""
+    generator = torch.Generator().manual_seed(seed)
+    for image in images:
+        low, high = (math.log(level) for level in LEVELS)
+        drawn = math.exp(low + (high - low) * float(torch.rand((), generator=generator)))
+        sigma = max(drawn, 2 * image.own_sigma)
+        pixels = noise.add_gaussian(image.pixels, sigma, generator)
+        yield NoisyImage(pixels, white_profile(sigma), image.weight)
+
+
+def white_profile(sigma: float) -> NoiseProfile:
+    """The truth about `noisy_copies`."""
+    acf = np.zeros((2 * MAX_LAG + 1, 2 * MAX_LAG + 1))
+    acf[MAX_LAG, MAX_LAG] = 1
+    return NoiseProfile(sigma, (0.5,), (sigma,), acf, "gaussian")
+
+
+def clean_batches(images: list[TrainingImage], plan: StagePlan, number: int) -> Iterator[Batch]:
+    """Clean patches under fresh noise of the same law, for the supervised bound."""
+    weights = torch.tensor([image.weight for image in images])
+    low, high = (math.log(level) for level in LEVELS)
+    while True:
+        generator = torch.Generator().manual_seed((SEED << 32) + number)
+        chosen = [
+            images[int(i)]
+            for i in torch.multinomial(weights, plan.batch, generator=generator, replacement=True)
+        ]
+        patches = [
+            augment(crop(i.pixels, generator)[: plan.patch, : plan.patch], generator)
+            for i in chosen
+        ]
+        x = torch.stack(patches)[:, None]
+        drawn = (low + (high - low) * torch.rand(plan.batch, generator=generator)).exp()
+        own = torch.tensor([2 * image.own_sigma for image in chosen])
+        sigma = torch.maximum(drawn, own)[:, None, None, None].expand_as(x)
+        n = sigma * torch.randn(x.shape, generator=generator)
+        yield Batch(x + n, n, sigma, torch.zeros(plan.batch, len(CORRELATION_LAGS)))
+        number += 1
+
+
+def train_row(
+    name: str, row: Row, out: Path, clean: list[TrainingImage], noisy: list[NoisyImage]
+) -> None:
+    """Train one network to its end; log and checkpoint beside it."""
+    torch.manual_seed(SEED)
+    training = Training.begin(row.build(), row.plan.learning_rate)
+    checkpoint = out / f"{name}.pt"
+    if checkpoint.exists():
+        training.load_state_dict(torch.load(checkpoint, weights_only=True))
+    objective, plan = row.objective(out), row.plan
+    started, mean = time.process_time(), float("nan")
+    steps: Iterator[Step]
+    if row.clean:
+        batches = clean_batches(clean, plan, training.number)
+        steps = train(training, batches, objective, plan.steps, plan.learning_rate)
+    else:
+        steps = train_on_noisy(training, noisy, objective, plan, SEED)
+    for step in steps:
+        mean = step.loss if math.isnan(mean) else 0.99 * mean + 0.01 * step.loss
+        if step.number % CHECKPOINT_EVERY == 0:
+            print(
+                f"{name} {step.number} {mean:.4f} {time.process_time() - started:.0f} s", flush=True
+            )
+            save_checkpoint(training, checkpoint)
+    save_network(training.average, out / f"{name}.safetensors")
+
+
+def candidates(out: Path) -> dict[str, Denoiser]:
+    """The teachers that a student may learn from, the simplest first."""
+    blind_spot, network, one = (
+        load_network(out / f"{name}.safetensors")
+        for name in ("blind_spot", "diffusion", "recorrupted")
+    )
+    assert isinstance(blind_spot, BlindSpotNetwork)
+    assert isinstance(network, DiffusionNetwork)
+    assert isinstance(one, StudentNetwork)
+    diffusion = DiffusionDenoiser(blind_spot, network, NoiseSchedule.linear())
+    return {
+        "blind spot + centre": BlindSpotDenoiser(blind_spot),
+        "recorrupted": StudentDenoiser(one),
+        "one step": diffusion.sampled(Sampling("one_step")),
+        "one step x 8": diffusion.sampled(Sampling("one_step", recorruptions=8)),
+        "SRDS": diffusion.sampled(Sampling("srds", steps=10)),
+        "SRDS x 4": diffusion.sampled(Sampling("srds", steps=10, recorruptions=4)),
+    }
+
+
+def _labelled(out: Path, noisy: list[NoisyImage]) -> Iterator[NoisyImage]:
+    """The images with the labels of the teacher that the clean-free criterion chooses."""
+    teachers = candidates(out)
+    sample = noisy[:: max(1, len(noisy) // JUDGED)]
+    chosen, table = choose(teachers, sample, SEED)
+    found = {"chosen": chosen, "images": len(sample), "table": [asdict(line) for line in table]}
+    (out / "candidates.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(f"teacher: {chosen}", flush=True)
+    yield from label_images(teachers[chosen], noisy)
+
+
+if __name__ == "__main__":
+    typer.run(main)
