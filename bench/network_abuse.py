@@ -32,6 +32,8 @@ KINDS = (*range(1, 8), 0, 9, 0x47)
 CALLED, CALLING = "STILLSCAN", "ABUSER"
 VERIFICATION, MR_STORAGE = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
+ABUSER = "127.0.0.66"  # not the address of those who may send: each host has its limit
+TOO_MANY = b"\x03\x00\x00\x00\x00\x04\x00\x02\x03\x02"  # A-ASSOCIATE-RJ, local limit exceeded
 JUNK = bytes(range(256)) * 4096
 MEMORY_LIMIT_MB, ECHO_LIMIT_S = 300.0, 2.0
 
@@ -139,7 +141,8 @@ def talk_of_something_else(port: int) -> None:
 def send_mutants(port: int, count: int, seed: int) -> None:
     """Conversations that are right but for some bytes, each on a connection of its own."""
     for mutant in mutants(count, seed):
-        conversation(port, *mutant)
+        while conversation(port, *mutant).startswith(TOO_MANY):
+            time.sleep(0.05)  # there are only so many associations: it is to be read all the same
 
 
 def mutants(count: int, seed: int) -> Iterator[tuple[bytes, ...]]:
@@ -178,22 +181,24 @@ def broken(pdu: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def conversation(port: int, *words: bytes) -> None:
-    """Say something, wait shortly for an answer, say the rest, and go."""
+def conversation(port: int, *words: bytes) -> bytes:
+    """Say something, wait shortly for an answer, say the rest, and go; the first answer."""
     connection = said(port, words[0])
+    answer = b""
     with suppress(OSError):
         connection.settimeout(0.2 if len(words) > 1 else 0.005)
-        connection.recv(4096)
+        answer = connection.recv(4096)
         for more in words[1:]:
             connection.sendall(more)
             connection.settimeout(0.005)
             connection.recv(4096)
     connection.close()
+    return answer
 
 
 def said(port: int, words: bytes) -> socket.socket:
     """A connection on which something was said."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    connection = socket.create_connection(("127.0.0.1", port), 5, source_address=(ABUSER, 0))
     with suppress(OSError):
         connection.sendall(words)
     return connection

@@ -32,6 +32,7 @@ SCENARIOS = {
     "disk-full": "disk.disk_full",
     "model-faults": "model_faults.model_faults",
     "partial-series": "partial.partial_series",
+    "network": "network.network",
 }
 
 
