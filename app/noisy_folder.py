@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from operators.volume import Volume
 MOST_PIXELS = 2**29  # float32 in memory: 2 GiB
 FEWEST_PIXELS = 2**16  # sixteen patches of 64 x 64
 FEWEST_SLICES = 2  # one of them is held out
-HELD_OUT = 1 / 8  # of the pixels, at most twice that
+HELD_OUT = 1 / 8  # of the images, at most twice that
 FILES_NAMED = 3
 
 
@@ -142,21 +142,20 @@ def split(
 ) -> tuple[tuple[NoisyImage, ...], tuple[NoisyImage, ...]]:
     """Images to train on, and images that are held out for the choice of the teacher.
 
-    Whole subjects are held out where some have about HELD_OUT of the pixels; else the last slices
+    Whole subjects are held out where some have about HELD_OUT of the images; else the last slices
     of every series.
     """
     by_subject: dict[str, list[NoisyImage]] = {}
     for each in series:
         by_subject.setdefault(each.source.subject, []).extend(each.images)
-    sizes = {subject: _pixels(images) for subject, images in by_subject.items()}
-    budget = HELD_OUT * sum(sizes.values())
-    order = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(seed)).tolist()
-    names = list(sizes)
+    shares = _shares(by_subject)
+    order = torch.randperm(len(shares), generator=torch.Generator().manual_seed(seed)).tolist()
+    names = list(shares)
     chosen: list[str] = []
     for name in (names[index] for index in order):
-        if sum(sizes[each] for each in chosen) >= budget:
+        if sum(shares[each] for each in chosen) >= HELD_OUT:
             break
-        if sum(sizes[each] for each in (*chosen, name)) <= 2 * budget:
+        if sum(shares[each] for each in (*chosen, name)) <= 2 * HELD_OUT:
             chosen.append(name)
     if chosen and len(chosen) < len(names):
         inside = {subject: images for subject, images in by_subject.items() if subject in chosen}
@@ -175,8 +174,17 @@ def _flat(groups: Iterable[Sequence[NoisyImage]]) -> tuple[NoisyImage, ...]:
     return tuple(image for group in groups for image in group)
 
 
-def _pixels(images: Iterable[NoisyImage]) -> int:
-    return sum(image.pixels.numel() for image in images)
+def _shares(by_subject: Mapping[str, Sequence[NoisyImage]]) -> dict[str, float]:
+    """How much of all images are those of each subject: half counts pixels, half slices."""
+    pixels = {
+        subject: sum(image.pixels.numel() for image in images)
+        for subject, images in by_subject.items()
+    }
+    all_pixels, all_slices = sum(pixels.values()), sum(map(len, by_subject.values()))
+    return {
+        subject: (pixels[subject] / all_pixels + len(images) / all_slices) / 2
+        for subject, images in by_subject.items()
+    }
 
 
 def _find(
