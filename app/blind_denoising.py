@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from models.denoiser import Denoiser, Estimate
-from models.diffusion_denoiser import Seeded
+from models.denoiser import Denoiser, Estimate, Seeded
 from models.noise_estimation import NoNoiseError, estimate_noise_profile
 from models.noise_profile import NoiseProfile
 from operators.gate import judge

@@ -13,6 +13,7 @@ from operators.errors import InputError, ModelError, SettingsError
 from operators.provenance import Provenance
 
 if TYPE_CHECKING:
+    from models.denoiser import Denoiser
     from operators.stages import Method
 
 DEFAULT_BUNDLES = Path(models.__path__[0]) / "bundles"
@@ -100,8 +101,11 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
     Raises:
         ModelError: if a bundle cannot be loaded or the device is not there.
     """
-    from models.bundle import load_bundle
+    from models.bundle import load_mode
     from operators.stages import Method
+
+    mode = settings.denoise.mode
+    assert mode != "identity", "the control needs no bundle"
 
     device = resolve_device(settings.denoise.device)
     strength = STRENGTHS[settings.denoise.strength]
@@ -110,28 +114,37 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
         if info.folder in loaded:
             continue
         try:
-            bundle = load_bundle(info.folder, device, settings.denoise.precision)
+            denoiser, digest = load_mode(info.folder, mode, device, settings.denoise.precision)
         except BundleError as error:
             raise ModelError(str(error)) from error
         provenance = Provenance(
             version=settings.application.version,
-            bundle=bundle.name,
-            model_sha256=bundle.sha256,
-            mode=settings.denoise.mode,
+            bundle=info.name,
+            model_sha256=digest,
+            mode=mode,
             strength=strength,
             engine="torch",
-            precision=str(bundle.denoiser.precision).removeprefix("torch."),
+            precision=precision_of(denoiser),
             device=device,
         )
         loaded[info.folder] = Method(
-            bundle.denoiser,
+            denoiser,
             provenance,
             strength,
-            bundle.noise_range,
+            info.noise_range,
             settings.gate,
             (PRELIMINARY.format(info.name),) if is_preliminary(info) else (),
         )
     return {modality: loaded[info.folder] for modality, info in bundles.items()}
+
+
+def precision_of(denoiser: Denoiser) -> str:
+    """Of the arithmetic: the student's own; samplers run under autocast."""
+    from models.student import StudentDenoiser
+
+    if isinstance(denoiser, StudentDenoiser):
+        return str(denoiser.precision).removeprefix("torch.")
+    return "bfloat16"
 
 
 def resolve_device(wanted: str) -> str:

@@ -22,7 +22,7 @@ from operators.selection import SelectionRules
 
 DEFAULT_SETTINGS = Path(__file__).with_name("app.yaml")
 
-Mode = Literal["student", "identity"]
+Mode = Literal["student", "srds", "one_step", "blind_spot", "identity"]
 Strength = Literal["low", "medium", "high"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -59,7 +59,8 @@ class DenoiseSection:
     """How series are denoised.
 
     Attributes:
-        mode: `student` (the one-step network) or `identity` (a control: pixels stay as they are).
+        mode: `student` (the one-step network); `srds`, `one_step` or `blind_spot` (its teacher,
+            where the bundle has one); or `identity` (a control: pixels stay as they are).
         strength: share of the estimated noise that is taken away, see `STRENGTHS`.
         device: where the network runs; `auto` takes a GPU where there is one.
         precision: of the network's arithmetic; `auto` takes what the device is good at.

@@ -97,7 +97,8 @@ def write_bundle(trained: Trained, metadata: dict[str, Any], staging: Path, out:
     """
     with naming_output_faults(f"write the bundle {out}"):
         shutil.rmtree(staging, ignore_errors=True)
-        save_bundle(trained.student, staging, metadata)
+        teacher = (trained.blind_spot, trained.diffusion)
+        save_bundle(trained.student, staging, metadata, teacher)
         (staging / "docs").mkdir()
         (staging / "docs" / "README.md").write_text(_page(metadata), encoding="utf-8")
         files = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if path.is_file()]

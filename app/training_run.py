@@ -22,9 +22,9 @@ from app.ranks import Ranks
 from app.training_errors import DivergedError
 from app.training_profiles import TrainingProfile
 from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
-from models.denoiser import Denoiser, IdentityDenoiser
+from models.denoiser import Denoiser, IdentityDenoiser, Seeded
 from models.diffusion import DiffusionNetwork
-from models.diffusion_denoiser import DiffusionDenoiser, Sampling, Seeded
+from models.diffusion_denoiser import DiffusionDenoiser, Sampling
 from models.noisy_images import NoisyImage
 from models.schedule import NoiseSchedule
 from models.stages import (

@@ -6,13 +6,21 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from models.blind_spot import BlindSpotNetwork
+    from models.denoiser import Denoiser
+    from models.diffusion import DiffusionNetwork
     from models.student import StudentDenoiser, StudentNetwork
 
 METADATA = Path("configs/metadata.json")
 WEIGHTS = Path("models/model.safetensors")
+BLIND_SPOT = Path("models/blind_spot.safetensors")
+DIFFUSION = Path("models/diffusion.safetensors")
+SAMPLING_STEPS = 10
+
+BundleMode = Literal["student", "srds", "one_step", "blind_spot"]
 
 
 class BundleError(ValueError):
@@ -131,6 +139,60 @@ def load_bundle(folder: Path, device: str = "cpu", precision: str = "auto") -> B
     return Bundle(info, hashlib.sha256(data).hexdigest(), denoiser)
 
 
+def load_mode(
+    folder: Path, mode: BundleMode, device: str = "cpu", precision: str = "auto"
+) -> tuple[Denoiser, str]:
+    """The denoiser of a bundle that a mode names, and the SHA-256 of its weights.
+
+    `student`: the one-step network that the bundle is made for. The others are the teacher's:
+    `srds` (stabilised sampling), `one_step` (its first prediction, the control of sampling) and
+    `blind_spot` (with the centre pixel put back).
+
+    Raises:
+        BundleError: as `load_bundle`, or if the bundle came without its teacher.
+    """
+    if mode == "student":
+        bundle = load_bundle(folder, device, precision)
+        return bundle.denoiser, bundle.sha256
+    from models.blind_spot import BlindSpotDenoiser
+    from models.diffusion_denoiser import DiffusionDenoiser, Sampling
+    from models.schedule import NoiseSchedule
+
+    blind_spot, network, digest = load_teacher(folder)
+    if mode == "blind_spot":
+        return BlindSpotDenoiser(blind_spot, device=device), digest
+    sampling = Sampling("srds" if mode == "srds" else "one_step", steps=SAMPLING_STEPS)
+    schedule = NoiseSchedule.linear()
+    denoiser = DiffusionDenoiser(blind_spot, network, schedule, sampling, device=device)
+    return denoiser, digest
+
+
+def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]:
+    """Blind spot and conditional diffusion network of a bundle, and the SHA-256 of both files.
+
+    Raises:
+        BundleError: if they are not there, damaged, or something else.
+    """
+    from models.blind_spot import BlindSpotNetwork
+    from models.diffusion import DiffusionNetwork
+    from models.weights import WeightsError, load_network
+
+    paths = [folder / BLIND_SPOT, folder / DIFFUSION]
+    if not all(path.is_file() for path in paths):
+        raise BundleError(
+            f"bundle {folder.name} came without its teacher ({BLIND_SPOT.name}, {DIFFUSION.name}); "
+            "it has the mode student only"
+        )
+    try:
+        blind_spot, network = (load_network(path) for path in paths)
+    except WeightsError as error:
+        raise BundleError(f"bundle {folder.name}: {error}") from error
+    if not isinstance(blind_spot, BlindSpotNetwork) or not isinstance(network, DiffusionNetwork):
+        raise BundleError(f"bundle {folder.name}: its teacher's files hold other networks")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    return blind_spot, network, digest
+
+
 def _network_arguments(metadata: dict[str, Any]) -> dict[str, Any]:
     arguments = metadata["stillscan"]["network"]
     return {"widths": tuple(arguments["widths"]), "middle_blocks": int(arguments["middle_blocks"])}
@@ -145,15 +207,26 @@ def computes_bfloat16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def save_bundle(network: StudentNetwork, folder: Path, metadata: dict[str, Any]) -> None:
+def save_bundle(
+    network: StudentNetwork,
+    folder: Path,
+    metadata: dict[str, Any],
+    teacher: tuple[BlindSpotNetwork, DiffusionNetwork] | None = None,
+) -> None:
     """Write weights (float16 in the file, float32 when loaded) and metadata.
 
     Args:
         network: the trained network.
         folder: of the bundle; made if needed.
         metadata: without the network's arguments, which are added.
+        teacher: what the modes beside `student` need.
     """
     from safetensors.torch import save_file
+
+    from models.weights import save_network
+
+    for path, part in zip((BLIND_SPOT, DIFFUSION), teacher or (), strict=False):
+        save_network(part, folder / path)
 
     metadata["stillscan"]["network"] = {
         "widths": list(network.widths),

@@ -1,5 +1,8 @@
 """One signature for every denoiser, from the identity to the sampled diffusion model."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -30,6 +33,15 @@ class Denoiser(Protocol):
 
     def denoise(self, image: Image, noise: NoiseProfile) -> Estimate:
         """Estimate the clean image; `noise` is in the image's own unit."""
+        ...
+
+
+@runtime_checkable
+class Seeded(Protocol):
+    """A denoiser that draws random numbers; who calls it says which."""
+
+    def seeded(self, seeds: Sequence[int]) -> Denoiser:
+        """The same denoiser with one seed for each image of the next batch."""
         ...
 
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from models.blind_spot import BlindSpotNetwork
-from models.denoiser import Denoiser, Estimate
+from models.denoiser import Estimate
 from models.diffusion import Condition, DiffusionNetwork
 from models.noise import correlated_noise, spectrum_of
 from models.noise_profile import NoiseProfile
@@ -27,15 +27,6 @@ Planes = Float[Tensor, "batch 1 height width"]
 
 Mode = Literal["srds", "one_step", "sample", "stochastic_sample", "independent_samples"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-
-
-@runtime_checkable
-class Seeded(Protocol):
-    """A denoiser that draws random numbers; who calls it says which."""
-
-    def seeded(self, seeds: Sequence[int]) -> Denoiser:
-        """The same denoiser with one seed for each image of the next batch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -185,8 +176,3 @@ class DiffusionDenoiser:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16)
-
-
-def one_step(sampling: Sampling) -> Sampling:
-    """The control of `sampling`: the prediction at t = T of the same model."""
-    return replace(sampling, mode="one_step")

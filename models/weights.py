@@ -54,12 +54,14 @@ def _described(network: nn.Module) -> tuple[str, dict[str, Any]]:
         arguments = {"radius": network.radius, "width": network.width, "blocks": network.blocks}
         return "blind_spot", arguments
     if isinstance(network, DiffusionNetwork):
-        arguments = {"widths": network.widths, "middle_blocks": network.middle_blocks}
-        return "diffusion", arguments | {"profile": asdict(network.profile)}
+        return "diffusion", _unet(network) | {"profile": asdict(network.profile)}
     if isinstance(network, StudentNetwork):
-        arguments = {"widths": network.widths, "middle_blocks": network.middle_blocks}
-        return "student", arguments
+        return "student", _unet(network)
     raise TypeError(f"no known kind of network: {type(network).__name__}")
+
+
+def _unet(network: DiffusionNetwork | StudentNetwork) -> dict[str, Any]:
+    return {"widths": network.widths, "middle_blocks": network.middle_blocks}
 
 
 def _made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 
-from models.denoiser import Denoiser, Estimate
+from models.denoiser import Denoiser, Estimate, Seeded
 from models.noise_estimation import NoNoiseError, estimate_noise_profile, remaining_share
 from models.noise_profile import NoiseProfile
 from operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
@@ -150,6 +151,8 @@ def denoise_block(
         limits: of the gate.
     """
     noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block)))[:, None]
+    if isinstance(denoiser, Seeded):
+        denoiser = denoiser.seeded(seeds_of(block))
     estimate = denoiser.denoise(noisy, plan.noise)
     sigma = plan.noise.sigma_map(noisy)[:, 0].numpy()
     before = noisy[:, 0].numpy()
@@ -168,6 +171,20 @@ def denoise_block(
         sigma=sigma * unit,
         spread=_spread(estimate, sigma, strength, unit),
     )
+
+
+def seeds_of(block: VolumeBlock) -> list[int]:
+    """One seed per slice, from the UIDs of series and instance: same input, same random numbers."""
+    volume = block.volume
+    return [
+        int.from_bytes(
+            hashlib.sha256(
+                f"{volume.series_instance_uid} {each.sop_instance_uid} {each.frame}".encode()
+            ).digest()[:7],
+            "big",
+        )
+        for each in volume.slices[block.start : block.stop]
+    ]
 
 
 def _spread(

@@ -14,7 +14,8 @@ from models.diffusion import (
     condition_and_target,
     prediction_error,
 )
-from models.diffusion_denoiser import MODES, DiffusionDenoiser, Sampling, Seeded
+from models.denoiser import Seeded
+from models.diffusion_denoiser import MODES, DiffusionDenoiser, Sampling
 from models.noisy_images import NoisyImage, draw_noisy_batch
 from models.schedule import NoiseSchedule
 from models.training import Training, train
