@@ -21,9 +21,10 @@ from models.student import StudentNetwork
 
 SLICES = 4
 SOUND = "mr"
+MATRIX = {"slow": 512, "greedy": 2048}
 # name of the bundle: state and reason of its job
 FAULTS = {
-    "no-numbers": ("refused", "not-finite-pixels"),
+    "no-numbers": ("refused", "quality-gate"),
     "damaged": ("dead", "model-fault"),
     "slow": ("dead", "time-out"),
     "greedy": ("dead", "out-of-memory"),
@@ -51,7 +52,7 @@ def model_faults(place: Workplace) -> Figures:
     figures: Figures = {}
     with gateway:
         for number, (name, (state, reason)) in enumerate(FAULTS.items()):
-            matrix = 1024 if name == "greedy" else 128
+            matrix = MATRIX.get(name, 128)
             broken, sound = (
                 make_series(
                     place.folder / "in" / str(key), key, SLICES, size, SeriesDescription=what

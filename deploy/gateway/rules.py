@@ -7,13 +7,15 @@ is ever logged from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from collections.abc import Sequence as InOrder
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 from deploy.gateway.settings import Rule
 from operators.decoding import Decoder, Scanned
@@ -37,7 +39,7 @@ def require_known_keywords(rules: Iterable[Rule]) -> None:
                 )
 
 
-def choose_rule(rules: Sequence[Rule], header: Dataset, sender: str) -> Rule | None:
+def choose_rule(rules: InOrder[Rule], header: Dataset, sender: str) -> Rule | None:
     """The first rule that matches the header of a series and its sender; None if none does."""
     for rule in rules:
         if all(_matches(header, sender, *each) for each in rule.match.items()):
@@ -88,10 +90,10 @@ def _values(header: Dataset, keyword: str) -> list[str]:
         value = header.get(keyword)
     except (ValueError, NotImplementedError, LookupError, ArithmeticError):
         return []  # the value does not follow its VR
-    if value is None or isinstance(value, Dataset):
+    if value is None or isinstance(value, Sequence):
         return []
     values = list(value) if isinstance(value, MultiValue) else [value]
-    return [str(each).strip() for each in values if not isinstance(each, Dataset | bytes)]
+    return [str(each).strip() for each in values if not isinstance(each, bytes)]
 
 
 def _number(header: Dataset, keyword: str) -> int | None:
