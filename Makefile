@@ -4,6 +4,7 @@
 #   make test    every test
 #   make lint    ruff and mypy
 #   make bench   speed, memory and quality against peers: bench/results/
+#   make soak    the gateway under load, kills and faults, with a real PACS (needs root, .ci/run)
 #
 # The environment is made anew when pyproject.toml or constraints.txt change. pip takes the default
 # torch wheel (CUDA on Linux); where a CPU is all there is, a smaller wheel can be chosen:
@@ -14,7 +15,7 @@ TORCH_OPTIONS ?=
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: env demo test lint bench
+.PHONY: env demo test lint bench soak
 
 env: $(READY)
 
@@ -31,6 +32,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(VENV)/bin/python -m bench.run
+
+soak: $(READY)
+	$(VENV)/bin/python -m bench.soak
 
 $(READY): pyproject.toml constraints.txt
 	@python=$$(sh .ci/find-python $(PYTHON)) || exit 1; \
