@@ -131,3 +131,28 @@ def test_hounsfield_scale_is_fixed_and_others_follow_the_series():
     assert scaling_for("CT", sample) == Scaling(-1024.0, 3071.0)
     assert scaling_for("MR", sample).high == pytest.approx(499.5, abs=0.5)
     assert scaling_for("MR", sample - 100).low == -100
+
+
+class RecordingSeeds:
+    """Gives the image back and remembers which seeds it was given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def seeded(self, seeds):
+        self.seen += seeds
+        return self
+
+    def denoise(self, image, noise):
+        return Estimate(mean=image)
+
+
+def test_a_slice_has_the_seed_of_its_uids_whatever_its_block(read):
+    volume = read()
+    blocks = [volume.read(0, 4), volume.read(0, 1), volume.read(1, 4)]
+    plan, recording = plan_denoising(volume), RecordingSeeds()
+    for block in blocks:
+        denoise_block(recording, block, plan)
+    whole, parts = recording.seen[:4], recording.seen[4:]
+    assert whole == parts
+    assert len(set(whole)) == 4
