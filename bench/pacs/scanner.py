@@ -22,6 +22,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 _config.STORE_SEND_CHUNKED_DATASET = True
 
+PATIENT_NAME, PATIENT_ID = "Whooper", "SWAN"  # and a number: what no log may hold
 NOISE = 60.0  # standard deviation in stored values
 
 
@@ -107,8 +108,8 @@ def _header(number: int, matrix: int) -> Dataset:
     instance.PositionReferenceIndicator = ""
     instance.StudyDate = instance.SeriesDate = instance.ContentDate = "20260101"
     instance.StudyTime = instance.SeriesTime = instance.ContentTime = "120000"
-    instance.PatientName = f"Made^Up{number}"
-    instance.PatientID = f"MADE-UP-{number}"
+    instance.PatientName = f"{PATIENT_NAME}^{number}"
+    instance.PatientID = f"{PATIENT_ID}-{number}"
     instance.PatientBirthDate = instance.ReferringPhysicianName = instance.AccessionNumber = ""
     instance.PatientSex = "O"
     instance.StudyID = "1"

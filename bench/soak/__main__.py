@@ -28,6 +28,7 @@ SCENARIOS = {
     "throughput": "load.throughput",
     "mixed": "load.mixed",
     "kills": "kills.kills",
+    "drain": "drain.drain",
     "pacs-faults": "pacs_faults.pacs_faults",
     "disk-full": "disk.disk_full",
     "model-faults": "model_faults.model_faults",

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.uid import UID
 
-from bench.pacs.scanner import Sender, SentSeries, make_series
+from bench.pacs.scanner import PATIENT_ID, PATIENT_NAME, Sender, SentSeries, make_series
 from bench.pacs.site import Gateway, wait_until
 from bench.soak.workplace import (
     BrokenPromiseError,
@@ -100,9 +100,18 @@ def partial_series(place: Workplace) -> Figures:
             running = {name: pool.submit(_named, name, case, ward) for name, case in CASES.items()}
             figures: Figures = {name: each.result() for name, each in running.items()}
         derived = {each.derived_series_uid for each in gateway.overview.recent_jobs(1000)}
+    promise(not _names_in(gateway), "no log, record or report names a patient")
     there = {folder.name for folder in out.iterdir()}
     promise(there <= derived, "nothing is delivered that no job has derived")
     return figures
+
+
+def _names_in(gateway: Gateway) -> list[str]:
+    """Files of the gateway, besides the instances themselves, that say who a patient is."""
+    places = gateway.places
+    files = [gateway.log_file, *places.data.glob("gateway.sqlite*"), *places.reports.rglob("*.*")]
+    names = [each.encode() for each in (PATIENT_NAME, PATIENT_ID)]
+    return [file.name for file in files if any(name in file.read_bytes() for name in names)]
 
 
 def _named(name: str, case: Callable[[Ward], str], ward: Ward) -> str:

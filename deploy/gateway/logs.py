@@ -1,6 +1,6 @@
 """The log of the gateway: one JSON object per line on stderr, no patient data.
 
-    {"time": "2026-01-31T12:00:00.123+00:00", "level": "info", "part": "worker", "message": "...", ...}
+    {"time": "2026-01-31T12:00:00.123+00:00", "level": "info", "part": "worker", "message": "..."}
 
 Members besides these four are UIDs, numbers and codes: `log.info("job done", extra={"job": 3})`.
 What libraries log is not shown: it may quote a header.

@@ -205,14 +205,18 @@ def configuration_digest(settings: GatewaySettings) -> str:
 
 
 def _weights(folder: Path) -> dict[str, str]:
-    """Digest of the weights of each bundle; without bundles, the worker will say what is wrong."""
+    """Digest of each file of weights; without bundles, the worker will say what is wrong."""
     try:
+        files = [file for each in find_bundles(folder) for file in _files_of(each.folder)]
         return {
-            each.name: sha256((each.folder / WEIGHTS).read_bytes()).hexdigest()
-            for each in find_bundles(folder)
+            str(file.relative_to(folder)): sha256(file.read_bytes()).hexdigest() for file in files
         }
     except (BundleError, OSError):
         return {}
+
+
+def _files_of(bundle: Path) -> list[Path]:
+    return sorted((bundle / WEIGHTS).parent.glob("*.safetensors"))
 
 
 def _waiting(folder: Path) -> Iterator[Waiting]:

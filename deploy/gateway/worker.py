@@ -34,6 +34,7 @@ from deploy.gateway.spool import DiskGuard
 from models.bundle import BundleInfo
 from operators.decoding import Decoder
 from operators.errors import ExitCode, StillscanError
+from operators.output_faults import naming_output_faults
 from operators.report import series_result
 
 if TYPE_CHECKING:  # it imports torch
@@ -143,12 +144,13 @@ class Worker:
         """
         source = self._folder(job) / "series"
         shutil.rmtree(source, ignore_errors=True)
-        source.mkdir(parents=True)
-        for name in job.instances:
-            filed = instance_path(self._places, name)
-            # after a power cut the record may know of a rename that the disk has lost
-            found = filed if filed.exists() else self._places.incoming / name
-            (source / name).hardlink_to(found)
+        with naming_output_faults("make a snapshot of the series"):
+            source.mkdir(parents=True)
+            for name in job.instances:
+                filed = instance_path(self._places, name)
+                # after a power cut the record may know of a rename that the disk has lost
+                found = filed if filed.exists() else self._places.incoming / name
+                (source / name).hardlink_to(found)
         return source
 
     def _settings_for(self, task: Task) -> Settings:
@@ -163,8 +165,9 @@ class Worker:
         """Pictures and pages are for the status page, not for the PACS."""
         reports = self._places.reports / str(job.number)
         shutil.rmtree(reports, ignore_errors=True)
-        reports.parent.mkdir(parents=True, exist_ok=True)
-        (outbox / REPORT).rename(reports)
+        with naming_output_faults("keep the report of the series"):
+            reports.parent.mkdir(parents=True, exist_ok=True)
+            (outbox / REPORT).rename(reports)
 
     def _folder(self, job: ClaimedJob) -> Path:
         return self._places.work / str(job.number)
