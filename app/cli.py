@@ -199,7 +199,7 @@ def evaluate(
     ] = DEFAULT_BUNDLES,
     compare: Annotated[Path | None, typer.Option(help="other bundles, as rows beside them")] = None,
     controls: Annotated[
-        Path | None, typer.Option(help="folder of *.safetensors of the student's kind, as rows")
+        Path | None, typer.Option(help="folder of networks (*.safetensors), as rows")
     ] = None,
     methods: Annotated[
         str, typer.Option(help="names of rows, or how they begin, with commas; default: all")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from app.evaluation_images import Subject, has_development_data, read_subjects
-from app.evaluation_methods import Method, choose, controls, peers, students
+from app.evaluation_methods import Method, choose, peers, students
+from app.evaluation_networks import networks
 from app.low_contrast import doses, has_phantom
 from app.measurements import (
     Record,
@@ -49,7 +50,7 @@ class Plan:
         out: folder of the results.
         model: a bundle, or a folder of bundles, one for each domain.
         compare: the same, of other students.
-        controls: folder with networks of the student's kind.
+        controls: folder with networks that were trained to be compared.
         noises: all where empty.
         methods: names, all where empty.
         slices: of each subject.
@@ -96,8 +97,11 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, Record] = {}
+        self.torn = False  # whether the last line was cut off
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            text = path.read_text(encoding="utf-8")
+            self.torn = not text.endswith("\n")
+            for line in text.splitlines():
                 try:
                     entry = json.loads(line)
                 except json.JSONDecodeError:
@@ -114,7 +118,9 @@ class Ledger:
         self.records[name] = entry
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": name, "record": entry}) + "\n")
+                start = "\n" if self.torn else ""
+                file.write(start + json.dumps({"key": name, "record": entry}) + "\n")
+                self.torn = False
         except OSError as error:
             raise NotWritableError(
                 f"{self.path.name} cannot be written: {error.strerror}"
@@ -222,4 +228,4 @@ def _methods(plan: Plan) -> Iterator[Method]:
         yield from students(plan.compare, plan.device, f" ({plan.compare.name})")
     yield from by_name.values()
     if plan.controls is not None:
-        yield from controls(plan.controls, plan.device)
+        yield from networks(plan.controls, plan.device)

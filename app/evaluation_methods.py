@@ -7,29 +7,23 @@ the truth; there whoever needs to be told gets the profile of the series.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from app.blind_denoising import Denoised, denoise_series
-from app.evaluation_images import FolderMissingError
 from app.noise_cases import NoiseCase
-from app.peers import SliceBySlice, bm3d_told, need, nlm, total_variation, wavelet
+from app.peers import SliceBySlice, bm3d_told, is_installed, need, nlm, total_variation, wavelet
 from models.bundle import BundleError, BundleInfo, find_bundles, load_bundle
 from models.denoiser import Denoiser, IdentityDenoiser
 from models.noise_profile import MAX_LAG, NoiseProfile
 from operators.errors import ModelError, SettingsError
-
-if TYPE_CHECKING:
-    from models.student import StudentNetwork
 
 Series = Float[Tensor, "slice height width"]
 Told = Literal["nothing", "truth"]
@@ -109,13 +103,13 @@ def peers(named: Sequence[str]) -> Iterator[Method]:
     """
     need("skimage", SKIMAGE)
     need("pywt", SKIMAGE)
-    yield Method("noisy", "nothing", _always(IdentityDenoiser()), alone=True)
-    yield Method("NLM", "nothing", _always(SliceBySlice(nlm)), alone=True)
-    yield Method("TV", "nothing", _always(SliceBySlice(total_variation)), alone=True)
-    yield Method("wavelet", "nothing", _always(SliceBySlice(wavelet)), alone=True)
-    if BM3D in named:
+    yield Method("noisy", "nothing", always(IdentityDenoiser()), alone=True)
+    yield Method("NLM", "nothing", always(SliceBySlice(nlm)), alone=True)
+    yield Method("TV", "nothing", always(SliceBySlice(total_variation)), alone=True)
+    yield Method("wavelet", "nothing", always(SliceBySlice(wavelet)), alone=True)
+    if any(name and BM3D.startswith(name) for name in named):
         need("bm3d", "it is licensed for non-commercial use and no part of Stillscan")
-    if find_spec("bm3d") is not None:
+    if is_installed("bm3d"):
         yield Method(BM3D, "truth", lambda case, _: bm3d_told(case) if case else None, alone=True)
 
 
@@ -161,42 +155,6 @@ def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
     yield Method(f"student told{suffix}", "truth", student, fingerprint=mark)
 
 
-def controls(folder: Path, device: str) -> Iterator[Method]:
-    """Each `*.safetensors` of a folder: a network of the student's kind, told the truth.
-
-    Raises:
-        FolderMissingError: if there is no such folder.
-        ModelError: if a file holds no such network.
-    """
-    if not folder.is_dir():
-        raise FolderMissingError(f"controls {folder} is not a folder")
-    from models.student import StudentDenoiser
-
-    for path in sorted(folder.glob("*.safetensors")):
-        denoiser = StudentDenoiser(_network(path), device)
-        yield Method(f"{path.stem} told", "truth", _always(denoiser), fingerprint=_sha256(path))
-
-
-def _network(path: Path) -> StudentNetwork:
-    """The network of the student's kind in a file of weights.
-
-    Raises:
-        ModelError: if there is none.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from models.student import StudentNetwork
-
-    try:
-        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
-        network = StudentNetwork()
-        network.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{path.name} holds no network of the student's kind: {error}") from error
-    return network
-
-
 def choose(methods: Iterable[Method], named: Sequence[str]) -> list[Method]:
     """The methods that were asked for, all where none was; `noisy` is always there.
 
@@ -216,9 +174,6 @@ def choose(methods: Iterable[Method], named: Sequence[str]) -> list[Method]:
     return [each for each in known if not named or each.name in chosen]
 
 
-def _always(denoiser: Denoiser) -> Callable[[NoiseCase | None, str], Denoiser]:
+def always(denoiser: Denoiser) -> Callable[[NoiseCase | None, str], Denoiser]:
+    """The same denoiser for every noise and domain."""
     return lambda case, domain: denoiser
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -107,6 +107,10 @@ def _perception(axes: Axes, group: Group) -> None:
         axes.plot(rmse, 255 * perception.value, linestyle="", marker=_marker(number), label=method)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+        axis.set_tick_params(which="both", labelsize=8)
     axes.set_xlabel("distortion: RMSE / 255, from the mean PSNR")
     axes.set_ylabel("perception: Frechet distance of patches / 255")
     axes.legend(fontsize=7)

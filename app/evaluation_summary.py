@@ -130,7 +130,7 @@ def _group(
     for record in records:
         if record["method"] not in rows:
             continue
-        whose = {key: record[key] for key in ("subject", "person", "domain")}
+        whose = {key: record[key] for key in ("subject", "person", "domain", "told")}
         for source, target in (("slices", rows), ("lesions", lesions)):
             target[record["method"]] += [
                 each | whose

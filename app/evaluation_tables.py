@@ -70,15 +70,15 @@ def _matrix(records: Sequence[Record]) -> Iterator[Table]:
             both = peak is not None and similarity is not None
             cells.append(f"{peak.value:.2f} / {similarity.value:.3f}" if both else "")  # type: ignore[union-attr]
         rows.append(tuple(cells))
-    note = "Mean over the slices. `told`: that method is told the noise; all others nothing."
+    note = "Mean over the slices. What each method is told of the noise stands in the tables below."
     yield Table("PSNR in dB / SSIM", note, ("domain", "noise", *methods), tuple(rows))
 
 
 def _methods(group: Group) -> Table:
-    header = ["method", *(column[0] for column in COLUMNS), f"PSNR - {STUDENT}"]
+    header = ["method", "told", *(column[0] for column in COLUMNS), f"PSNR - {STUDENT}"]
     rows = []
     for method in group.methods:
-        cells = [method]
+        cells = [method, group.methods[method][0]["told"]]
         for _, metric, digits, factor in COLUMNS:
             cells.append(_cell(group.mean(method, metric), digits, factor, ends=metric == "psnr"))
         cells.append(_cell(group.difference(method, STUDENT), 2, ends=True))

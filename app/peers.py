@@ -40,8 +40,13 @@ def need(package: str, how: str) -> None:
     Raises:
         PackageMissingError: if not; the message says how to install it.
     """
-    if find_spec(package) is None:
+    if not is_installed(package):
         raise PackageMissingError(f"package {package} is not installed: {how}")
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return find_spec(package) is not None
 
 
 class SliceBySlice:

@@ -1,0 +1,91 @@
+"""Tables compare like with like: the same slices for all rows of a table."""
+
+import pytest
+
+from app.evaluation_summary import groups
+from app.evaluation_tables import all_tables
+
+
+def record(method, values, *, subject="a", noise="gaussian 15", lesions=()):
+    return {
+        "kind": "simulated",
+        "subject": subject,
+        "person": subject,
+        "domain": "mr",
+        "noise": noise,
+        "method": method,
+        "told": "nothing",
+        "slices": [
+            {"slice": number, "psnr": value, "ssim": 0.5} for number, value in values.items()
+        ],
+        "lesions": list(lesions),
+    }
+
+
+def test_methods_on_the_same_slices_share_one_table():
+    (group,) = groups([record("noisy", {0: 20.0, 1: 22.0}), record("student", {0: 30.0, 1: 31.0})])
+    assert group.slices == 2
+    assert not group.costly
+    assert group.mean("student", "psnr").value == 30.5
+    assert group.difference("noisy", "student").value == -9.5
+
+
+def test_a_method_on_fewer_slices_gets_a_table_in_which_all_are_measured_on_these():
+    whole, few = groups(
+        [
+            record("noisy", {0: 20.0, 1: 22.0}),
+            record("student", {0: 30.0, 1: 31.0}),
+            record("SRDS", {1: 33.0}),
+        ]
+    )
+    assert list(whole.methods) == ["noisy", "student"]
+    assert few.costly
+    assert few.slices == 1
+    assert few.mean("student", "psnr").value == 31.0
+    assert few.difference("SRDS", "student").value == 2.0
+
+
+def test_means_weigh_slices_and_intervals_weigh_people():
+    records = [
+        record("noisy", {0: 20.0}),
+        record("noisy", dict.fromkeys(range(9), 30.0), subject="b"),
+    ]
+    (group,) = groups(records)
+    assert group.people == 2
+    interval = group.mean("noisy", "psnr")
+    assert interval.value == pytest.approx(29)
+    assert (interval.low, interval.high) == (20, 30)
+
+
+def test_lesions_of_other_slices_are_not_counted():
+    lesion = {"shape": "disc", "size": 4, "contrast_sigma": 1.0, "visibility": 6.0, "share": 0.9}
+    lesions = [lesion | {"slice": 0, "share": 0.1}, lesion | {"slice": 1}]
+    whole, few = groups(
+        [
+            record("student", {0: 30.0, 1: 31.0}, lesions=lesions),
+            record("SRDS", {1: 33.0}, lesions=lesions[1:]),
+        ]
+    )
+    assert whole.lesions_kept("student", 5.0, 9.0)[0].value == 0.5
+    assert few.lesions_kept("student", 5.0, 9.0) == few.lesions_kept("SRDS", 5.0, 9.0)
+
+
+def test_every_row_of_a_table_is_as_long_as_its_header():
+    repeat = {"slice": 0, "before": 2.0, "after": 1.5, "gain": 3.0}
+    dprime = {"mean": 1.0, "low": 0.5, "high": 1.5, "discs": [1.0, 1.0, 1.0, 1.0]}
+    records = [
+        record("noisy", {0: 20.0}),
+        {"kind": "repeat", "scan": "pair", "method": "noisy", "slices": [repeat]},
+        {"kind": "low contrast", "dose": 10, "method": "noisy", "inserted": dprime,
+         "delivered": dprime},
+    ]  # fmt: skip
+    tables = all_tables(records)
+    assert [table.title for table in tables] == [
+        "PSNR in dB / SSIM",
+        "gaussian 15",
+        "Repeated scans",
+        "Low-contrast detectability",
+    ]
+    for table in tables:
+        assert all(len(row) == len(table.header) for row in table.rows)
+        assert table.markdown().count("\n|") == len(table.rows) + 2
