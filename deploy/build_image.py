@@ -124,7 +124,7 @@ def main() -> None:
         engine = find_engine(options.engine, options.storage)
         with tempfile.TemporaryDirectory(prefix="stillscan-image-") as work:
             tag = build(options, engine, Path(work))
-        lines = [f"{tag} ({engine.digest(tag)})", f"unpacked: {engine.size(tag) / 1e9:.2f} GB"]
+        lines = [f"{tag} ({engine.digest(tag)})", f"unpacked: {engine.size(tag)}"]
         if options.archive:
             engine.archive(tag, options.archive)
             lines.append(f"compressed: {options.archive.stat().st_size / 1e9:.2f} GB")

@@ -16,7 +16,7 @@ EngineName = Literal["buildah", "podman", "docker"]
 PYTHON_BASE = "docker.io/library/python:3.11-slim-bookworm"
 DEBIAN_BASE = "localhost/stillscan-base:bookworm"
 DEBIAN_SUITE = "bookworm"
-DEBIAN_PACKAGES = ("python3", "ca-certificates")
+DEBIAN_PACKAGES = ("python3", "libstdc++6", "ca-certificates")
 # A container needs copyright notices, and no manuals or translations.
 NOT_IN_BASE = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
 
@@ -61,25 +61,11 @@ class Engine:
             isolated = ["--isolation=chroot", f"--timestamp={epoch}", "--layers=false"]
             self._run("build", *isolated, *common)
 
-    def size(self, tag: str) -> int:
-        """Bytes of an image, unpacked."""
+    def size(self, tag: str) -> str:
+        """How large an image is, unpacked, for a person."""
         if self.name == "buildah":
-            shown = self._read("images", "--json", tag)
-            folder = self._mounted_size(tag)
-            return folder if folder else len(shown)
-        return int(self._read("image", "inspect", "--format={{.Size}}", tag))
-
-    def _mounted_size(self, tag: str) -> int:
-        container = self._read("from", "--pull-never", tag).strip()
-        try:
-            mounted = Path(self._read("mount", container).strip())
-            return sum(
-                path.lstat().st_size
-                for path in mounted.rglob("*")
-                if path.is_symlink() or path.is_file()
-            )
-        finally:
-            self._read("rm", container)
+            return str(json.loads(self._read("images", "--json", tag))[0]["size"])
+        return f"{int(self._read('image', 'inspect', '--format={{.Size}}', tag)) / 1e9:.2f} GB"
 
     def digest(self, tag: str) -> str:
         """Digest of an image's configuration: the same content is the same digest."""
@@ -90,12 +76,11 @@ class Engine:
 
     def archive(self, tag: str, file: Path) -> None:
         """Write an image into a compressed OCI archive, as a registry would keep it."""
-        if self.name == "docker":
-            self._run("buildx", "imagetools", "create", tag, f"--file={file}")
-        elif self.name == "podman":
-            self._run("save", "--format=oci-archive", f"--output={file}", tag)
-        else:
+        if self.name == "buildah":
             self._run("push", "--quiet", tag, f"oci-archive:{file}")
+        else:
+            form = [] if self.name == "docker" else ["--format=oci-archive"]
+            self._run("save", *form, f"--output={file}", tag)
 
     def _run(self, *words: str) -> None:
         done = subprocess.run([self.name, *self.storage, *words], check=False)

@@ -24,6 +24,10 @@ UNUSED = (
     "torch/test/*",
     "torch/bin/*",
     "torch/share/*",
+    "nvidia/*/include/*",
+    "pydicom/data/charset_files/*",  # images, of nobody, for its tests
+    "pydicom/data/test_files/*",
+    "*.a",
     "*/tests/*",
     "*.pth",
     "*.data/scripts/*",
