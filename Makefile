@@ -1,6 +1,7 @@
 # Each command makes the environment (.venv) first; nothing else is needed but Python and make.
 #
 #   make demo    the main job on a generated head series with known truth, and on real images
+#   make demo-pacs  the gateway beside a real PACS: a series goes in, the quiet one appears beside it
 #   make test    every test
 #   make lint    ruff and mypy
 #   make bench   speed, memory and quality against peers: bench/results/
@@ -15,12 +16,15 @@ TORCH_OPTIONS ?=
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: env demo test lint bench soak
+.PHONY: env demo demo-pacs test lint bench soak
 
 env: $(READY)
 
 demo: $(READY)
 	$(VENV)/bin/python -m bench.demo
+
+demo-pacs: $(READY)
+	$(VENV)/bin/python -m bench.demo_pacs
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
