@@ -19,7 +19,8 @@ def enter(arguments: Sequence[str]) -> None:
     if os.environ.get(INSIDE):
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return
-    command = ["unshare", "--net", "--mount", sys.executable, "-m", *arguments]
+    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    command = ["unshare", *as_root, "--net", "--mount", sys.executable, "-m", *arguments]
     sys.exit(subprocess.run(command, env={**os.environ, INSIDE: "1"}, check=False).returncode)
 
 
