@@ -29,6 +29,10 @@ from operators.report import write_series_report
 from operators.volume import Volume, VolumeBlock
 
 
+# What torch says where a CPU is the device: it has no exception of its own for this.
+NO_MEMORY = "can't allocate memory"
+
+
 class DenoiserFailedError(ModelError):
     """The network failed while it ran."""
 
@@ -138,7 +142,7 @@ def _denoise(method: Method, block: VolumeBlock, plan: Plan) -> DenoisedBlock:
     except MemoryError as error:
         raise DenoiserMemoryError(_where(block, "not enough memory")) from error
     except RuntimeError as error:  # torch raises nothing more precise, CUDA faults included
-        if type(error).__name__ == "OutOfMemoryError":
+        if type(error).__name__ == "OutOfMemoryError" or NO_MEMORY in str(error):
             raise DenoiserMemoryError(_where(block, "not enough device memory")) from error
         raise DenoiserFailedError(_where(block, type(error).__name__)) from error
 
