@@ -25,7 +25,8 @@ podman = json.loads(sys.argv.pop(1))
 
 def start(name, image, manifest, quiet, commands, network, user, volumes, environment, shm_size,
           ipc, ulimits, devices, groups, remove):
-    words = [*podman, "run", "--rm", "--network=none", f"--user={user}", f"--workdir={manifest['workingDirectory']}"]
+    words = [*podman, "run", "--rm", "--network=none", f"--user={user}"]
+    words += [f"--workdir={manifest['workingDirectory']}"]
     words += ["--ulimit=nofile=20000:20000", "--ulimit=nproc=4096:4096"]
     words += [f"--env={key}={value}" for key, value in environment.items()]
     words += [f"--volume={source}:{target}" for source, target in volumes]
@@ -34,7 +35,7 @@ def start(name, image, manifest, quiet, commands, network, user, volumes, enviro
         raise RuntimeError(f"exited with code {code}")
 
 dockerutils._start_container = start
-runner.image_exists = lambda name: subprocess.run([*podman, "image", "exists", name]).returncode == 0
+runner.image_exists = lambda name: not subprocess.call([*podman, "image", "exists", name])
 runner.create_or_use_network = lambda network, name: network
 
 from holoscan_cli.__main__ import main
