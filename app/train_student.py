@@ -34,7 +34,8 @@ def main(
     learning_rate: Annotated[float, typer.Option(help="at its highest")] = 1e-3,
     seed: Annotated[int, typer.Option(help="of the first weights and of every example")] = 0,
     start: Annotated[
-        Path | None, typer.Option("--from", help="begin with the weights of this bundle")
+        Path | None,
+        typer.Option("--from", help="begin with the weights of this bundle or checkpoint"),
     ] = None,
     resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in OUT")] = False,
 ) -> None:
@@ -44,7 +45,7 @@ def main(
     torch.manual_seed(seed)
     network = StudentNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
-        network.load_state_dict(load_bundle(start).denoiser.network.state_dict())
+        network.load_state_dict(_weights(start))
     training = Training.begin(network, learning_rate)
     if resume:
         load_checkpoint(training, checkpoint)
@@ -68,6 +69,13 @@ def main(
                 log.write(f"{step.number},{mean:.4f},{step.learning_rate:.2e},{seconds:.0f}\n")
                 log.flush()
                 save_checkpoint(training, checkpoint)
+
+
+def _weights(start: Path) -> dict[str, torch.Tensor]:
+    """Of a bundle, or the averaged ones of a checkpoint."""
+    if start.is_dir():
+        return load_bundle(start).denoiser.network.state_dict()
+    return dict(torch.load(start, weights_only=True)["average"])
 
 
 def _batches(images: list[TrainingImage], size: int, seed: int, number: int) -> Iterator[Batch]:
