@@ -24,7 +24,7 @@ SERIES_SHOWN = 40
 REFUSED_SHOWN = 20
 LINE_EVERY_S = 30.0
 # seconds of a patch of 64 x 64 in one update, relative to the student's network
-COST = {"blind spot": 2.6, "diffusion": 1.9, "one step": 1.0, "student": 1.0}
+COST = {"blind spot": 6.5, "diffusion": 3.2, "one step": 1.0, "student": 1.0}
 SHORT_STAGES = 0.04  # teacher, labels: of the rest, each
 
 

@@ -6,6 +6,7 @@ They get losses, learning rates and the profile; nothing of the images, and no n
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,9 @@ from typing import Any, Protocol
 from app.checkpoints import load_json, save_json
 
 MLFLOW_PLACE = "MLFLOW_TRACKING_URI"  # MLflow's own variable: where its server is
+
+
+log_messages = logging.getLogger("stillscan")
 
 
 class Log(Protocol):
@@ -68,32 +72,51 @@ class TensorBoardLog:
 class MlflowLog:
     """An MLflow run; a resumed run goes on in the same one.
 
-    It goes to the server that MLFLOW_TRACKING_URI names, else into the run's folder.
+    It goes to the server that MLFLOW_TRACKING_URI names, else into a data base in the run's folder.
+    Where MLflow fails, the training goes on without it.
     """
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
         import mlflow
+        from mlflow.exceptions import MlflowException
 
-        self._mlflow = mlflow
-        if not os.environ.get(MLFLOW_PLACE):
-            mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
-        known = folder / "mlflow.json"
-        if known.exists():
-            mlflow.start_run(run_id=load_json(known))
-            return
-        mlflow.set_experiment("stillscan train")
-        run = mlflow.start_run()
-        mlflow.log_params(dict(parameters))
-        save_json(run.info.run_id, known)
+        self._mlflow, self._fault = mlflow, MlflowException
+        self._works = False
+        with self._going_on():
+            if not os.environ.get(MLFLOW_PLACE):
+                mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+            known = folder / "mlflow.json"
+            if known.exists():
+                mlflow.start_run(run_id=load_json(known))
+            else:
+                mlflow.set_experiment("stillscan train")
+                run = mlflow.start_run()
+                mlflow.log_params(dict(parameters))
+                save_json(run.info.run_id, known)
+            self._works = True
 
     def write(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
         """One point on each curve `stage.figure`."""
-        stage = stage.replace(" ", "_")
-        self._mlflow.log_metrics({f"{stage}.{name}": v for name, v in figures.items()}, step=step)
+        if self._works:
+            stage = stage.replace(" ", "_")
+            found = {f"{stage}.{name}": value for name, value in figures.items()}
+            with self._going_on():
+                self._mlflow.log_metrics(found, step=step)
 
     def close(self) -> None:
         """The run is finished, or goes on another day."""
-        self._mlflow.end_run()
+        if self._works:
+            with self._going_on():
+                self._mlflow.end_run()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """A server that is gone, or none that fits, ends the log and not the training."""
+        try:
+            yield
+        except self._fault as error:
+            self._works = False
+            log_messages.warning("no more figures go to MLflow: %s", type(error).__name__)
 
 
 @contextmanager
@@ -114,7 +137,11 @@ def open_logs(folder: Path, parameters: Mapping[str, Any]) -> Iterator[tuple[Log
             open_ones.callback(board.close)
             found.append(board)
         if find_spec("mlflow") is not None:
-            flow = MlflowLog(folder, parameters)
-            open_ones.callback(flow.close)
-            found.append(flow)
+            try:
+                flow = MlflowLog(folder, parameters)
+            except ImportError as error:
+                log_messages.warning("MLflow is installed but cannot be imported: %s", error.name)
+            else:
+                open_ones.callback(flow.close)
+                found.append(flow)
         yield tuple(found)

@@ -53,10 +53,10 @@ class TrainingProfile:
 
 
 QUICK = TrainingProfile(
-    blind_spot=StagePlan(2500, batch=8),
-    diffusion=StagePlan(4000),
+    blind_spot=StagePlan(2000, batch=8),
+    diffusion=StagePlan(3500),
     one_step=StagePlan(6000),
-    student=StagePlan(6000),
+    student=StagePlan(5000),
     remarks=("made for two cores of a CPU in half an hour: small networks, briefly trained",),
 )
 STANDARD = TrainingProfile(

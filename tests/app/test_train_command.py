@@ -107,26 +107,66 @@ def test_the_curves_are_in_files(trained):
     assert list((folder / ".training" / "tensorboard").glob("events*"))
 
 
-def test_mlflow_gets_the_curves_where_it_is_installed(tmp_path, monkeypatch):
-    calls = []
+class MlflowError(Exception):
+    """What MLflow raises."""
+
+
+@pytest.fixture
+def mlflow(monkeypatch):
+    """A stand-in for MLflow that notes its calls."""
     flow = types.ModuleType("mlflow")
     flow.__spec__ = types.SimpleNamespace()
+    flow.calls = []
     run = types.SimpleNamespace(info=types.SimpleNamespace(run_id="r1"))
-    flow.set_tracking_uri = lambda uri: calls.append(("uri", uri))
-    flow.set_experiment = lambda name: calls.append(("experiment", name))
-    flow.start_run = lambda run_id=None: (calls.append(("start", run_id)), run)[1]
-    flow.log_params = lambda parameters: calls.append(("parameters", parameters))
-    flow.log_metrics = lambda figures, step: calls.append(("metrics", figures, step))
-    flow.end_run = lambda: calls.append(("end",))
+
+    def noting(name, answer=None):
+        def call(*arguments, **named):
+            flow.calls.append((name, *arguments, *named.values()))
+            return answer
+
+        setattr(flow, name, call)
+
+    for name in ("set_tracking_uri", "set_experiment", "log_params", "log_metrics", "end_run"):
+        noting(name)
+    noting("start_run", run)
+    exceptions = types.ModuleType("mlflow.exceptions")
+    exceptions.MlflowException = MlflowError
     monkeypatch.setitem(sys.modules, "mlflow", flow)
+    monkeypatch.setitem(sys.modules, "mlflow.exceptions", exceptions)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for _ in range(2):
-        with open_logs(tmp_path, {"seed": 1}) as logs:
+    return flow
+
+
+def write_some(folder, times=1):
+    with open_logs(folder, {"seed": 1}) as logs:
+        for _ in range(times):
             for log in logs:
                 log.write("one step", 50, {"loss": 0.5})
-    assert [call for call in calls if call[0] == "start"] == [("start", None), ("start", "r1")]
-    assert calls.count(("metrics", {"one_step.loss": 0.5}, 50)) == 2
-    assert calls.count(("parameters", {"seed": 1})) == 1
+
+
+def test_mlflow_gets_the_curves_where_it_is_installed(tmp_path, mlflow):
+    write_some(tmp_path)
+    write_some(tmp_path)
+    starts = [call for call in mlflow.calls if call[0] == "start_run"]
+    assert starts == [("start_run",), ("start_run", "r1")]
+    assert mlflow.calls.count(("log_metrics", {"one_step.loss": 0.5}, 50)) == 2
+    assert mlflow.calls.count(("log_params", {"seed": 1})) == 1
+    assert mlflow.calls.count(("end_run",)) == 2
+
+
+def test_a_run_goes_on_where_mlflow_fails(tmp_path, mlflow):
+    tries = []
+
+    def broken(*arguments, **named):
+        tries.append(arguments)
+        raise MlflowError
+
+    mlflow.log_metrics = broken
+    write_some(tmp_path, times=3)
+    assert len(tries) == 1
+    mlflow.start_run = broken
+    write_some(tmp_path, times=3)
+    assert (tmp_path / "log.csv").read_text().count("one step,50,loss,0.5") == 6
 
 
 def test_a_run_is_not_begun_twice_by_mistake(trained):
