@@ -16,7 +16,7 @@ from typing import Any
 
 from app.evaluation_images import Subject, has_development_data, read_subjects
 from app.evaluation_methods import Method, choose, peers, students
-from app.evaluation_networks import networks
+from app.evaluation_networks import networks, teachers
 from app.low_contrast import doses, has_phantom
 from app.measurements import (
     Record,
@@ -227,5 +227,7 @@ def _methods(plan: Plan) -> Iterator[Method]:
     if plan.compare is not None:
         yield from students(plan.compare, plan.device, f" ({plan.compare.name})")
     yield from by_name.values()
+    beside_others = plan.controls is not None
+    yield from teachers(plan.model, plan.device, beside_others=beside_others)
     if plan.controls is not None:
         yield from networks(plan.controls, plan.device)

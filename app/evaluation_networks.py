@@ -1,18 +1,23 @@
-"""Rows from a folder of trained networks: blind spot, samplers, and networks of the student's kind.
+"""Rows of trained networks: blind spot, samplers, and networks of the student's kind.
 
-Every `*.safetensors` is a row or several, named after the file. Diffusion networks need the
-`blind_spot.safetensors` beside them. All are told the truth about simulated noise.
+They come with a bundle (its teacher) or lie in a folder (`--controls`), where every `*.safetensors`
+is a row or several, named after the file; diffusion networks need the `blind_spot.safetensors`
+beside them. All are told the truth about simulated noise.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from app.evaluation_images import FolderMissingError
-from app.evaluation_methods import Method, always
+from app.evaluation_methods import Method, always, bundles_by_domain
+from app.noise_cases import NoiseCase
 from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
+from models.bundle import DIFFUSION as TEACHER_FILE
+from models.bundle import BundleError, load_teacher
 from models.denoiser import Denoiser
 from models.diffusion import DiffusionNetwork
 from models.diffusion_denoiser import DiffusionDenoiser, Sampling
@@ -23,6 +28,7 @@ from operators.errors import ModelError
 
 BLIND_SPOT = "blind_spot"
 DIFFUSION = "diffusion"
+Make = Callable[[BlindSpotNetwork, DiffusionNetwork], Denoiser]
 STEPS = 20  # S of the paper
 WAYS = {
     "one step": Sampling("one_step"),
@@ -70,14 +76,71 @@ def networks(folder: Path, device: str) -> Iterator[Method]:
             yield _row(name, StudentDenoiser(network, device), marks[name])
 
 
-def _samplers(name: str, model: DiffusionDenoiser, mark: str) -> Iterator[Method]:
-    """Every way to use a conditional model; of others than the main one only the telling ones."""
-    main = name == DIFFUSION
+def teachers(folder: Path, device: str, *, beside_others: bool) -> Iterator[Method]:
+    """The teachers that bundles carry, each on its domain; nothing where none does.
+
+    Args:
+        folder: of one or more bundles.
+        device: where they run.
+        beside_others: whether rows of a folder of networks have the plain names.
+
+    Raises:
+        ModelError: if a teacher cannot be loaded.
+    """
+    by_domain = bundles_by_domain(folder)
+    loaded: dict[Path, tuple[BlindSpotNetwork, DiffusionNetwork, str]] = {}
+    for info in by_domain.values():
+        if info.folder not in loaded and (info.folder / TEACHER_FILE).is_file():
+            try:
+                loaded[info.folder] = load_teacher(info.folder)
+            except BundleError as error:
+                raise ModelError(str(error)) from error
+    if not loaded:
+        return
+    mark = "+".join(digest[:12] for _, _, digest in loaded.values())
+
+    def row(name: str, make: Make, *, costly: bool = False) -> Method:
+        made = {path: make(condition, network) for path, (condition, network, _) in loaded.items()}
+
+        def denoiser(case: NoiseCase | None, domain: str) -> Denoiser | None:
+            return made.get(by_domain.get(domain, by_domain["mr"]).folder)
+
+        title = f"teacher: {name}" if beside_others else name
+        return Method(title, "truth", denoiser, costly=costly, fingerprint=mark)
+
+    for centre, name in ((False, "blind spot"), (True, "blind spot + centre")):
+        yield row(name, partial(_predictor, centre=centre, device=device))
+    plain = all(not network.profile.recorruption for _, network, _ in loaded.values())
+    for way, sampling in _ways(main=not beside_others, plain=plain):
+        model = partial(_sampler, sampling=sampling, device=device)
+        yield row(way, model, costly=way != "one step")
+
+
+def _sampler(
+    blind_spot: BlindSpotNetwork, network: DiffusionNetwork, sampling: Sampling, device: str
+) -> Denoiser:
+    return DiffusionDenoiser(blind_spot, network, NoiseSchedule.linear(), sampling, device=device)
+
+
+def _predictor(
+    blind_spot: BlindSpotNetwork, network: DiffusionNetwork, centre: bool, device: str
+) -> Denoiser:
+    return BlindSpotDenoiser(blind_spot, centre=centre, device=device)
+
+
+def _ways(*, main: bool, plain: bool) -> Iterator[tuple[str, Sampling]]:
+    """Every way to use a conditional model; of others than the main one only the telling ones.
+
+    A `plain` model was not trained on recorrupted images: nothing to average over.
+    """
     for way, sampling in WAYS.items():
-        if not main and way not in WAYS_OF_OTHERS:
-            continue
-        if sampling.recorruptions and not model.network.profile.recorruption:
-            continue
+        if (main or way in WAYS_OF_OTHERS) and not (sampling.recorruptions and plain):
+            yield way, sampling
+
+
+def _samplers(name: str, model: DiffusionDenoiser, mark: str) -> Iterator[Method]:
+    main, plain = name == DIFFUSION, not model.network.profile.recorruption
+    for way, sampling in _ways(main=main, plain=plain):
         title = way if main else f"{name.removeprefix(f'{DIFFUSION}_')}: {way}"
         yield _row(title, model.sampled(sampling), mark, costly=way != "one step")
 

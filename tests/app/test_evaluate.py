@@ -16,8 +16,10 @@ import torch
 from app import peers
 from app.evaluation import Evaluation, Plan
 from app.methods import DEFAULT_BUNDLES
+from app.noise_cases import noise_case
 from app.peers import PackageMissingError
 from models.blind_spot import BlindSpotNetwork
+from models.bundle import BLIND_SPOT, DIFFUSION
 from models.diffusion import DEFAULT, DiffusionNetwork
 from models.procedural import dead_leaves
 from models.student import StudentNetwork
@@ -127,6 +129,22 @@ def test_networks_of_a_folder_become_rows(images, tmp_path):
         "DDIM 5",
         "SRDS",
     }
+
+
+def test_the_teacher_of_a_bundle_becomes_rows(images, tmp_path):
+    bundle = shutil.copytree(DEFAULT_BUNDLES / "mr", tmp_path / "bundle")
+    save_network(BlindSpotNetwork(0, width=8, blocks=1), bundle / BLIND_SPOT)
+    save_network(DiffusionNetwork(DEFAULT, (8, 16)), bundle / DIFFUSION)
+    plan = Plan(images, tmp_path / "out", bundle, noises=("gaussian 15",), crop=48)
+    with Decoder() as decoder:
+        evaluation = Evaluation(plan, decoder)
+    rows = {method.name: method for method in evaluation.methods}
+    assert rows.keys() >= {"blind spot", "blind spot + centre", "one step", "DDPM 20", "SRDS K 4"}
+    assert rows["SRDS"].costly
+    noisy = evaluation.subjects[0].slices
+    estimate = rows["SRDS"].run(noisy, "mr", noise_case("gaussian 15").profile(noisy))
+    assert estimate is not None
+    assert estimate.denoised.slices.shape == noisy.shape
 
 
 @pytest.mark.parametrize(
