@@ -28,7 +28,6 @@ from operators.read_ahead import volume_with
 from operators.report import write_series_report
 from operators.volume import Volume, VolumeBlock
 
-
 # What torch says where a CPU is the device: it has no exception of its own for this.
 NO_MEMORY = "can't allocate memory"
 

@@ -21,7 +21,8 @@ from models.student import StudentNetwork
 
 SLICES = 4
 SOUND = "mr"
-MATRIX = {"slow": 512, "greedy": 2048}
+MATRIX = {"slow": 512, "greedy": 512}
+WIDTHS = {"slow": (256, 256), "greedy": (1024, 256)}
 # name of the bundle: state and reason of its job
 FAULTS = {
     "no-numbers": ("refused", "quality-gate"),
@@ -45,7 +46,7 @@ def model_faults(place: Workplace) -> Figures:
     gateway = place.gateway(
         models=str(models),
         completeness=HASTY,
-        worker={"timeout-s": 12.0, "attempts": 2, "backoff-s": 0.2, "memory-mb": 1500},
+        worker={"timeout-s": 12.0, "attempts": 2, "backoff-s": 0.2, "memory-mb": 800},
         destinations=[{"name": "out", "kind": "folder", "folder": str(out)}],
         rules=rules,
     )
@@ -94,8 +95,8 @@ def make_bundles(models: Path) -> None:
     save_file(weights, file)
     file = models / "damaged" / WEIGHTS
     file.write_bytes(file.read_bytes()[:-1000])
-    for name in ("slow", "greedy"):
-        widths, middle_blocks = (512, 512), 1
+    for name, widths in WIDTHS.items():
+        middle_blocks = 1
         network = StudentNetwork(widths, middle_blocks)
         half = {key: each.half().contiguous() for key, each in network.state_dict().items()}
         save_file(half, models / name / WEIGHTS)
