@@ -16,7 +16,7 @@ from app.cli import app
 from app.methods import DEFAULT_BUNDLES
 from app.training_errors import OutputHoldsRunError, RunDiffersError, UnknownModalityError
 from app.training_logs import open_logs
-from models.bundle import METADATA, find_bundles, load_bundle
+from models.bundle import METADATA, find_bundles, load_bundle, load_teacher
 from models.noise_profile import NoiseProfile
 from operators.errors import ExitCode, ModelError, SettingsError
 from tests.app.tiny_training import TINY, noisy_stack, order_for, train_tiny
@@ -64,6 +64,18 @@ def test_the_bundle_denoises(trained):
     assert estimate.mean.isfinite().all()
     assert estimate.spread is not None
     assert (estimate.spread > 0).all()
+
+
+def test_the_bundle_carries_its_teacher(trained):
+    _, folder, _ = trained
+    blind_spot, diffusion, _ = load_teacher(folder)
+    assert blind_spot.radius == max(
+        each["radius"]
+        for each in json.loads((folder / METADATA).read_text())["stillscan"]["training"]["images"][
+            "series"
+        ]
+    )
+    assert diffusion.widths == TINY.widths
 
 
 def test_the_metadata_hold_what_the_bundle_learned_from_and_no_names(trained):
