@@ -32,7 +32,7 @@ from models.noise_profile import CORRELATION_LAGS, MAX_LAG, NoiseProfile
 from models.noisy_images import NoisyImage
 from models.schedule import NoiseSchedule
 from models.simulated_noise import Batch, TrainingImage, augment, crop
-from models.stages import StagePlan, label_images, train_on_noisy
+from models.stages import StagePlan, label_images, train_blind_spot, train_on_noisy
 from models.student import StudentDenoiser, StudentNetwork
 from models.teacher_choice import choose
 from models.training import Objective, Step, Training, train
@@ -80,7 +80,7 @@ def _diffusion(profile: Profile, steps: int = 3000) -> Row:
 # The same shape of network, the same number of updates on the same patches for every one-step row.
 ROWS = {
     "blind_spot": Row(
-        lambda: BlindSpotNetwork(0), lambda _: blind_spot_loss, StagePlan(2500, batch=8)
+        lambda: BlindSpotNetwork(0), lambda _: blind_spot_loss, StagePlan(3125, batch=8)
     ),
     "supervised": _one_step(losses.supervised, clean=True),
     "recorrupted": _one_step(losses.recorrupted),
@@ -169,6 +169,8 @@ def train_row(
     if row.clean:
         batches = clean_batches(clean, plan, training.number)
         steps = train(training, batches, objective, plan.steps, plan.learning_rate)
+    elif name == "blind_spot":
+        steps = train_blind_spot(training, noisy, plan, SEED)
     else:
         steps = train_on_noisy(training, noisy, objective, plan, SEED)
     for step in steps:

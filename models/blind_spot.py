@@ -6,6 +6,8 @@ learns E[x | surroundings] from noisy images alone.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -94,7 +96,7 @@ class BlindSpotNetwork(nn.Module):
         )
         self.mean = nn.Conv2d(width, 1, 1)
         self.log_variance = nn.Sequential(
-            nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, 1, 1)
+            nn.Conv2d(width + 1, width, 1), nn.ReLU(), nn.Conv2d(width, 1, 1)
         )
 
     def forward(self, image: Planes, level: Float[Tensor, " batch"]) -> tuple[Planes, Planes]:
@@ -111,28 +113,43 @@ class BlindSpotNetwork(nn.Module):
         seen = torch.cat([2 * image - 1, known], 1)
         features = self.fusion(torch.cat([branch(seen) for branch in self.branches], 1)).relu()
         mean = (self.mean(features).float() + 1) / 2
-        log_variance = self.log_variance(features.detach()).float()
+        # the features need not know the level to say the mean; the variance must
+        informed = torch.cat([features.detach(), known], 1)
+        log_variance = self.log_variance(informed).float()
         return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
 
 
 def blind_spot_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
-    """Squared error against the noisy image itself, and the likelihood of y ~ N(mu, s^2 + sigma^2).
+    """Squared error of the mean against the noisy image itself.
 
     L2 finds the mean, which is what is estimated here; L1 would find the median, biased for
     Poisson, Gamma and Rician noise. Each example is weighed by one over its error (the gradient of
     the log), so that weak and strong noise count alike. Reported: 10 log10(error / noise) in dB;
     0 would be a perfect prediction.
     """
+    batch, mean, _ = _predicted(network, batch)
+    square = (mean - batch.noisy).square().mean((1, 2, 3))
+    error = (square / batch.sigma.square().mean((1, 2, 3))).log().mean()
+    return Losses(error, 10 / math.log(10) * error)
+
+
+def blind_spot_variance_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """The likelihood of y ~ N(mu, s^2 + sigma^2) as a function of s^2 alone; in units of sigma."""
+    batch, mean, log_variance = _predicted(network, batch)
+    level = batch.level[:, None, None, None]
+    noise = (batch.sigma / level).square()
+    variance = log_variance.exp() + noise
+    square = ((mean.detach() - batch.noisy) / level).square()
+    likelihood = 0.5 * (square / variance + variance.log()).mean()
+    return Losses(likelihood, likelihood)
+
+
+def _predicted(network: nn.Module, batch: NoisyBatch) -> tuple[NoisyBatch, Planes, Planes]:
     device = next(network.parameters()).device
     batch = batch.to(device)
     with torch.autocast(device.type, torch.bfloat16):
         mean, log_variance = network(batch.noisy, batch.level)
-    square = (mean - batch.noisy).square()
-    error = (square.mean((1, 2, 3)) / batch.sigma.square().mean((1, 2, 3))).log().mean()
-    level = batch.level[:, None, None, None]
-    variance = log_variance.exp() * level**2 + batch.sigma**2
-    likelihood = 0.5 * (square.detach() / variance + variance.log()).mean()
-    return Losses(error + likelihood, 10 / torch.tensor(10.0).log() * error)
+    return batch, mean, log_variance
 
 
 class BlindSpotDenoiser:

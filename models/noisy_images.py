@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from jaxtyping import Float
@@ -86,11 +89,37 @@ def draw_noisy_batches(
     patch: int = PATCH,
     rank: int = 0,
     ranks: int = 1,
+    ahead: int = 0,
 ) -> Iterator[NoisyBatch]:
-    """The batches of the run with this seed from `number` on; every rank draws others."""
-    while True:
-        yield draw_noisy_batch(images, size, seed, number * ranks + rank, patch)
-        number += 1
+    """The batches of the run with this seed from `number` on; every rank draws others.
+
+    Args:
+        images: to draw from.
+        size: patches in a batch.
+        seed: of the run.
+        number: of the first batch.
+        patch: height and width of patches.
+        rank: of this process.
+        ranks: how many there are.
+        ahead: how many batches threads draw in advance; 0 draws each when it is asked for. The
+            batches are the same either way.
+    """
+
+    def draw(number: int) -> NoisyBatch:
+        return draw_noisy_batch(images, size, seed, number * ranks + rank, patch)
+
+    if ahead == 0:
+        yield from map(draw, count(number))
+        return
+    pool = ThreadPoolExecutor(ahead)
+    try:
+        drawn = deque(pool.submit(draw, number + n) for n in range(ahead))
+        for following in count(number + ahead):
+            batch = drawn.popleft().result()
+            drawn.append(pool.submit(draw, following))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def draw_noisy_batch(

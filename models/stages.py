@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 
 from torch import distributed
 
-from models.blind_spot import BlindSpotNetwork, blind_spot_loss
+from models.blind_spot import BlindSpotNetwork, blind_spot_loss, blind_spot_variance_loss
 from models.denoiser import Denoiser
 from models.diffusion import DiffusionObjective
 from models.losses import distillation, recorrupted
 from models.noisy_images import NoisyBatch, NoisyImage, draw_noisy_batches
 from models.schedule import NoiseSchedule
 from models.training import Objective, Step, Training, train
+
+MEAN_SHARE = 0.8  # of the blind spot's steps
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,13 @@ class StagePlan:
 def train_blind_spot(
     training: Training, images: Sequence[NoisyImage], plan: StagePlan, seed: int
 ) -> Iterator[Step]:
-    """Stage 1: `training.network` is a BlindSpotNetwork."""
-    return train_on_noisy(training, images, blind_spot_loss, plan, seed)
+    """Stage 1: `training.network` is a BlindSpotNetwork.
+
+    The mean learns for MEAN_SHARE of the steps; then it rests, and its variance is learned.
+    """
+    first = replace(plan, steps=round(MEAN_SHARE * plan.steps))
+    yield from train_on_noisy(training, images, blind_spot_loss, first, seed)
+    yield from train_on_noisy(training, images, blind_spot_variance_loss, plan, seed)
 
 
 def train_diffusion(
