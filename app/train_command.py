@@ -31,6 +31,7 @@ from operators.decoding import Decoder
 from operators.errors import ExitCode, ModelError
 from operators.output_faults import naming_output_faults
 from operators.selection import SelectionRules
+from operators.stages import NO_MEMORY, DenoiserMemoryError
 
 RUN = ".training"
 LOG_EVERY = 50  # updates
@@ -105,7 +106,7 @@ def train_bundle(order: Order, decoder: Decoder, console: Console) -> ExitCode:
         ranks.wait()
         radius = max(series.profile.radius for series in folder.series)
         run = Run(order.folder, order.profile, training, held_out, radius, order.seed, ranks, start)
-        with deterministic(ranks):
+        with deterministic(ranks), naming_memory_faults():
             trained = follow(run, settings, console)
         if ranks.speaks:
             name = order.out.resolve().name
@@ -239,6 +240,19 @@ def deterministic(ranks: Ranks) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def naming_memory_faults() -> Iterator[None]:
+    """Turn what torch and Python say when memory is short into a `ModelError`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DenoiserMemoryError("not enough memory to train") from error
+    except RuntimeError as error:  # torch raises nothing more precise on a CPU
+        if isinstance(error, torch.OutOfMemoryError) or NO_MEMORY in str(error):
+            raise DenoiserMemoryError("not enough device memory to train") from error
+        raise
 
 
 def report(console: Console, trained: Trained, out: Path) -> None:

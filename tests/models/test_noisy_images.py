@@ -37,6 +37,16 @@ def test_ranks_draw_different_batches_that_together_are_one_run():
         assert torch.equal(batch.noisy, expected.noisy)
 
 
+def test_batches_drawn_ahead_are_the_same_in_the_same_order():
+    at_once, ahead = (draw_noisy_batches([image()], 2, 0, 5, 64, ahead=n) for n in (0, 3))
+    for _ in range(6):
+        one, other = next(at_once), next(ahead)
+        assert torch.equal(one.noisy, other.noisy)
+        assert torch.equal(one.fresh, other.fresh)
+        assert torch.equal(one.generator.get_state(), other.generator.get_state())
+    ahead.close()
+
+
 def test_fresh_noise_has_the_level_and_the_correlation_of_the_profile():
     noisy = NoisyImage(torch.full((200, 200), 0.5), correlated_profile(0.1, 1.2, 1.2))
     fresh = draw_noisy_batch([noisy], 64, 0, 0).fresh[:, 0]
