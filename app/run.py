@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +48,7 @@ class Job:
         output: the folder that gets the derived series.
         models: a folder with bundles, or a bundle.
         bundle: use only the bundle of this name; None for the one that fits the modality.
+        taken_numbers: SeriesNumber of what else is known of the study of every series.
     """
 
     source: Path
@@ -55,6 +56,7 @@ class Job:
     settings: Settings
     models: Path = DEFAULT_BUNDLES
     bundle: str | None = None
+    taken_numbers: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ def survey(job: Job, decoder: Decoder) -> Survey:
     catalogue = find_series(job.source, decoder, job.settings.selection)
     chosen: list[tuple[Candidate, BundleInfo | None]] = []
     passed_over = [_passed_over(each) for each in catalogue.refused]
-    for candidate in catalogue.candidates:
+    for found in catalogue.candidates:
+        numbers = found.sibling_series_numbers | job.taken_numbers
+        candidate = replace(found, sibling_series_numbers=numbers)
         try:
             bundle = None if identity else bundle_for(candidate.modality, bundles)
         except InputError as error:

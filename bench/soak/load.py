@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from bench.pacs.scanner import SentSeries, dcmsend, make_series
 from bench.pacs.site import Gateway, Orthanc, wait_until
@@ -131,7 +134,7 @@ def sources_in(orthanc: Orthanc) -> dict[str, tuple[set[str], list[str]]]:
 
 
 class Memory:
-    """Resident memory of all parts: what they had at first, and what they have."""
+    """Resident memory of all parts with their children: what it was at first, and what it is."""
 
     def __init__(self, gateway: Gateway) -> None:
         """The first figures are taken now."""
@@ -159,9 +162,16 @@ class Memory:
         return sorted(last)[len(last) // 2] - sum(self._first.values())
 
     def _now(self) -> dict[str, float]:
-        return {
-            name: part.memory_info().rss / MEGABYTE for name, part in self._gateway.parts().items()
-        }
+        return {name: _resident(part) for name, part in self._gateway.parts().items()}
+
+
+def _resident(part: psutil.Process) -> float:
+    """MB of a process and its children."""
+    total = 0.0
+    for each in [part, *part.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # a reading child that has just ended
+            total += each.memory_info().rss / MEGABYTE
+    return total
 
 
 def _in_parallel(program: str, shares: list[list[Path]]) -> None:

@@ -22,6 +22,7 @@ CREATE TABLE series (
     uid         TEXT NOT NULL UNIQUE,   -- SeriesInstanceUID, or 'file:<name>' where there is none
     study_uid   TEXT NOT NULL,
     modality    TEXT NOT NULL,
+    series_number INTEGER,
     sender      TEXT NOT NULL,          -- calling AE title of its first instance
     expected    INTEGER,                -- images, where its headers say so
     ours        INTEGER NOT NULL,       -- made by Stillscan
@@ -57,6 +58,7 @@ CREATE TABLE jobs (
     reason      TEXT NOT NULL DEFAULT '',
     message     TEXT NOT NULL DEFAULT '',
     derived_uid TEXT NOT NULL DEFAULT '',
+    derived_number INTEGER,             -- SeriesNumber of the derived series
     result      TEXT NOT NULL DEFAULT '{}',
     created     REAL NOT NULL,
     started     REAL,

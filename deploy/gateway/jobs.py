@@ -19,6 +19,14 @@ from deploy.gateway.database import Database, count
 from deploy.gateway.series import Task
 from deploy.gateway.settings import WorkerSection
 
+TAKEN_NUMBERS = """
+WITH study AS (SELECT id, series_number FROM series WHERE study_uid <> '' AND study_uid =
+               (SELECT study_uid FROM series WHERE id = :series))
+SELECT series_number FROM study WHERE series_number IS NOT NULL
+UNION SELECT derived_number FROM jobs
+WHERE series IN (SELECT id FROM study) AND number <> :job AND derived_number IS NOT NULL
+"""
+
 
 @dataclass(frozen=True)
 class ClaimedJob:
@@ -28,6 +36,7 @@ class ClaimedJob:
         attempt: 1 for the first.
         instances: names of the files in the spool that it is about.
         started: when the attempt began, in seconds since the epoch.
+        taken_numbers: SeriesNumber of what else is known of the study (W3).
     """
 
     number: int
@@ -37,6 +46,7 @@ class ClaimedJob:
     task: Task
     instances: tuple[str, ...]
     started: float
+    taken_numbers: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Ending:
     Attributes:
         state: `derived`, `refused` or `not-selected`.
         derived_uid: SeriesInstanceUID of the derived series.
+        derived_number: its SeriesNumber.
         instances: how many wait in the outbox.
         result: what the report says of the series.
     """
@@ -54,6 +65,7 @@ class Ending:
     reason: str = ""
     message: str = ""
     derived_uid: str = ""
+    derived_number: int | None = None
     instances: int = 0
     result: Mapping[str, Any] | None = None
 
@@ -84,6 +96,9 @@ class JobQueue:
             names = connection.execute(
                 "SELECT name FROM job_instances WHERE job = ? ORDER BY name", (row["number"],)
             ).fetchall()
+            taken = connection.execute(
+                TAKEN_NUMBERS, {"series": row["series"], "job": row["number"]}
+            ).fetchall()
         task = json.loads(row["task"])
         return ClaimedJob(
             number=row["number"],
@@ -93,6 +108,7 @@ class JobQueue:
             task=Task(**task | {"destinations": tuple(task["destinations"])}),
             instances=tuple(each["name"] for each in names),
             started=now,
+            taken_numbers=frozenset(number for (number,) in taken),
         )
 
     def finish(self, job: ClaimedJob, ending: Ending) -> bool:
@@ -103,14 +119,15 @@ class JobQueue:
         """
         with self._database.transaction() as connection:
             done = connection.execute(
-                "UPDATE jobs SET state = ?, reason = ?, message = ?, derived_uid = ?, result = ?, "
-                "finished = ?, cleared = 0 "
+                "UPDATE jobs SET state = ?, reason = ?, message = ?, derived_uid = ?, "
+                "derived_number = ?, result = ?, finished = ?, cleared = 0 "
                 "WHERE number = ? AND state = 'running' AND attempts = ?",
                 (
                     ending.state,
                     ending.reason,
                     ending.message,
                     ending.derived_uid,
+                    ending.derived_number,
                     json.dumps(ending.result or {}),
                     time.time(),
                     job.number,

@@ -127,6 +127,7 @@ class Planner:
             study_uid=known.study_instance_uid if known is not None else "",
             sop_uid=(known.sop_instance_uid if known is not None else "") or name,
             modality=known.modality if known is not None else "",
+            series_number=known.series_number if known is not None else None,
             sender=sender,
             images=len(scanned.frames) or 1,
             expected=expected,

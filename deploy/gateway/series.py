@@ -23,6 +23,7 @@ class Filed:
     Attributes:
         name: of its file.
         series_uid: SeriesInstanceUID, or `file:<name>` where it has none.
+        series_number: SeriesNumber, None where it has none.
         images: frames.
         expected: images of its whole series, None where the header does not say.
         ours: whether Stillscan made it.
@@ -34,6 +35,7 @@ class Filed:
     study_uid: str
     sop_uid: str
     modality: str
+    series_number: int | None
     sender: str
     images: int
     expected: int | None
@@ -216,8 +218,9 @@ class SeriesRecord:
     def _series(self, connection: sqlite3.Connection, filed: Filed) -> int:
         (number,) = connection.execute(
             "INSERT INTO series "
-            "(uid, study_uid, modality, sender, expected, ours, first_at, last_at, open) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (uid) DO UPDATE SET open = 1, "
+            "(uid, study_uid, modality, series_number, sender, expected, ours, first_at, "
+            "last_at, open) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (uid) DO UPDATE SET open = 1, "
             "last_at = max(last_at, excluded.last_at), ours = max(ours, excluded.ours), "
             "expected = coalesce(max(expected, excluded.expected), expected, excluded.expected) "
             "RETURNING id",
@@ -225,6 +228,7 @@ class SeriesRecord:
                 filed.series_uid,
                 filed.study_uid,
                 filed.modality,
+                filed.series_number,
                 filed.sender,
                 filed.expected,
                 filed.ours,

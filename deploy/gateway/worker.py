@@ -125,7 +125,14 @@ class Worker:
         outbox = self._places.outbox / str(job.number)
         shutil.rmtree(outbox, ignore_errors=True)  # of an attempt that was killed
         result = run_with(
-            Job(source, outbox, self._settings_for(job.task), self._models, job.task.bundle),
+            Job(
+                source,
+                outbox,
+                self._settings_for(job.task),
+                self._models,
+                job.task.bundle,
+                job.taken_numbers,
+            ),
             self._decoder,
             self._networks,
         )
@@ -205,6 +212,7 @@ def ending_of(result: RunResult) -> Ending:
             return Ending(
                 "derived",
                 derived_uid=each.derived.series_instance_uid,
+                derived_number=each.derived.series_number,
                 result=series_result(each),
             )
     for each in result.outcomes:

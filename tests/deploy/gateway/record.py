@@ -23,6 +23,7 @@ def filed(series: str = "1.2", sop: str = "", received: float = 1000.0, **change
         "study_uid": "1",
         "sop_uid": sop,
         "modality": "MR",
+        "series_number": None,
         "sender": "SCANNER",
         "images": 1,
         "expected": None,

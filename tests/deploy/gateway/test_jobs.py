@@ -9,7 +9,7 @@ from deploy.gateway.outbox import Outbox
 from deploy.gateway.overview import Overview
 from deploy.gateway.series import Task
 from deploy.gateway.settings import SenderSection, WorkerSection
-from tests.deploy.gateway.record import TASK, Record
+from tests.deploy.gateway.record import TASK, Record, filed, new_job
 
 DERIVED = Ending("derived", derived_uid="2.25.1", instances=3, result={"noise": {"before": 1.0}})
 
@@ -134,3 +134,20 @@ def test_a_delivery_to_a_destination_that_is_gone_is_dead(record, queue):
     assert outbox.bury_unknown(["pacs"]) == 0
     assert outbox.bury_unknown([]) == 1
     assert Overview(record.places).deliveries(number)[0].reason == "unknown-destination"
+
+
+def test_numbers_that_are_taken_in_the_study_are_known(record, queue):
+    record.series.file(
+        [
+            filed("1.1", study_uid="s", series_number=2),
+            filed("1.2", study_uid="s", series_number=3),
+            filed("1.3", study_uid="t", series_number=4),
+        ]
+    )
+    for series in record.quiet():
+        record.series.close(series, new_job(), 2000.0)
+    first = queue.claim()
+    assert first.taken_numbers == {2, 3}
+    queue.finish(first, Ending("derived", derived_uid="2.25.1", derived_number=201))
+    assert queue.claim().taken_numbers == {2, 3, 201}
+    assert queue.claim().taken_numbers == {4}
