@@ -5,6 +5,9 @@
 #   make test    every test
 #   make lint    ruff and mypy
 #   make bench   speed, memory and quality against peers: bench/results/
+#   make image   the container image (docs/deployment.md): needs buildah and mmdebstrap, or say
+#                IMAGE_OPTIONS="--engine docker"
+#   make image-test  build the image from nothing and test a container of it (needs root, .ci/run)
 #   make soak    the gateway under load, kills and faults, with a real PACS (needs root, .ci/run)
 #
 # The environment is made anew when pyproject.toml or constraints.txt change. pip takes the default
@@ -13,10 +16,11 @@
 
 PYTHON ?=
 TORCH_OPTIONS ?=
+IMAGE_OPTIONS ?= --bootstrap
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: env demo demo-pacs test lint bench soak
+.PHONY: env demo demo-pacs test lint bench soak image image-test
 
 env: $(READY)
 
@@ -36,6 +40,12 @@ lint: $(READY)
 
 bench: $(READY)
 	$(VENV)/bin/python -m bench.run
+
+image: $(READY)
+	$(VENV)/bin/python -m deploy.build_image $(IMAGE_OPTIONS)
+
+image-test: $(READY)
+	.ci/image-test
 
 soak: $(READY)
 	$(VENV)/bin/python -m bench.soak

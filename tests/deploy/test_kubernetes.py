@@ -1,5 +1,6 @@
 """The rendered manifests: valid, confined, and of one piece with what they start."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from deploy.manifest import ENVIRONMENT
 
 KUBERNETES = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
+SERIES = [name for name in OVERLAYS if name.startswith("series")]
+GATEWAY = [name for name in OVERLAYS if name.startswith("gateway")]
 VERSION = "1.34"
 
 
@@ -29,10 +32,10 @@ def rendered(request: pytest.FixtureRequest, kubectl: str) -> dict[str, dict[str
 
 @pytest.fixture(scope="session")
 def kubectl() -> str:
-    found = next((each for each in Path("/usr/bin").glob("kubectl")), None)
+    found = shutil.which("kubectl")
     if found is None:
-        pytest.skip("kubectl is not installed, and Debian 12 has only one that is too old")
-    return str(found)
+        pytest.skip("kubectl is not installed, and the one of Debian 12 is too old")
+    return found
 
 
 def workload(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -96,9 +99,8 @@ def test_a_network_policy_covers_the_pods(rendered: dict) -> None:
         assert "egress" not in policy
 
 
+@pytest.mark.parametrize("rendered", SERIES, indirect=True)
 def test_a_job_mounts_what_the_image_reads_and_writes(rendered: dict) -> None:
-    if "Job" not in rendered:
-        pytest.skip("the gateway is no job")
     mounts = {
         each["mountPath"]: each for each in workload(rendered)["containers"][0]["volumeMounts"]
     }
@@ -107,9 +109,8 @@ def test_a_job_mounts_what_the_image_reads_and_writes(rendered: dict) -> None:
     assert "readOnly" not in mounts[str(root / ENVIRONMENT["HOLOSCAN_OUTPUT_PATH"])]
 
 
+@pytest.mark.parametrize("rendered", GATEWAY, indirect=True)
 def test_the_gateway_listens_where_its_manifests_say(rendered: dict, tmp_path: Path) -> None:
-    if "Deployment" not in rendered:
-        pytest.skip("a job listens nowhere")
     file = tmp_path / "gateway.yaml"
     file.write_text(rendered["ConfigMap"]["data"]["gateway.yaml"])
     settings = load_gateway_settings(file)
