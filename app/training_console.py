@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from app.console import short_uid
 from app.noisy_folder import NoisyFolder
@@ -86,7 +87,7 @@ def _series_table(series: Sequence[NoisySeries]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in ("slices", "noise", "radius") else "left")
     for each in series:
-        table.add_row(*_series_row(each))
+        table.add_row(*map(Text, _series_row(each)))  # names may look like markup
     return table
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 import types
 from io import StringIO
@@ -108,6 +109,16 @@ def test_it_says_what_it_found_and_what_it_left_out(trained):
     assert "2 series of 2 subjects, 8 slices" in said
     assert "teacher" in said
     assert "Secret^Name" not in said
+
+
+def test_a_terminal_shows_the_same_as_a_table_and_bars(data, tmp_path):
+    said = StringIO()
+    console = Console(file=said, width=140, force_terminal=True, color_system=None)
+    train_tiny(order_for(data, tmp_path / "out"), console)
+    assert re.search(
+        r"a\.npz\[arr_0\] +MR +5 +128 x 128 +\d\.\d+/255 +0 +gaussian", said.getvalue()
+    )
+    assert "whole run" in said.getvalue()
 
 
 def test_the_curves_are_in_files(trained):
