@@ -129,7 +129,8 @@ def make_certificates(folder: Path, openssl: str, name: str) -> Certificates:
     def run(*arguments: str) -> None:
         subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
 
-    new_key = ("req", "-newkey", "rsa:2048", "-nodes", "-subj")
+    curve = ("-pkeyopt", "ec_paramgen_curve:prime256v1")
+    new_key = ("req", "-newkey", "ec", *curve, "-nodes", "-subj")
     run(*new_key, f"/CN={name} authority", "-x509", "-days", "2", "-keyout", "ca.key", "-out", "ca")
     run(*new_key, f"/CN={name}", "-keyout", "key", "-out", "request")
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")

@@ -3,11 +3,13 @@
 import ssl
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
 from deploy.gateway.settings import Tls
 from tests.deploy.gateway.listening import HOST, call, connect, make_certificates, receiving
+from tests.deploy.gateway.serving import serving
 
 pytestmark = [
     pytest.mark.tools,
@@ -73,3 +75,16 @@ def test_echoscu_of_dcmtk_speaks_tls_with_us(tmp_path, ours, tool):
         echoscu = [tool("echoscu"), "-aec", "STILLSCAN", "+tls"]
         certificates = [ours.key, ours.certificate, "+cf", ours.authority]
         subprocess.run([*echoscu, *map(str, certificates), HOST, str(listening.port)], check=True)
+
+
+def test_the_web_part_speaks_tls(tmp_path, ours, foreign):
+    with serving(tmp_path, tls=Tls(ours.certificate, ours.key, ours.authority)) as web:
+        context, _ = client(ours, shown=ours)
+        address = f"https://127.0.0.1:{web.port}/metrics"
+        with urllib.request.urlopen(address, context=context, timeout=5) as answer:
+            assert answer.status == 200
+        for wrong in (client(ours), client(foreign, shown=foreign)):
+            with pytest.raises(OSError, match=r"ssl|SSL|reset|EOF"):
+                urllib.request.urlopen(address, context=wrong[0], timeout=5)
+        with pytest.raises(OSError, match=r"reset|closed|refused|without response"):
+            urllib.request.urlopen(f"http://127.0.0.1:{web.port}/", timeout=5)
