@@ -50,11 +50,13 @@ class Part:
 
     def start(self) -> None:
         """Start the process."""
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.gateway.parts", self.name],
+            # -P: a folder `deploy` where somebody happens to stand is not ours
+            [sys.executable, "-P", "-m", "deploy.gateway.parts", self.name],
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the supervisor alone
-            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
         self._began = time.monotonic()
         self._tell(len(self._settings).to_bytes(4, "big") + self._settings)
