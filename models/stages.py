@@ -20,6 +20,7 @@ from models.schedule import NoiseSchedule
 from models.training import Objective, Step, Training, train
 
 MEAN_SHARE = 0.8  # of the blind spot's steps
+DRAWN_AHEAD = 8  # batches, by as many threads
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,21 @@ def train_on_noisy(
     plan: StagePlan,
     seed: int,
 ) -> Iterator[Step]:
-    """Any objective on patches of noisy images; goes on where `training` stands."""
+    """Any objective on patches of noisy images; goes on where `training` stands.
+
+    Where a GPU learns, threads draw the patches ahead; a CPU has no core to spare for that.
+    """
     up = distributed.is_available() and distributed.is_initialized()
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if up else (0, 1)
-    batches = draw_noisy_batches(images, plan.batch, seed, training.number, plan.patch, rank, ranks)
+    device = next(training.network.parameters()).device
+    batches = draw_noisy_batches(
+        images,
+        plan.batch,
+        seed,
+        training.number,
+        plan.patch,
+        rank,
+        ranks,
+        ahead=DRAWN_AHEAD if device.type == "cuda" else 0,
+    )
     return train(training, batches, objective, plan.steps, plan.learning_rate)
