@@ -78,7 +78,7 @@ def test_the_runner_reads_the_manifests_and_runs_the_image(
     done = monai_deploy_run(image, programs, source, output)
     assert done.returncode == 0, done.stderr
     assert len(list(output.glob("*/*.dcm"))) == len(list(source.iterdir()))
-    assert '"sdk": "monai-deploy"' in done.stdout + done.stderr
+    assert "Reading HAP/MAP manifest" in done.stdout + done.stderr
 
 
 def test_the_runner_learns_of_a_failure(

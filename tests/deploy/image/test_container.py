@@ -117,7 +117,7 @@ def test_it_needs_no_folder_for_temporary_files(image: Image, source: Path, outp
 
 
 def test_a_stop_reaches_the_application(image: Image, output: Path, tmp_path: Path) -> None:
-    make_series(tmp_path / "in", slices=60, rows=512, columns=512)
+    make_series(tmp_path / "in", slices=48, rows=256, columns=256)
     command = image.command(source=tmp_path / "in", output=output)
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
