@@ -1,4 +1,4 @@
-"""A process whose network and mounts are its own: nothing in it can be reached from outside."""
+"""A process whose network, mounts and children are its own: nothing in it can be reached."""
 
 from __future__ import annotations
 
