@@ -174,6 +174,9 @@ class Listener:
         except BadGreetingError as error:
             self._drop(waiting, str(error), error.answer)
             return
+        except ssl.SSLEOFError:
+            self._leave_alone(waiting)
+            return
         except OSError as error:  # also a failed handshake
             self._drop(waiting, error.strerror or type(error).__name__)
             return

@@ -1,6 +1,7 @@
 """Hostile talk costs the receiver neither its memory nor its time for those who may send."""
 
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from bench.network_abuse import (
     running_receiver,
     store_pdus,
 )
+from deploy.gateway.listener import MOST_WAITING
 from deploy.gateway.settings import Places, ReceiverSection
-from tests.deploy.gateway.listening import connect, everything_said, receiving
+from tests.deploy.gateway.listening import call, connect, everything_said, receiving
 
 # pynetdicom does not close the sockets of associations that do not come about
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -84,3 +86,16 @@ def test_a_web_page_that_is_asked_for_is_not_there(receiver):
 def receiver(tmp_path_factory):
     with receiving(tmp_path_factory.mktemp("receiver")) as listening:
         yield listening
+
+
+def test_who_may_send_comes_in_however_many_wait_and_say_nothing(tmp_path: Path):
+    with receiving(tmp_path, negotiation_s=60.0) as listening:
+        waiting = [connect(listening.port) for _ in range(MOST_WAITING + 50)]
+        began = time.monotonic()
+        peer = call(listening.port)
+        assert peer.send_c_echo().Status == 0
+        assert time.monotonic() - began < 2
+        peer.release()
+        assert listening.counts["connections_dropped"] >= 50  # the oldest of that host
+        for connection in waiting:
+            connection.close()
