@@ -71,7 +71,9 @@ def build(options: argparse.Namespace, engine: Engine, work: Path) -> str:
         BuildError: if a program is missing or fails.
     """
     epoch = build_epoch()
-    variants: list[Variant] = [options.variant, *(["gateway"] if options.gateway else [])]
+    variants: list[Variant] = [options.variant]
+    if options.gateway:
+        variants.append("gateway")
     fetch(variants, options.wheels, options.pip)
     assemble(work / "context", variants, options.wheels, epoch)
     base = options.base
