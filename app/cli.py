@@ -218,7 +218,7 @@ def evaluate(
         bool, typer.Option(help="repeated scans and CT phantom, if DATA has them")
     ] = True,
     full: Annotated[
-        bool, typer.Option(help="costly methods on all slices, noises and doses as well")
+        bool, typer.Option(help="costly methods on whole slices, all noises and the phantom")
     ] = False,
     device: Annotated[Device, typer.Option(help="where networks run")] = "auto",
     verbose: Verbose = False,

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.evaluation_images import Subject, has_development_data, read_subjects
+from app.evaluation_images import Subject, has_development_data, middle_of, read_subjects
 from app.evaluation_methods import Method, choose, peers, students
 from app.evaluation_networks import networks, teachers
 from app.low_contrast import doses, has_phantom
 from app.measurements import (
+    Extent,
     Record,
     Trial,
     make_trial,
@@ -37,7 +38,7 @@ LEDGER = "measurements.jsonl"
 WITH_LESIONS = 6 / 255  # the lowest sigma at which lesions are inserted
 QUICK_NOISES = ("gaussian 6", "gaussian 15", "correlated 1.2 px 15", "poisson 200")
 COSTLY_NOISES = ("gaussian 6", "gaussian 15", "gaussian 25", "correlated 1.2 px 15")
-COSTLY_DOSE = 55  # per cent
+COSTLY_SIDE = 160  # pixels: the middle of the middle slice
 FORMAT = 1  # of the records; what was measured in another way is not mixed in
 
 
@@ -154,7 +155,7 @@ class Evaluation:
         except OSError as error:
             raise NotWritableError(f"{plan.out} cannot be made: {error.strerror}") from error
         self.ledger = Ledger(plan.out / LEDGER)
-        self._last: Trial | None = None
+        self._last: tuple[tuple[str, str, str], Trial] | None = None
         self.tasks = list(self._tasks())
 
     def run(self) -> Iterator[Step]:
@@ -179,28 +180,43 @@ class Evaluation:
             yield from self._low_contrast()
 
     def _simulated(self, subject: Subject, case: NoiseCase) -> Iterator[_Task]:
+        """Whole slices; where there are costly methods, all of them on the middle of one, too."""
+        plan = self.plan
         for method in self.methods:
-            few = method.costly and not self.plan.full
-            if few and not self.plan.noises and case.name not in COSTLY_NOISES:
-                continue
-            extent = (self.plan.slices, self.plan.crop, few)
-            key = ("simulated", subject.name, case.name, method.name, method.fingerprint, *extent)
-            measure = partial(self._measure_simulated, subject, case, method, few)
-            yield _Task(key, f"{case.name}, {subject.name}, {method.name}", measure)
+            if plan.full or not method.costly:
+                yield self._task(subject, case, method, "whole", (plan.slices, plan.crop))
+        costly = any(method.costly for method in self.methods)
+        if costly and not plan.full and (plan.noises or case.name in COSTLY_NOISES):
+            for method in self.methods:
+                yield self._task(subject, case, method, "middle", (COSTLY_SIDE, plan.crop))
+
+    def _task(
+        self,
+        subject: Subject,
+        case: NoiseCase,
+        method: Method,
+        extent: Extent,
+        sizes: tuple[int | None, ...],
+    ) -> _Task:
+        few = extent == "middle"
+        names = (subject.name, case.name, method.name, method.fingerprint)
+        key = ("simulated", *names, *sizes, few)
+        measure = partial(self._measure_simulated, subject, case, method, extent)
+        return _Task(key, f"{case.name}, {subject.name}, {method.name}", measure)
 
     def _measure_simulated(
-        self, subject: Subject, case: NoiseCase, method: Method, few: bool
+        self, subject: Subject, case: NoiseCase, method: Method, extent: Extent
     ) -> Record | None:
-        trial = self._trial(subject, case)
-        return measure_simulated(trial.on(len(subject.slices) // 2) if few else trial, method)
+        return measure_simulated(self._trial(subject, case, extent), method, extent)
 
-    def _trial(self, subject: Subject, case: NoiseCase) -> Trial:
+    def _trial(self, subject: Subject, case: NoiseCase, extent: Extent) -> Trial:
         """Made once for all methods, that come one after the other; only the last one is kept."""
-        last = self._last
-        if last is None or last.subject is not subject or last.case is not case:
+        key = (subject.name, case.name, extent)
+        if self._last is None or self._last[0] != key:
+            seen = middle_of(subject, COSTLY_SIDE) if extent == "middle" else subject
             strong = case.strength >= 0.99 * WITH_LESIONS
-            last = self._last = make_trial(subject, case, with_lesions=strong)
-        return last
+            self._last = (key, make_trial(seen, case, with_lesions=strong))
+        return self._last[1]
 
     def _repeated(self) -> Iterator[_Task]:
         for repeat in repeats(self.plan.data / "dev"):
@@ -212,7 +228,7 @@ class Evaluation:
     def _low_contrast(self) -> Iterator[_Task]:
         for dose in doses(self.plan.data):
             for method in self.methods:
-                if method.costly and dose.percent != COSTLY_DOSE and not self.plan.full:
+                if method.costly and not self.plan.full:
                     continue
                 key = ("low contrast", dose.percent, method.name, method.fingerprint)
                 what = f"CT phantom at {dose.percent} %, {method.name}"

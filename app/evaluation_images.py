@@ -108,10 +108,18 @@ def _folder(data: Path, decoder: Decoder) -> Iterator[Subject]:
         yield Subject(f"series {number}", f"subject {person}", "folder", slices, own)
 
 
+def middle_of(subject: Subject, side: int) -> Subject:
+    """The middle of the middle slice, at most `side` pixels wide and high."""
+    number = len(subject.slices) // 2
+    return replace(subject, slices=_cropped(subject.slices[number : number + 1], side))
+
+
 def _chosen(slices: Series, count: int, crop: int | None) -> Series:
     chosen = slices[:: max(1, len(slices) // count)][:count]
-    if crop is None:
-        return chosen
-    height, width = chosen.shape[-2:]
-    top, left = max(0, (height - crop) // 2), max(0, (width - crop) // 2)
-    return chosen[:, top : top + crop, left : left + crop].contiguous()
+    return chosen if crop is None else _cropped(chosen, crop)
+
+
+def _cropped(slices: Series, side: int) -> Series:
+    height, width = slices.shape[-2:]
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    return slices[:, top : top + side, left : left + side].contiguous()

@@ -90,7 +90,7 @@ def _summary(records: Sequence[Record]) -> Iterator[Record]:
                     yield {
                         "domain": group.domain,
                         "noise": group.noise,
-                        "slices of costly methods": group.costly,
+                        "middle of one slice": group.costly,
                         "method": method,
                         "metric": metric,
                         "mean": interval.value,
@@ -134,8 +134,7 @@ def _figures(records: Sequence[Record], command: str) -> Record:
                 metric: statistics.mean(row[metric] for row in record["slices"])
                 for metric in ("psnr", "ssim")
             }
-            for record in records
-            if record["kind"] == "simulated"
+            for record in _whole(records)
         ],
         "coverage": list(_covered(records)),
         "repeats": list(_repeats(records)),
@@ -143,11 +142,18 @@ def _figures(records: Sequence[Record], command: str) -> Record:
     }
 
 
+def _whole(records: Sequence[Record]) -> Iterator[Record]:
+    """Measurements on simulated noise, without those on the middles of slices."""
+    for record in records:
+        if record["kind"] == "simulated" and record.get("extent", "whole") == "whole":
+            yield record
+
+
 def _covered(records: Sequence[Record]) -> Iterator[Record]:
     """How often the student's error stays within one and two of its deviations."""
     pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for record in records:
-        if record["kind"] == "simulated" and record["method"] == STUDENT:
+    for record in _whole(records):
+        if record["method"] == STUDENT:
             pairs.setdefault((record["domain"], record["noise"]), []).extend(
                 (row["within_one"], row["within_two"])
                 for row in record["slices"]

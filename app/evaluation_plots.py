@@ -45,7 +45,7 @@ def _plots(found: Sequence[Group]) -> Iterator[tuple[str, str, Draw]]:
     if len(white) > 1:
         yield "psnr", "PSNR above the noisy image, white noise", lambda axes: _gains(axes, white)
     for group in found:
-        few = " (slices of the costly methods)" if group.costly else ""
+        few = " (middle of one slice each)" if group.costly else ""
         name = group.noise.replace(" ", "-").replace(".", "_") + ("-costly" if group.costly else "")
         yield (
             f"perception-{name}",

@@ -33,7 +33,7 @@ class Group:
 
     Attributes:
         domain: `mr`, `xray`, `ct`, `folder`, or `all`.
-        costly: whether these are the few slices that costly methods were measured on.
+        costly: whether these are the middles of slices that costly methods are measured on.
         methods: in the order of the tables, each with its rows: one per slice.
         lesions: the same for the lesions on those slices.
     """
@@ -87,46 +87,36 @@ class Group:
 
 
 def groups(records: Sequence[Record], domains: bool = False) -> Iterator[Group]:
-    """One group per noise (and domain); a second one where some methods saw fewer slices."""
+    """Per noise (and domain) a group of whole slices, and one of middles with costly methods."""
     simulated = [record for record in records if record["kind"] == "simulated"]
     names = dict.fromkeys(record["noise"] for record in simulated)
     found = dict.fromkeys(record["domain"] for record in simulated) if domains else {ALL: None}
     for domain in found:
         for noise in names:
-            chosen = [
-                record
-                for record in simulated
-                if record["noise"] == noise and domain in (ALL, record["domain"])
-            ]
-            yield from _of_one_noise(domain, noise, chosen)
+            for extent in ("whole", "middle"):
+                chosen = [
+                    record
+                    for record in simulated
+                    if (record["noise"], record.get("extent", "whole")) == (noise, extent)
+                    and domain in (ALL, record["domain"])
+                ]
+                if chosen:
+                    yield _group(domain, noise, extent == "middle", chosen)
 
 
-def _of_one_noise(domain: str, noise: str, records: Sequence[Record]) -> Iterator[Group]:
+def _group(domain: str, noise: str, costly: bool, records: Sequence[Record]) -> Group:
+    """On the slices that all methods share: some networks serve one domain only."""
     seen: dict[str, set[Slice]] = {}
     for record in records:
         of_method = seen.setdefault(record["method"], set())
         of_method |= {(record["subject"], row["slice"]) for row in record["slices"]}
-    if not seen:
-        return
-    most = max(seen.values(), key=len)
-    complete = [method for method, slices in seen.items() if slices == most]
-    yield _group(domain, noise, False, records, complete, most)
-    if len(complete) < len(seen):
-        shared = set.intersection(*seen.values())
-        if shared:
-            yield _group(domain, noise, True, records, list(seen), shared)
-
-
-def _group(
-    domain: str,
-    noise: str,
-    costly: bool,
-    records: Sequence[Record],
-    methods: Sequence[str],
-    slices: set[Slice],
-) -> Group:
-    rows: dict[str, list[Record]] = {method: [] for method in methods}
-    lesions: dict[str, list[Record]] = {method: [] for method in methods}
+    slices = set.intersection(*seen.values())
+    if not slices:  # of different domains: those that were measured on most of them
+        most = max(seen.values(), key=len)
+        seen = {method: here for method, here in seen.items() if here == most}
+        slices = most
+    rows: dict[str, list[Record]] = {method: [] for method in seen}
+    lesions: dict[str, list[Record]] = {method: [] for method in seen}
     for record in records:
         if record["method"] not in rows:
             continue

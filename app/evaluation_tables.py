@@ -87,7 +87,8 @@ def _methods(group: Group) -> Table:
         f"{group.slices} slices of {group.people} people, the same for all rows; [95 % interval]."
         " The last column is the mean of differences, slice by slice."
     )
-    few = ", with the costly methods" if group.costly else ""
+    few = ", costly methods too" if group.costly else ""
+    note += " Of each subject the middle of one slice." if group.costly else ""
     return Table(f"{group.noise}{few}", note, tuple(header), tuple(rows))
 
 
@@ -123,14 +124,14 @@ def _lesions(group: Group) -> Table:
         "the truth has none; noise alone does that at about 1 % of the places. Intervals: Wilson. "
         "The rules stand in `app/lesions.py`."
     )
-    few = ", with the costly methods" if group.costly else ""
+    few = ", costly methods too" if group.costly else ""
     return Table(f"Lesions under {group.noise}{few}", note, header, tuple(rows))
 
 
 def _coverage(records: Sequence[Record]) -> Iterator[Table]:
     cells: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for record in records:
-        if record["kind"] == "simulated":
+        if record["kind"] == "simulated" and record.get("extent", "whole") == "whole":
             key = (record["domain"], record["noise"], record["method"])
             cells.setdefault(key, []).extend(
                 (row["within_one"], row["within_two"])

@@ -9,7 +9,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from models.noise_power import error_noise_correlation, mean_frequency_shift, pa
 Series = Float[Tensor, "slice height width"]
 Plane = Float[Tensor, "height width"]
 Record = dict[str, Any]
+Extent = Literal["whole", "middle"]
 
 SEED = 0
 SQUARE = 512**2  # pixels: what seconds are stated for
@@ -48,28 +49,14 @@ class Trial:
     """A subject with one noise: the same for every method.
 
     Attributes:
-        numbers: of the slices in the subject.
         lesions: per slice; empty where the noise is not stationary or none were wanted.
     """
 
     subject: Subject
     case: NoiseCase
-    numbers: tuple[int, ...]
     clean: Series
     noisy: Series
     lesions: tuple[list[Lesion], ...]
-
-    def on(self, number: int) -> Trial:
-        """The same on one of its slices alone."""
-        at = self.numbers.index(number)
-        return Trial(
-            self.subject,
-            self.case,
-            (number,),
-            self.clean[at : at + 1],
-            self.noisy[at : at + 1],
-            self.lesions[at : at + 1],
-        )
 
 
 def make_trial(subject: Subject, case: NoiseCase, *, with_lesions: bool) -> Trial:
@@ -80,8 +67,7 @@ def make_trial(subject: Subject, case: NoiseCase, *, with_lesions: bool) -> Tria
         wanted = with_lesions and case.stationary
         generator = _generator(subject.name, case.name, number, "lesions")
         lesions.append(draw_lesions(clean, case, generator) if wanted else [])
-    numbers = tuple(range(len(noisy)))
-    return Trial(subject, case, numbers, subject.slices, torch.stack(noisy), tuple(lesions))
+    return Trial(subject, case, subject.slices, torch.stack(noisy), tuple(lesions))
 
 
 def _generator(*names: str | int) -> Generator:
@@ -89,8 +75,14 @@ def _generator(*names: str | int) -> Generator:
     return torch.Generator().manual_seed((SEED << 32) + key)
 
 
-def measure_simulated(trial: Trial, method: Method) -> Record | None:
-    """One record with a row per slice and a row per lesion; None where the method cannot."""
+def measure_simulated(trial: Trial, method: Method, extent: Extent = "whole") -> Record | None:
+    """One record with a row per slice and a row per lesion; None where the method cannot.
+
+    Args:
+        trial: what to measure on.
+        method: that is measured.
+        extent: whether these are all slices of the subject or the middle that costly methods see.
+    """
     truth = trial.case.profile(trial.clean)
     run = method.run(trial.noisy, trial.subject.domain, truth, trial.case)
     if run is None:
@@ -100,7 +92,7 @@ def measure_simulated(trial: Trial, method: Method) -> Record | None:
     rows = [
         _slice_row(trial, at, results[at], None if spread is None else spread[at])
         | {"seconds": seconds}
-        for at in range(len(trial.numbers))
+        for at in range(len(trial.noisy))
     ]
     readings: list[Record] = []
     if any(trial.lesions):
@@ -111,7 +103,7 @@ def measure_simulated(trial: Trial, method: Method) -> Record | None:
             after = again.denoised.slices[at]
             rows[at]["cnr"] = contrast_to_noise(after, trial.clean[at], some)
             found = read_lesions(after, results[at], some)
-            readings += [_lesion_row(trial.numbers[at], each) for each in found]
+            readings += [_lesion_row(at, each) for each in found]
     return {
         "kind": "simulated",
         "subject": trial.subject.name,
@@ -120,6 +112,7 @@ def measure_simulated(trial: Trial, method: Method) -> Record | None:
         "noise": trial.case.name,
         "method": method.name,
         "told": method.told,
+        "extent": extent,
         "slices": rows,
         "lesions": readings,
     }
@@ -130,7 +123,7 @@ def _slice_row(trial: Trial, at: int, estimate: Plane, spread: Plane | None) -> 
     added = noisy - case.mean(clean)
     foreground = clean > FOREGROUND
     row: Record = {
-        "slice": trial.numbers[at],
+        "slice": at,
         "psnr": psnr(estimate, clean),
         "psnr_foreground": psnr(estimate, clean, where=foreground) if foreground.any() else None,
         "ssim": ssim(estimate, clean),
