@@ -13,7 +13,7 @@ from app.ranks import process_group
 from app.training_run import Run
 from models.noise_profile import NoiseProfile
 from models.noisy_images import NoisyImage
-from models.stages import StagePlan
+from models.stages import MEAN_SHARE, StagePlan
 from tests.app.tiny_training import TINY, noisy_stack
 
 
@@ -22,7 +22,7 @@ def main(out: Path) -> None:
     white[4, 4] = 1
     profile = NoiseProfile(0.025, (0.5,), (0.025,), white, "gaussian")
     images = [NoisyImage(torch.from_numpy(each) / 1000, profile) for each in noisy_stack(4)]
-    longer = replace(TINY, blind_spot=StagePlan(40, batch=2, patch=32, learning_rate=0.02))
+    longer = replace(TINY, blind_spot=StagePlan(60, batch=2, patch=32, learning_rate=0.05))
     with process_group("cpu") as ranks:
         run = Run(out, longer, images[:3], images[3:], radius=0, seed=0, ranks=ranks)
         stages, losses = run.train(), []
@@ -32,7 +32,8 @@ def main(out: Path) -> None:
             except StopIteration as end:
                 trained = end.value
                 break
-            if progress.step is not None and progress.stage == "blind spot":
+            mean_learns = progress.done <= MEAN_SHARE * progress.total  # then its variance does
+            if progress.step is not None and progress.stage == "blind spot" and mean_learns:
                 losses.append(progress.step.loss)
         names = ("blind_spot", "diffusion", "one_step", "student")
         weights = {name: getattr(trained, name).state_dict() for name in names}
