@@ -1,15 +1,18 @@
 """Our manifests and build context beside those of `monai-deploy package` on the same folder."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from deploy.image.context import copy_application, write_manifests
+from deploy.image.context import PACKAGES, copy_application, write_manifests
 from deploy.image.packages import LEFT_OUT, read_lock
+from tests.series_factory import make_series
 
 ROOT = Path(__file__).resolve().parents[2]
 # what the packager would download: names of images that nothing here pulls
@@ -24,6 +27,15 @@ ARTIFACTS = {
         "health-probes": {},
     }
 }
+RUN_WITHOUT_CHECKOUT = f"""
+import runpy, sys
+sys.path[:] = [each for each in sys.path if each != {str(ROOT)!r}]
+sys.path[0] = sys.argv.pop(1)
+sys.argv[0] = sys.path[0]
+runpy.run_path(sys.path[0], run_name="__main__")
+"""
+LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "bundles")
+
 # The packager with its two Docker calls replaced: what it would build is kept.
 PACKAGER = """
 import shutil, sys
@@ -44,9 +56,11 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `monai-deploy package` would give to Docker, on app/ as it stands."""
     folder = tmp_path_factory.mktemp("official")
     (folder / "artifacts.json").write_text(json.dumps(ARTIFACTS))
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / "lib" / name, ignore=LEFT_BEHIND)
     command = ["package", str(ROOT / "app"), "--platform", "x86_64", "--tag", "stillscan:0.1.0"]
     command += ["--config", str(ROOT / "app/app.yaml"), "--docs", str(ROOT / "docs")]
-    command += ["--models", str(ROOT / "models/bundles")]
+    command += ["--models", str(ROOT / "models/bundles"), "--add", str(folder / "lib")]
     command += ["--source", str(folder / "artifacts.json")]
     # a process of its own: the packager configures the logging of the process that it runs in
     words = [sys.executable, "-c", PACKAGER, str(folder / "context"), *command]
@@ -118,3 +132,24 @@ def test_labels_of_the_packager_are_there(official: Path) -> None:
     ours = (ROOT / "deploy/Containerfile").read_text()
     # `tag` repeats the image's own name
     assert not [label for label in theirs if f"{label}=" not in ours and label != "tag"]
+
+
+def test_what_the_packager_copies_runs(official: Path, tmp_path: Path) -> None:
+    make_series(tmp_path / "in", slices=1)
+    dockerfile = (official / "Dockerfile").read_text()
+    (paths,) = re.findall(r"^ENV PYTHONPATH=\$PYTHONPATH:(\S+)$", dockerfile, re.MULTILINE)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": paths.replace("/opt/holoscan/lib", str(official / "lib")),
+        "HOLOSCAN_INPUT_PATH": str(tmp_path / "in"),
+        "HOLOSCAN_OUTPUT_PATH": str(tmp_path / "out"),
+        "HOLOSCAN_MODEL_PATH": str(official / "models"),
+        "HOLOSCAN_CONFIG_PATH": str(official / "app.config"),
+    }
+    # without what is installed in editable form, which would bring the packages of this checkout
+    words = [sys.executable, "-c", RUN_WITHOUT_CHECKOUT, str(official / "app")]
+    done = subprocess.run(
+        words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("*/*.dcm"))) == 1
