@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.pacs import namespace
-from bench.pacs.site import ROOT, Gateway, Orthanc, wait_until
+from bench.pacs.processes import ROOT, Gateway, Orthanc, wait_until
 
 FILES = ROOT / "deploy" / "orthanc"
 TOOLS = {"Orthanc": "orthanc", "storescu": "dcmtk", "unshare": "util-linux", "ip": "iproute2"}

@@ -8,8 +8,8 @@ import threading
 from pydicom import dcmread
 
 from bench.pacs.namespace import small_disk
+from bench.pacs.processes import wait_until
 from bench.pacs.scanner import Sender, SentSeries, make_series
-from bench.pacs.site import wait_until
 from bench.soak.workplace import HASTY, PORT, Figures, Workplace, promise
 
 OUT_OF_RESOURCES = 0xA700

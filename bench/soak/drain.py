@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from bench.pacs.processes import wait_until
 from bench.pacs.scanner import make_series
-from bench.pacs.site import wait_until
 from bench.soak.load import require_whole
 from bench.soak.workplace import Figures, Workplace, last_job, promise, sender
 

@@ -7,8 +7,8 @@ import threading
 import time
 from collections import Counter
 
+from bench.pacs.processes import Gateway, wait_until
 from bench.pacs.scanner import make_series
-from bench.pacs.site import Gateway, wait_until
 from bench.soak.load import require_whole
 from bench.soak.workplace import Figures, Workplace, promise, sender
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from bench.pacs.processes import Gateway, Orthanc, wait_until
 from bench.pacs.scanner import SentSeries, dcmsend, make_series
-from bench.pacs.site import Gateway, Orthanc, wait_until
 from bench.soak.workplace import PORT, Figures, Workplace, promise
 
 ASSOCIATIONS = 4

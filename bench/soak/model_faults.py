@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.methods import DEFAULT_BUNDLES
+from bench.pacs.processes import wait_until
 from bench.pacs.scanner import make_series
-from bench.pacs.site import wait_until
 from bench.soak.workplace import HASTY, Figures, Workplace, has_ended, last_job, promise, sender
 from models.bundle import METADATA, WEIGHTS
 from models.student import StudentNetwork

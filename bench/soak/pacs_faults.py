@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from bench.pacs.processes import Gateway, Orthanc, wait_until
 from bench.pacs.scanner import SentSeries, make_series
-from bench.pacs.site import Gateway, Orthanc, wait_until
 from bench.pacs.unreliable import Fault, UnreliablePacs
 from bench.soak.workplace import (
     ORTHANC,

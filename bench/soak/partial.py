@@ -16,8 +16,8 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.uid import UID
 
+from bench.pacs.processes import Gateway, wait_until
 from bench.pacs.scanner import PATIENT_ID, PATIENT_NAME, Sender, SentSeries, make_series
-from bench.pacs.site import Gateway, wait_until
 from bench.soak.workplace import (
     BrokenPromiseError,
     Figures,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.pacs.processes import Gateway, Orthanc
 from bench.pacs.scanner import Sender
-from bench.pacs.site import Gateway, Orthanc
 from deploy.gateway.overview import JobRow
 
 PORT = 11112

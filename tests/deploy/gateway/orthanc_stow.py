@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.pacs import namespace
-from bench.pacs.site import Orthanc
+from bench.pacs.processes import Orthanc
 from tests.deploy.gateway.listening import encoded
 from tests.deploy.gateway.serving import TOKEN, serving
 from tests.series_factory import make_series
