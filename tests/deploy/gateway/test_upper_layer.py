@@ -2,6 +2,8 @@
 
 import random
 from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +27,10 @@ from deploy.gateway.command_set import (
     parse_request,
     response,
 )
+from deploy.gateway.settings import ReceiverSection
 from deploy.gateway.upper_layer import (
+    APPLICATION_CONTEXT,
+    IMPLEMENTATION_VERSION,
     TOO_MANY,
     ProtocolError,
     associate_accept,
@@ -34,6 +39,7 @@ from deploy.gateway.upper_layer import (
     fragments,
     parse_associate_request,
 )
+from operators.provenance import IMPLEMENTATION_CLASS_UID
 
 HEADER = 6
 
@@ -128,3 +134,12 @@ def test_mutated_pdus_are_understood_or_refused(seed):
     for pdu in (association_request(), *store_pdus(1)):
         understand(broken(pdu, chance)[HEADER:])
         understand(broken(pdu, chance)[HEADER + 6 :])  # the command set itself
+
+
+def test_the_conformance_statement_names_what_we_call_ourselves():
+    statement = Path(__file__).parents[3].joinpath("docs", "conformance.md").read_text()
+    network = statement.split("## Network: the gateway")[1].split("\n## ")[0]
+    for said in (APPLICATION_CONTEXT, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION):
+        assert said in network
+    assert f"{ReceiverSection().max_pdu} bytes" in network
+    assert version("pynetdicom") in network
