@@ -20,6 +20,7 @@ import threading
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Literal, Self
 
@@ -81,6 +82,7 @@ class Spool:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._guard = DiskGuard(self._folder, storage.most_used)
         self._sync = SharedSync(self._folder)
+        self._token = token_hex(4)  # in a container, the next life may have the same process ID
         self._numbers = itertools.count()
 
     def has_room(self) -> bool:
@@ -109,15 +111,22 @@ class Spool:
                 incoming.write(piece)              # never raises for what the disk does
             receipt = incoming.commit()
         """
-        name = f".{os.getpid()}-{next(self._numbers)}.part"
+        name = f".{os.getpid()}-{self._token}-{next(self._numbers)}.part"
         return Incoming(self._folder / name, arrival, self._guard, self._sync)
 
     def sweep(self) -> int:
-        """Remove what was never acknowledged, at the start of the only receiver; how many files."""
-        parts = list(self._folder.glob(".*.part"))
-        for part in parts:
+        """Remove what was never acknowledged by processes that are gone; how many files."""
+        left = [each for each in self._folder.glob(".*.part") if not self._is_being_written(each)]
+        for part in left:
             part.unlink(missing_ok=True)
-        return len(parts)
+        return len(left)
+
+    def _is_being_written(self, part: Path) -> bool:
+        """Whether somebody else, who takes instances in over another door, still writes it."""
+        process, token, _ = part.name.removeprefix(".").split("-")
+        if int(process) == os.getpid():
+            return token == self._token
+        return Path("/proc", process).exists()
 
 
 class Incoming:

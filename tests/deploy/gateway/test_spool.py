@@ -120,8 +120,16 @@ def test_what_was_never_acknowledged_is_swept_away(tmp_path, spool):
     incoming = spool.begin(arrival())
     incoming.write(DATASET)
     spool.accept(DATASET, arrival("1.2.4"))
-    assert Spool(Places(tmp_path), StorageSection()).sweep() == 1
+    assert spool.sweep() == 0  # it is being written
+    assert Spool(Places(tmp_path), StorageSection()).sweep() == 1  # by a life before
     assert len(stored(tmp_path)) == 1
+
+
+def test_what_another_process_writes_is_not_swept_away(tmp_path, spool):
+    for process in (os.getppid(), 2**22 + 1):  # one that is there, one that cannot be
+        (tmp_path / "incoming" / f".{process}-0-0.part").touch()
+    assert spool.sweep() == 1
+    assert [each.name for each in tmp_path.rglob("*.part")] == [f".{os.getppid()}-0-0.part"]
 
 
 def test_threads_share_the_syncs_of_the_folder(tmp_path, monkeypatch):
