@@ -131,7 +131,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def run_task(task: MercureTask, command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run with the settings of a Mercure task and leave its `result.json`."""
-    before = set(task.output.iterdir())
+    before = set(task.output.glob("*"))
     try:
         with task.settings_file(Path(environment["HOLOSCAN_CONFIG_PATH"])) as settings:
             paths = {
@@ -144,9 +144,11 @@ def run_task(task: MercureTask, command: Sequence[str], environment: Mapping[str
     except ValueError as error:
         return complain(str(error), USAGE_FAULT)
     except OSError as error:
-        for entry in set(task.output.iterdir()) - before:
-            shutil.rmtree(entry, ignore_errors=True)
-            entry.unlink(missing_ok=True)
+        for entry in set(task.output.glob("*")) - before:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
         return complain(f"the result cannot be written: {error.strerror}", OUTPUT_FAULT)
 
 

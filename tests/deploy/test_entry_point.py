@@ -166,3 +166,8 @@ def test_a_result_that_cannot_be_written_leaves_an_empty_output(
 def test_a_failed_task_has_no_result(mercure: dict[str, str], tmp_path: Path) -> None:
     assert enter(["run", "raise SystemExit(4)"], mercure) == ExitCode.BAD_INPUT
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_output_that_is_not_there_is_an_output_fault(mercure: dict[str, str]) -> None:
+    Path(mercure["MERCURE_OUT_DIR"]).rmdir()
+    assert enter(["run", "raise SystemExit(0)"], mercure) == ExitCode.OUTPUT_FAULT
