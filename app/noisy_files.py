@@ -82,8 +82,9 @@ def refusal(path: Path, name: str, error: InputError) -> Refusal:
 
 
 def name_below(path: Path, folder: Path) -> str:
-    """The path as messages show it."""
-    return path.relative_to(folder).as_posix() if path != folder else path.name
+    """The path as messages show it; `folder` may itself be the only file."""
+    below = path != folder and path.is_relative_to(folder)
+    return path.relative_to(folder).as_posix() if below else path.name
 
 
 def subject_of(path: Path, folder: Path) -> str:

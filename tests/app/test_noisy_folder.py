@@ -107,6 +107,15 @@ def test_sizes_may_differ(read, tmp_path):
     assert [tuple(image.pixels.shape) for image in series.images] == [(160, 160), (200, 200)]
 
 
+def test_one_file_may_be_all_there_is(read, tmp_path):
+    np.savez(tmp_path / "a.npz", phantom())
+    (series,) = read(tmp_path / "a.npz").series
+    assert series.source.name == "a.npz[arr_0]"
+    (tmp_path / "b.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
+    with pytest.raises(EverySeriesRefusedError, match=r"b\.dcm"):
+        read(tmp_path / "b.dcm")
+
+
 def test_more_axes_count_slices(read, tmp_path):
     stack = phantom(6).reshape(3, 2, 160, 160)
     np.savez(tmp_path / "a.npz", stack)
