@@ -1,5 +1,6 @@
 """Hostile talk costs the receiver neither its memory nor its time for those who may send."""
 
+import itertools
 import struct
 import time
 from pathlib import Path
@@ -41,11 +42,12 @@ def test_abuse_costs_neither_memory_nor_time(tmp_path: Path):
     assert not list(Places(tmp_path).incoming.glob(".*.part"))
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    # of a request of one byte, that byte may still come
+    [each for each in itertools.product(KINDS, LENGTHS) if each != (1, 1)],
+)
 def test_what_is_no_association_request_is_closed_at_once(receiver, kind, length):
-    if kind == 1 and length == 1:
-        pytest.skip("one byte of a request may still come")
     said = everything_said(connect(receiver.port, struct.pack(">BxL", kind, length)))
     assert said[:1] in (b"\x07", b"")  # A-ABORT, unless the kernel's reset was faster
 

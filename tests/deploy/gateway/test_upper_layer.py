@@ -127,7 +127,7 @@ def test_any_bytes_are_understood_or_refused(data):
     understand(data)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.integers(min_value=0))
 def test_mutated_pdus_are_understood_or_refused(seed):
     chance = random.Random(seed)
