@@ -18,7 +18,10 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pynetdicom import AE, _config
+from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
+
+from deploy.gateway.requestor import QuietReactor
 
 _config.STORE_SEND_CHUNKED_DATASET = True
 
@@ -170,16 +173,30 @@ class Sender:
         entity = AE(ae_title=self.calling_ae_title)
         entity.connection_timeout = entity.acse_timeout = self.timeout_s
         entity.dimse_timeout = entity.network_timeout = self.timeout_s
+        quiet = QuietReactor(self.timeout_s)
         association = entity.associate(
             self.host,
             self.port,
             contexts=_contexts_of(files),
             ae_title=self.ae_title,
+            evt_handlers=quiet.handlers,
         )
         if not association.is_established:
+            quiet.end()
             self.breaks += 1
             threading.Event().wait(0.1)
             return
+        whole = self._store(association, files, stored)
+        if whole:
+            association.release()
+        quiet.end()
+        if association.is_established:
+            association.abort()
+
+    def _store(
+        self, association: Association, files: Sequence[Path], stored: Callable[[Path], None]
+    ) -> bool:
+        """Store files; False where the association was lost on the way."""
         for file in files:
             try:
                 answer = association.send_c_store(file)
@@ -187,14 +204,13 @@ class Sender:
                 answer = Dataset()
             if "Status" not in answer:
                 self.breaks += 1
-                break
+                return False
             if answer.Status == 0:
                 self.acknowledged.add(file)
                 stored(file)
             else:
                 self.refused.append(int(answer.Status))
-        if association.is_established:
-            association.release()
+        return True
 
 
 def _contexts_of(files: Sequence[Path]) -> list[PresentationContext]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.status import code_to_category
 
 from deploy.gateway.delivering import DeliveryFailedError, client_context
+from deploy.gateway.requestor import QuietReactor
 from deploy.gateway.settings import MAX_PDU, Destination
 
 # Files go out as they are: nothing is parsed, and no instance is in memory as a whole.
@@ -24,17 +24,21 @@ MAX_CONTEXTS = 128  # presentation context IDs are the odd numbers to 255 (PS3.8
 
 def store_over_dimse(destination: Destination, files: Sequence[Path], timeout_s: float) -> str:
     """Store files with C-STORE; see `delivering.deliver`."""
-    association = _associate(destination, _contexts_of(files), timeout_s)
+    quiet = QuietReactor(timeout_s)
+    association = _associate(destination, _contexts_of(files), timeout_s, quiet)
     try:
         remarks = [
             _store(association, file, f"instance {number} of {len(files)}", timeout_s)
             for number, file in enumerate(files, start=1)
         ]
+        association.release()
     except DeliveryFailedError:
+        quiet.end()
         if association.is_established:
             association.abort()
         raise
-    association.release()
+    finally:
+        quiet.end()
     remarked = [each for each in remarks if each]
     return f"{remarked[0]} ({len(remarked)} of {len(files)} instances)" if remarked else ""
 
@@ -49,7 +53,10 @@ def _contexts_of(files: Sequence[Path]) -> list[PresentationContext]:
 
 
 def _associate(
-    destination: Destination, contexts: list[PresentationContext], timeout_s: float
+    destination: Destination,
+    contexts: list[PresentationContext],
+    timeout_s: float,
+    quiet: QuietReactor,
 ) -> Association:
     entity = AE(ae_title=destination.calling_ae_title)
     entity.connection_timeout = timeout_s
@@ -59,22 +66,13 @@ def _associate(
     entity.maximum_pdu_size = MAX_PDU
     context = client_context(destination.tls) if destination.tls is not None else None
 
-    def opened(event: evt.Event) -> None:
-        # pynetdicom lets a connection block for ever once it stands; a PACS may stop reading
-        transport = event.assoc.dul.socket
-        assert transport is not None, "this connection has just been opened"
-        opened_socket = transport.socket
-        assert opened_socket is not None, "and is its socket"
-        opened_socket.settimeout(timeout_s)
-        opened_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
     association = entity.associate(
         destination.host,
         destination.port,
         contexts=contexts,
         ae_title=destination.ae_title,
         tls_args=None if context is None else (context, destination.host),
-        evt_handlers=[(evt.EVT_CONN_OPEN, opened)],
+        evt_handlers=quiet.handlers,
     )
     if association.is_established:
         return association

@@ -6,6 +6,7 @@ import json
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -213,3 +214,20 @@ def test_a_series_of_two_kinds_of_objects_goes_over_one_association(tmp_path, fi
         destination = TestCStoreOverTls().destination(port, certificates, "pacs", "pacs.pem")
         deliver(destination, [*files, *ct], TIMEOUT_S)
     assert len(taken) == 5
+
+
+def test_the_library_does_not_take_the_answers_away(files, certificates, monkeypatch):
+    # its reactor counts as paused while it is just coming out of a pause: a little longer here
+    wait = threading.Event.wait
+
+    def dawdle(self: threading.Event, timeout: float | None = None) -> bool:
+        passed = wait(self, timeout)
+        time.sleep(0.002)
+        return passed
+
+    with tls_pacs(certificates) as (port, taken):
+        destination = TestCStoreOverTls().destination(port, certificates, "pacs", "pacs.pem")
+        monkeypatch.setattr(threading.Event, "wait", dawdle)
+        deliver(destination, files * 7, TIMEOUT_S)
+        monkeypatch.undo()
+    assert len(taken) == 21
