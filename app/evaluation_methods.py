@@ -82,7 +82,8 @@ class Method:
         if denoiser is None:
             return None
         # the time of all cores together, but where a GPU works: there the clock's
-        clock = time.perf_counter if torch.cuda.is_initialized() else time.process_time
+        on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        clock = time.perf_counter if on_gpu else time.process_time
         began = clock()
         profile = UNREAD if self.alone else truth if self.told == "truth" else None
         result = denoise_series(denoiser, noisy, profile, gated=self.gated)

@@ -28,6 +28,7 @@ from operators.errors import ModelError
 
 BLIND_SPOT = "blind_spot"
 DIFFUSION = "diffusion"
+NAMES = {"student": "distilled"}  # `student` is that of the bundle
 Make = Callable[[BlindSpotNetwork, DiffusionNetwork], Denoiser]
 STEPS = 20  # S of the paper
 WAYS = {
@@ -73,7 +74,7 @@ def networks(folder: Path, device: str) -> Iterator[Method]:
             model = DiffusionDenoiser(condition, network, NoiseSchedule.linear(), device=device)
             yield from _samplers(name, model, f"{marks[name]}+{marks[BLIND_SPOT]}")
         else:
-            yield _row(name, StudentDenoiser(network, device), marks[name])
+            yield _row(NAMES.get(name, name), StudentDenoiser(network, device), marks[name])
 
 
 def teachers(folder: Path, device: str, *, beside_others: bool) -> Iterator[Method]:

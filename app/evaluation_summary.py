@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.intervals import Interval, bootstrap_mean, wilson
+from models.intervals import Interval, bootstrap_mean, difference_of_shares, wilson
 
 Record = dict[str, Any]
 Slice = tuple[str, int]
@@ -63,10 +63,11 @@ class Group:
         if other not in self.methods or method == other:
             return None
         theirs = {(row["subject"], row["slice"]): row for row in self.methods[other]}
-        rows = [
-            row | {metric: row[metric] - theirs[row["subject"], row["slice"]][metric]}
-            for row in self.methods[method]
-        ]
+        rows = []
+        for row in self.methods[method]:
+            value, other_value = row.get(metric), theirs[row["subject"], row["slice"]].get(metric)
+            if value is not None and other_value is not None:
+                rows.append(row | {metric: value - other_value})
         return _mean(rows, metric)
 
     def share(self, method: str, found: str, among: str) -> tuple[Interval, int]:
@@ -74,6 +75,18 @@ class Group:
         rows = self.methods[method]
         tried = sum(row.get(among, 0) for row in rows)
         return wilson(sum(row.get(found, 0) for row in rows), tried), tried
+
+    def difference_of_shares(
+        self, methods: tuple[str, str], found: str, among: str
+    ) -> Interval | None:
+        """Share of the first method minus that of the second; None where there is no place."""
+        counts = [
+            tuple(sum(row.get(key, 0) for row in self.methods[method]) for key in (found, among))
+            for method in methods
+        ]
+        if not all(tried for _, tried in counts):
+            return None
+        return difference_of_shares(counts[0], counts[1])  # type: ignore[arg-type]
 
     def lesions_kept(self, method: str, low: float, high: float) -> tuple[Interval, int]:
         """Share of the lesions of a visibility that were kept, and how many there were."""

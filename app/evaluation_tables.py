@@ -42,6 +42,20 @@ COLUMNS = (
     ("CNR", "cnr", 2, 1.0),
     ("s per 512x512", "seconds", 2, 1.0),
 )
+PAIRS = (
+    ("SRDS", "one step"),
+    ("SRDS", "DDIM 20"),
+    ("SRDS", "blind spot"),
+    ("SRDS", "blind spot + centre"),
+    ("SRDS", "published: SRDS"),
+    ("distilled", "SRDS"),
+    ("distilled", "one step"),
+    ("distilled", "supervised"),
+    ("recorrupted", "supervised"),
+    ("student told", "supervised"),
+    ("student", "BM3D told"),
+    ("student", "noisy"),
+)
 
 
 def all_tables(records: Sequence[Record]) -> list[Table]:
@@ -49,6 +63,7 @@ def all_tables(records: Sequence[Record]) -> list[Table]:
     pooled = list(groups(records))
     tables = [*_matrix(records)]
     tables += [_methods(group) for group in pooled]
+    tables += [*_pairs(pooled)]
     tables += [_lesions(group) for group in pooled if any(group.lesions.values())]
     tables += [*_coverage(records), *_repeats(records), *_low_contrast(records)]
     return tables
@@ -90,6 +105,41 @@ def _methods(group: Group) -> Table:
     few = ", costly methods too" if group.costly else ""
     note += " Of each subject the middle of one slice." if group.costly else ""
     return Table(f"{group.noise}{few}", note, tuple(header), tuple(rows))
+
+
+def _pairs(found: Sequence[Group]) -> Iterator[Table]:
+    """What one method has over another, on the same slices: what claims stand on."""
+    rows = []
+    for group in found:
+        for pair in PAIRS:
+            if not all(method in group.methods for method in pair):
+                continue
+            invented = group.difference_of_shares(pair, "invented", "empty_places")
+            few = " (middles)" if group.costly else ""
+            rows.append(
+                (
+                    f"{group.noise}{few}",
+                    *pair,
+                    _cell(group.difference(*pair), 2, ends=True),
+                    _cell(invented, 2, 100, ends=True),
+                    _cell(group.difference(*pair, "error_noise_correlation"), 2, ends=True),
+                    _ratio(group, *pair),
+                )
+            )
+    if rows:
+        note = (
+            "First minus second, slice by slice; [95 % interval]. Invented: percentage points of "
+            "the places where the truth has nothing."
+        )
+        header = ("noise", "first", "second", "PSNR dB", "invented", "corr(error, noise)",
+                  "time, second / first")  # fmt: skip
+        yield Table("One method against another", note, header, tuple(rows))
+
+
+def _ratio(group: Group, first: str, second: str) -> str:
+    """How many times as long the second takes."""
+    quick, slow = group.mean(first, "seconds"), group.mean(second, "seconds")
+    return f"{slow.value / quick.value:.1f}" if quick and slow and quick.value > 0 else ""
 
 
 def _lesions(group: Group) -> Table:

@@ -102,3 +102,16 @@ def test_every_row_of_a_table_is_as_long_as_its_header():
     for table in tables:
         assert all(len(row) == len(table.header) for row in table.rows)
         assert table.markdown().count("\n|") == len(table.rows) + 2
+
+
+def test_claims_are_differences_on_the_same_slices():
+    places = {"empty_places": 1000, "structures": 0, "structures_erased": 0}
+    records = [record("SRDS", {0: 33.0, 1: 34.0}), record("one step", {0: 32.5, 1: 33.5})]
+    for each, invented in zip(records, (12, 2), strict=True):
+        for row in each["slices"]:
+            row |= places | {"invented": invented, "seconds": invented / 2}
+    (claims,) = [t for t in all_tables(records) if t.title == "One method against another"]
+    (row,) = claims.rows
+    assert row[:4] == ("gaussian 15", "SRDS", "one step", "0.50 [0.50, 0.50]")
+    assert row[4].startswith("1.00 [0.5")
+    assert row[-1] == "0.2"
