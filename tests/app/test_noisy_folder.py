@@ -1,6 +1,7 @@
 """A folder of noisy series: every format, the noise as the application measures it, errors."""
 
 import gzip
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,15 @@ def test_a_cut_file_is_refused(read, tmp_path):
     found = read()
     assert len(found.series) == 1
     assert reasons(found) == ["damaged-file"] * 3
+
+
+def test_without_its_reader_nifti_is_refused_and_the_rest_goes_on(read, tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", phantom())
+    nibabel.save(nibabel.Nifti1Image(phantom().transpose(1, 2, 0), np.eye(4)), tmp_path / "b.nii")
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    found = read()
+    assert reasons(found) == ["reader-missing"]
+    assert "stillscan[train]" in found.refused[0].message
 
 
 def test_objects_in_an_archive_are_never_unpickled(read, tmp_path):
