@@ -1,8 +1,11 @@
 -- Sends every series that has been stable for `StableAge` seconds to the Stillscan gateway, except
 -- what came from there. Put it into "LuaScripts" of Orthanc's configuration, with
---   "DicomModalities": { "stillscan": [ "STILLSCAN", "<host of the gateway>", 11112 ] }
+--   "DicomModalities": { "stillscan": [ "STILLSCAN", "<host of the gateway>", 11112 ] },
+--   "LuaHeartBeatPeriod": 60, "JobsHistorySize": 1000
+-- Since Orthanc 1.11 the last two let it try again what the gateway could not take.
 
 local GATEWAY = 'stillscan'               -- name in DicomModalities
+local TITLE = 'STILLSCAN'                 -- its AE title
 local OURS = '99STILLSCAN'                -- coding scheme of the derivation code in our headers
 local MODALITIES = { MR = true, CT = true, CR = true, DX = true, PT = true }
 
@@ -26,8 +29,19 @@ function OnStableSeries(seriesId, tags, metadata)
       print('Stillscan: series ' .. seriesId .. ' was made by Stillscan and is not sent')
       return
    end
-   -- asynchronous: a job that fails is listed in /jobs and can be submitted again there
+   -- asynchronous: a job that fails stays in /jobs
    RestApiPost('/modalities/' .. GATEWAY .. '/store',
       DumpJson({ Resources = { seriesId }, Asynchronous = true, Synchronous = false }, true))
    print('Stillscan: series ' .. seriesId .. ' is on its way to the gateway')
+end
+
+-- The gateway was down, or its disk full: what failed is sent again.
+function OnHeartBeat()
+   for _, job in pairs(ParseJson(RestApiGet('/jobs?expand'))) do
+      if job['State'] == 'Failure' and job['Type'] == 'DicomModalityStore'
+         and job['Content']['RemoteAet'] == TITLE then
+         RestApiPost('/jobs/' .. job['ID'] .. '/resubmit', '')
+         print('Stillscan: job ' .. job['ID'] .. ' is tried again')
+      end
+   end
 end

@@ -45,7 +45,7 @@ def receiving(
     folder: Path, storage: StorageSection | None = None, **settings: object
 ) -> Iterator[Listening]:
     """A receiver on a port of its own, until the block ends."""
-    section = ReceiverSection(port=0, **{"drain_s": 0.2} | settings)  # type: ignore[arg-type]
+    section = ReceiverSection(**{"port": 0, "drain_s": 0.2} | settings)  # type: ignore[arg-type]
     places = Places(folder)
     counts: Counter[str] = Counter()
 

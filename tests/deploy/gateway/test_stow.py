@@ -1,22 +1,16 @@
 """STOW-RS: parts go into the spool as they come, and the answer says what became of each."""
 
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
 from deploy.gateway import stow
 from deploy.gateway.settings import StorageSection
-from tests.conftest import need
 from tests.deploy.gateway.listening import connect, encoded, everything_said
 from tests.deploy.gateway.serving import TOKEN, serving
-from tests.deploy.gateway.test_demo_pacs import has_namespaces
 from tests.series_factory import make_series
 
-ROOT = Path(__file__).resolve().parents[3]
 BOUNDARY = "3d6b6a416f9b5"
 RELATED = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 
@@ -186,13 +180,3 @@ def test_file_meta_with_lengths_that_lie_is_no_file(tmp_path):
         meta = struct.pack("<HH2sHL", 2, 0, b"UL", 4, length) + b"\x02\x00\x10\x00UI\xff\xff" * 3
         with pytest.raises(ValueError, match=r"damaged|large|short"):
             stow._file_meta(iter([b"\0" * 128 + b"DICM" + meta]))
-
-
-@pytest.mark.tools
-def test_orthanc_stores_over_stow_rs(tmp_path, tool):
-    for name in ("Orthanc", "dcmsend", "ip"):
-        tool(name)
-    need(has_namespaces(tool("unshare")), "this machine allows no network namespace")
-    session = [sys.executable, "-m", "tests.deploy.gateway.orthanc_stow", str(tmp_path)]
-    done = subprocess.run(session, check=False, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
