@@ -41,7 +41,7 @@ from models.weights import load_network, save_network
 WIDTHS = (32, 64, 128)
 LEVELS = (2 / 255, 30 / 255)
 CHECKPOINT_EVERY = 250
-JUDGED = 40  # images that the choice of the teacher looks at
+JUDGED = 24  # images that the choice of the teacher looks at
 SCALES = (1.0, 0.5)
 SEED = 0
 

@@ -127,7 +127,7 @@ def main(
     out: Annotated[Path, typer.Option(help="grid.csv and the plots go here")] = Path(
         "bench/results"
     ),
-    updates: Annotated[int, typer.Option(help="of each network")] = 600,
+    updates: Annotated[int, typer.Option(help="of each network")] = 300,
     slices: Annotated[int, typer.Option(help="of each test subject")] = 2,
 ) -> None:
     """Train and measure the whole grid; cells that stand in grid.csv are not made again."""

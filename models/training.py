@@ -78,14 +78,17 @@ def train(
     objective: Objective[B],
     steps: int,
     learning_rate: float,
+    first: int = 0,
 ) -> Iterator[Step]:
     """Update until step `steps`, learning rate falling along a cosine; yields after each update.
+
+    Learning rate and moving average count from step `first`: a run may have several parts.
 
     Where a process group is up (`torchrun`), gradients are averaged over its ranks: with the same
     first weights on every rank and different batches, all ranks keep the same weights.
     """
     while training.number < steps:
-        rate = learning_rate * schedule(training.number, steps)
+        rate = learning_rate * schedule(training.number - first, steps - first)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         losses = objective(training.network, next(batches))
@@ -95,7 +98,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(training.network.parameters(), 1.0)
         training.optimizer.step()
         training.number += 1
-        follow(training.average, training.network, training.number, training.decay)
+        follow(training.average, training.network, training.number - first, training.decay)
         yield Step(training.number, float(losses.reported.detach()), rate)
 
 
