@@ -10,6 +10,7 @@ starts a receiver of its own on loopback; `abuse` does the same to one that runs
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import socket
 import struct
@@ -391,6 +392,7 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--slow", type=int, default=200)
     arguments = parser.parse_args()
+    os.environ.setdefault("STILLSCAN_LOG_LEVEL", "error")  # it has much to say about all this
     settings = ReceiverSection(port=free_port(), drain_s=1.0)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from bench.network_abuse import ECHO_LIMIT_S, MEMORY_LIMIT_MB, abuse, free_port, running_receiver
 from bench.soak.workplace import Figures, Workplace, promise
 from deploy.gateway.settings import ReceiverSection
@@ -13,6 +15,7 @@ SLOW = 200
 def network(place: Workplace) -> Figures:
     """Wrong lengths, slow and foreign talk, mutated PDUs; a legitimate peer calls meanwhile."""
     settings = ReceiverSection(port=free_port(), drain_s=1.0)
+    os.environ.setdefault("STILLSCAN_LOG_LEVEL", "error")  # it has much to say about all this
     mutants = MUTANTS if place.full else QUICK_MUTANTS
     figures: Figures = {"mutated PDUs sent": mutants, "slow connections held": SLOW}
     with running_receiver(place.folder / "data", settings) as process_id:
