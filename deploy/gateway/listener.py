@@ -143,12 +143,16 @@ class Listener:
             return
         if len(self._waiting) >= MOST_WAITING:
             self._make_room()
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._context:
-            connection = self._context.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context:
+                connection = self._context.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+        except OSError:  # it was reset in the meantime
+            connection.close()
+            return
         waiting = _Waiting(connection, address[0], time.monotonic() + self._deadline_s)
         waiting.shaken = self._context is None
         self._waiting[connection] = waiting

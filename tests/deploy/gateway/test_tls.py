@@ -1,12 +1,16 @@
 """Over TLS only those come in whose certificate our authority signed, and nobody holds it up."""
 
+import socket
 import ssl
+import struct
 import subprocess
+import threading
 import time
 import urllib.request
 
 import pytest
 
+from deploy.gateway.listener import Listener
 from deploy.gateway.settings import Tls
 from tests.deploy.gateway.listening import HOST, call, connect, make_certificates, receiving
 from tests.deploy.gateway.serving import serving
@@ -88,3 +92,29 @@ def test_the_web_part_speaks_tls(tmp_path, ours, foreign):
                 urllib.request.urlopen(address, context=wrong[0], timeout=5)
         with pytest.raises(OSError, match=r"reset|closed|refused|without response"):
             urllib.request.urlopen(f"http://127.0.0.1:{web.port}/", timeout=5)
+
+
+def test_connections_that_are_reset_before_they_are_accepted_do_no_harm(ours):
+    admitted = threading.Semaphore(0)
+    listener = Listener(
+        (HOST, 0),
+        lambda so_far: 1 - len(so_far),
+        lambda caller: (admitted.release(), caller.connection.close()),
+        deadline_s=5.0,
+        tls=Tls(ours.certificate, ours.key),
+    )
+    for number in range(50):
+        connection = connect(listener.port, b"x" * number)
+        # closing resets the connection, and what was sent lies in the other's buffer
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    stop = threading.Event()
+    serving = threading.Thread(target=listener.serve, args=(stop,))
+    serving.start()
+    context, name = client(ours)
+    with context.wrap_socket(connect(listener.port), server_hostname=name) as peer:
+        peer.sendall(b"!")
+        assert admitted.acquire(timeout=5)
+    assert serving.is_alive()
+    stop.set()
+    serving.join()
