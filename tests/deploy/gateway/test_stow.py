@@ -1,16 +1,22 @@
 """STOW-RS: parts go into the spool as they come, and the answer says what became of each."""
 
+import random
+import socket
 import struct
+import threading
+from contextlib import suppress
 
 import pytest
 from pydicom import dcmread
 
+from bench.network_abuse import broken
 from deploy.gateway import stow
 from deploy.gateway.settings import StorageSection
 from tests.deploy.gateway.listening import connect, encoded, everything_said
 from tests.deploy.gateway.serving import TOKEN, serving
 from tests.series_factory import make_series
 
+MUTANTS = 300
 BOUNDARY = "3d6b6a416f9b5"
 RELATED = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 
@@ -180,3 +186,29 @@ def test_file_meta_with_lengths_that_lie_is_no_file(tmp_path):
         meta = struct.pack("<HH2sHL", 2, 0, b"UL", 4, length) + b"\x02\x00\x10\x00UI\xff\xff" * 3
         with pytest.raises(ValueError, match=r"damaged|large|short"):
             stow._file_meta(iter([b"\0" * 128 + b"DICM" + meta]))
+
+
+def test_mutated_requests_are_answered_or_dropped(tmp_path, files, monkeypatch):
+    broke = []
+    monkeypatch.setattr(threading, "excepthook", lambda fault: broke.append(fault.exc_value))
+    body = multipart(files[0].read_bytes())
+    head = (
+        f"POST /studies HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        f"Content-Type: {RELATED}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    chance = random.Random(3)
+    with serving(tmp_path) as web:
+        for number in range(MUTANTS):
+            if number % 2:
+                request = broken(head, chance) + body
+            else:
+                request = head + broken(body[:900], chance) + body[900:]
+            connection = connect(web.port, timeout_s=0.5)
+            with suppress(OSError):
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(4096)
+            connection.close()
+        assert web.ask("/").status == 200
+    assert not broke
+    assert not list(web.places.incoming.glob(".*.part"))
