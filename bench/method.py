@@ -104,10 +104,10 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     clean = real_images(data, SCALES)
     noisy = list(noisy_copies(clean, SEED))
-    for name in only.split(",") if only else [*ROWS, "student"]:
+    for name in only.split(",") if only else [*ROWS, "distilled"]:
         if (out / f"{name}.safetensors").exists():
             continue
-        if name == "student":
+        if name == "distilled":
             train_row(name, STUDENT, out, clean, list(_labelled(out, noisy)))
         else:
             train_row(name, ROWS[name], out, clean, noisy)

@@ -221,7 +221,7 @@ def save_bundle(
         metadata: without the network's arguments, which are added.
         teacher: what the modes beside `student` need.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from models.weights import save_network
 
@@ -235,6 +235,6 @@ def save_bundle(
     (folder / METADATA).parent.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
     weights = {name: t.detach().half().contiguous() for name, t in network.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(weights))
     text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
     (folder / METADATA).write_text(text, encoding="utf-8")

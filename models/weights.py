@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from models.blind_spot import BlindSpotNetwork
@@ -29,7 +29,8 @@ def save_network(network: nn.Module, path: Path) -> None:
     kind, arguments = _described(network)
     weights = {name: t.detach().half().contiguous() for name, t in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, metadata={"kind": kind, "arguments": json.dumps(arguments)})
+    metadata = {"kind": kind, "arguments": json.dumps(arguments)}
+    path.write_bytes(save(weights, metadata))  # `save_file` would make it unreadable to others
 
 
 def load_network(path: Path) -> BlindSpotNetwork | DiffusionNetwork | StudentNetwork:
