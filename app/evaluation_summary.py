@@ -86,7 +86,7 @@ class Group:
         ]
         if not all(tried for _, tried in counts):
             return None
-        return difference_of_shares(counts[0], counts[1])  # type: ignore[arg-type]
+        return difference_of_shares(counts[0], counts[1])
 
     def lesions_kept(self, method: str, low: float, high: float) -> tuple[Interval, int]:
         """Share of the lesions of a visibility that were kept, and how many there were."""
