@@ -135,15 +135,16 @@ def locked_digests(lock: Path = LOCK) -> dict[str, str]:
 
 
 def bundles(models: Path) -> Iterator[Component]:
-    """The trained networks."""
+    """The trained networks: each file of weights of each bundle."""
     for metadata in sorted(models.glob("*/configs/metadata.json")):
         version = str(json.loads(metadata.read_text(encoding="utf-8")).get("version", "0"))
-        name = metadata.parent.parent.name
-        purl = f"pkg:generic/stillscan-bundle-{name}@{version}"
-        made = component("machine-learning-model", f"bundle {name}", version, purl, "Apache-2.0")
-        weights = metadata.parent.parent / "models" / "model.safetensors"
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        yield made | {"hashes": [{"alg": "SHA-256", "content": digest}]}
+        bundle = metadata.parent.parent
+        for weights in sorted(bundle.glob("models/*.safetensors")):
+            name = f"bundle-{bundle.name}-{weights.stem}"
+            purl = f"pkg:generic/stillscan-{name}@{version}"
+            made = component("machine-learning-model", name, version, purl, "Apache-2.0")
+            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+            yield made | {"hashes": [{"alg": "SHA-256", "content": digest}]}
 
 
 def licences(components: list[Component]) -> str:

@@ -128,7 +128,7 @@ def test_the_bill_of_materials_is_valid(tmp_path: Path) -> None:
     assert validator.validate_str(bill) is None
     names = {each["name"]: each for each in components}
     assert names["numpy"]["hashes"] == [{"alg": "SHA-256", "content": "0" * 64}]
-    assert {"libc6", "bundle mr"} <= set(names)
+    assert {"libc6", "bundle-mr-model"} <= set(names)
 
 
 def test_a_licence_is_read_from_what_the_metadata_has() -> None:
