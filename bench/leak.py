@@ -2,8 +2,8 @@
 
 For every network of `bench.method`: PSNR on the middles of the test slices at sigma 15/255, told
 the truth, and the correlation of the error with the noise. For an estimate without a leak that is
-sqrt(MSE) / sigma (Stein); what exceeds it was learned back. Single samples stand beside their closed
-form. Also draws the picture.
+sqrt(MSE) / sigma (Stein); what exceeds it was learned back. Single samples stand beside their
+closed form. Also draws the picture.
 """
 
 from __future__ import annotations
