@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported inside the namespace alone
 
 # name: module and function
 SCENARIOS = {
+    "receiving": "load.receiving",
     "throughput": "load.throughput",
     "mixed": "load.mixed",
     "kills": "kills.kills",

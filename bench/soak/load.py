@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import psutil
@@ -13,16 +15,47 @@ import psutil
 from bench.pacs.processes import Gateway, Orthanc, wait_until
 from bench.pacs.scanner import SentSeries, dcmsend, make_series
 from bench.soak.workplace import PORT, Figures, Workplace, promise
+from deploy.gateway.parts import PARTS
 
 ASSOCIATIONS = 4
 MIXED = 16
+SIZES = {True: (100, 100), False: (10, 40)}  # series, slices of each; of the full form or not
 WARM = 4
 MEGABYTE = 1e6
 
 
+def receiving(place: Workplace) -> Figures:
+    """Slices of 131 kB over four associations of dcmtk, kept and not processed."""
+    count, slices = SIZES[place.full]
+    series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(count)]
+    keep = [{"name": "keep", "process": False}]
+    with place.gateway(rules=keep, destinations=[]) as gateway:
+        dcmsend(place.dcmsend(), PORT, make_series(place.folder / "warm", 99_000, slices).files)
+        wait_until(gateway.is_idle, 120, "the first series is filed")
+        memory = Memory(gateway, ("receiver", "planner", "web"))  # the worker still loads torch
+        received_s = _receive(place, series)
+        wait_until(gateway.is_idle, 300, "everything is filed", 0.5)
+        memory.sample()
+        jobs = gateway.overview.recent_jobs(100_000)
+        lost = _require_in_spool(gateway, series)
+    promise(len(jobs) == count + 1, f"there are {count + 1} jobs, not {len(jobs)}")
+    promise({each.instances for each in jobs} == {slices}, "each series is whole")
+    rate = count * slices / received_s
+    # a test runs beside other things, the full form has the machine to itself
+    promise(rate >= 100 or not place.full, f"100 instances per second are received, not {rate:.0f}")
+    return {
+        "slices": count * slices,
+        "associations": ASSOCIATIONS,
+        "instances received per second": round(rate),
+        "lost": lost,
+        "memory growth MB": round(memory.growth(), 1),
+        "memory MB": {name: round(value) for name, value in memory.last().items()},
+    }
+
+
 def throughput(place: Workplace) -> Figures:
-    """Slices of 131 kB over four associations of dcmtk, derived and delivered."""
-    count, slices = (100, 100) if place.full else (10, 40)
+    """The same, and every series is derived and delivered meanwhile."""
+    count, slices = SIZES[place.full]
     series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(count)]
     orthanc = place.orthanc()
     orthanc.start()
@@ -30,11 +63,7 @@ def throughput(place: Workplace) -> Figures:
         warm_up(place, gateway, slices)
         memory = Memory(gateway)
         began = time.monotonic()
-        shares = [series[n::ASSOCIATIONS] for n in range(ASSOCIATIONS)]
-        _in_parallel(
-            place.dcmsend(), [[f for each in share for f in each.files] for share in shares]
-        )
-        received_s = time.monotonic() - began
+        received_s = _receive(place, series)
         wait_until(
             lambda: memory.sample() and _delivered(gateway) >= count + WARM,
             60 + 0.5 * count * slices,
@@ -46,13 +75,10 @@ def throughput(place: Workplace) -> Figures:
         growth = memory.growth()
     orthanc.kill()
     promise(growth < 50, f"memory grows by less than 50 MB, not by {growth:.0f}: {memory}")
-    rate = count * slices / received_s
-    # a test runs beside other things, the full form has the machine to itself
-    promise(rate >= 100 or not place.full, f"100 instances per second are received, not {rate:.0f}")
     return {
         "slices": count * slices,
         "associations": ASSOCIATIONS,
-        "instances received per second": round(rate),
+        "instances received per second": round(count * slices / received_s),
         "lost": lost,
         "seconds until all are delivered": round(took_s),
         "memory growth MB": round(growth, 1),
@@ -137,9 +163,10 @@ def sources_in(orthanc: Orthanc) -> dict[str, tuple[set[str], list[str]]]:
 class Memory:
     """Resident memory of all parts with their children: what it was at first, and what it is."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        """The first figures are taken now."""
+    def __init__(self, gateway: Gateway, parts: Sequence[str] = PARTS) -> None:
+        """Of these parts; the first figures are taken now."""
         self._gateway = gateway
+        self._parts = parts
         self._first = self._now()
         self._samples: list[dict[str, float]] = []
 
@@ -163,7 +190,11 @@ class Memory:
         return sorted(last)[len(last) // 2] - sum(self._first.values())
 
     def _now(self) -> dict[str, float]:
-        return {name: _resident(part) for name, part in self._gateway.parts().items()}
+        return {
+            name: _resident(part)
+            for name, part in self._gateway.parts().items()
+            if name in self._parts
+        }
 
 
 def _resident(part: psutil.Process) -> float:
@@ -173,6 +204,34 @@ def _resident(part: psutil.Process) -> float:
         with suppress(psutil.NoSuchProcess):  # a reading child that has just ended
             total += each.memory_info().rss / MEGABYTE
     return total
+
+
+def _receive(place: Workplace, series: list[SentSeries]) -> float:
+    """Send all series over a few associations at once; how many seconds it took."""
+    shares = [series[n::ASSOCIATIONS] for n in range(ASSOCIATIONS)]
+    began = time.monotonic()
+    _in_parallel(place.dcmsend(), [[f for each in share for f in each.files] for share in shares])
+    return time.monotonic() - began
+
+
+def _require_in_spool(gateway: Gateway, series: list[SentSeries]) -> int:
+    """Every instance that was sent lies in the spool with all its pixels.
+
+    Returns:
+        Zero: how many do not.
+
+    Raises:
+        BrokenPromiseError: if there are any.
+    """
+    spool = {_end_of(file) for file in gateway.places.instances.glob("*/*.dcm")}
+    lost = sum(_end_of(file) not in spool for each in series for file in each.files)
+    promise(lost == 0, f"{lost} instances are not in the spool")
+    return lost
+
+
+def _end_of(file: Path) -> bytes:
+    """Digest of the pixels of a file, which are its end."""
+    return sha256(file.read_bytes()[-2 * 256 * 256 :]).digest()
 
 
 def _in_parallel(program: str, shares: list[list[Path]]) -> None:
