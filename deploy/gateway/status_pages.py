@@ -95,7 +95,7 @@ def _job_numbers(job: JobRow) -> list[tuple[str, str]]:
     if change := _change(job.result):
         numbers.append(("Noise", change))
     if verdict := _verdict(job.result):
-        numbers.append(("Verdict", escape(verdict)))
+        numbers.append(("Verdict", f"<small>{escape(verdict)}</small>"))
     numbers += [("Revision", str(job.revision)), ("Attempts", str(job.attempts))]
     if job.started and job.finished:
         numbers.append(("Time", _duration(job.finished - job.started)))
