@@ -32,7 +32,7 @@ from operators.selection import SelectionRules
 from tests.app.tiny_training import TINY, noisy_stack, order_for, train_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = ("unbroken", "killed")
+PATIENCE_S = 900  # a machine may be busy
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
@@ -41,6 +41,14 @@ def data(tmp_path_factory):
     """A folder with two series."""
     folder = tmp_path_factory.mktemp("data")
     np.savez(folder / "a.npz", a=noisy_stack(5), b=noisy_stack(3, seed=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    """The bundle of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("unbroken") / "bundle"
+    train_tiny(order_for(data, folder))
     return folder
 
 
@@ -114,24 +122,28 @@ def test_another_seed_trains_other_weights(run_in, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["diffusion.pt", "labels", "student.pt"])
-def test_a_process_that_was_killed_is_resumed_with_the_same_weights(data, tmp_path, place):
-    train_tiny(order_for(data, tmp_path / "unbroken"))
+def test_a_process_that_was_killed_is_resumed_with_the_same_weights(
+    data, unbroken, tmp_path, place
+):
     command = [sys.executable, "-m", "tests.app.tiny_training", str(data), str(tmp_path / "killed")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / ".training" / place).exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.001)
-    time.sleep(random.random() * 0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "killed" / ".training" / place).exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
+        time.sleep(random.random() * 0.02)
+        process.send_signal(signal.SIGKILL)
+    assert (tmp_path / "killed" / ".training" / place).exists()
     train_tiny(order_for(data, tmp_path / "killed", resume=True))
-    whole, resumed = (load_file(tmp_path / each / WEIGHTS) for each in RUNS)
+    whole, resumed = (load_file(each / WEIGHTS) for each in (unbroken, tmp_path / "killed"))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    one, other = (json.loads((tmp_path / each / METADATA).read_text()) for each in RUNS)
-    assert one["stillscan"] == other["stillscan"]
+    one, other = (
+        json.loads((each / METADATA).read_text())["stillscan"]
+        for each in (unbroken, tmp_path / "killed")
+    )
+    assert one == other
 
 
 def test_two_processes_keep_the_same_weights_and_learn(tmp_path):
@@ -143,7 +155,7 @@ def test_two_processes_keep_the_same_weights_and_learn(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
