@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 
 import psutil
 
@@ -161,18 +162,17 @@ def sources_in(orthanc: Orthanc) -> dict[str, tuple[set[str], list[str]]]:
 
 
 class Memory:
-    """Resident memory of all parts with their children: what it was at first, and what it is."""
+    """Resident memory of parts with their children, sampled while they work."""
 
     def __init__(self, gateway: Gateway, parts: Sequence[str] = PARTS) -> None:
         """Of these parts; the first figures are taken now."""
         self._gateway = gateway
         self._parts = parts
-        self._first = self._now()
-        self._samples: list[dict[str, float]] = []
+        self._samples = [self._now()]
 
     def __str__(self) -> str:
         """First and last figures."""
-        first, last = self._first, self.last()
+        first, last = self._samples[0], self.last()
         return ", ".join(f"{name} {first[name]:.0f} to {last.get(name, 0):.0f}" for name in first)
 
     def sample(self) -> bool:
@@ -185,9 +185,13 @@ class Memory:
         return self._samples[-1]
 
     def growth(self) -> float:
-        """MB that all parts have more than at first: the median of the last fifth of samples."""
-        last = [sum(each.values()) for each in self._samples[-max(len(self._samples) // 5, 1) :]]
-        return sorted(last)[len(last) // 2] - sum(self._first.values())
+        """MB that all parts have more at the end than at first: medians of a fifth of the samples.
+
+        A worker has some blocks of a series in memory while it works, and none before.
+        """
+        fifth = max(len(self._samples) // 5, 1)
+        first, last = self._samples[:fifth], self._samples[-fifth:]
+        return _median_of_sums(last) - _median_of_sums(first)
 
     def _now(self) -> dict[str, float]:
         return {
@@ -195,6 +199,10 @@ class Memory:
             for name, part in self._gateway.parts().items()
             if name in self._parts
         }
+
+
+def _median_of_sums(samples: list[dict[str, float]]) -> float:
+    return median(sum(each.values()) for each in samples)
 
 
 def _resident(part: psutil.Process) -> float:

@@ -19,7 +19,7 @@ from bench.soak.workplace import HASTY, Figures, Workplace, has_ended, last_job,
 from models.bundle import METADATA, WEIGHTS
 from models.student import StudentNetwork
 
-SLICES = 4
+SLICES = {"slow": 16}  # of most series 4
 SOUND = "mr"
 MATRIX = {"slow": 512, "greedy": 512}
 WIDTHS = {"slow": (256, 256), "greedy": (1024, 256)}
@@ -46,7 +46,7 @@ def model_faults(place: Workplace) -> Figures:
     gateway = place.gateway(
         models=str(models),
         completeness=HASTY,
-        worker={"timeout-s": 12.0, "attempts": 2, "backoff-s": 0.2, "memory-mb": 800},
+        worker={"timeout-s": 25.0, "attempts": 2, "backoff-s": 0.2, "memory-mb": 800},
         destinations=[{"name": "out", "kind": "folder", "folder": str(out)}],
         rules=rules,
     )
@@ -56,7 +56,11 @@ def model_faults(place: Workplace) -> Figures:
             matrix = MATRIX.get(name, 128)
             broken, sound = (
                 make_series(
-                    place.folder / "in" / str(key), key, SLICES, size, SeriesDescription=what
+                    place.folder / "in" / str(key),
+                    key,
+                    SLICES.get(what, 4),
+                    size,
+                    SeriesDescription=what,
                 )
                 for key, size, what in (
                     (2 * number, matrix, name),
@@ -68,7 +72,7 @@ def model_faults(place: Workplace) -> Figures:
             for each in (broken, sound):
                 wait_until(
                     lambda uid=each.uid: has_ended(last_job(gateway, uid)),  # type: ignore[misc]
-                    120,
+                    240,
                     f"{name}: both jobs end",
                 )
             job, next_job = last_job(gateway, broken.uid), last_job(gateway, sound.uid)
