@@ -58,25 +58,29 @@ def show(console: Console, out: Path) -> bool:
     orthanc = pacs(out)
     gateway = Gateway(out / "gateway", gateway_settings())
     source = generated_series(console, out / "input")
-    orthanc.start()
-    console.print(f"PACS      Orthanc {orthanc.get('/system')['Version']}, AE title ORTHANC")
-    with gateway:
-        console.print("gateway   AE title STILLSCAN; Orthanc passes on what has been stable")
-        console.print(f"          for {STABLE_S} s (deploy/orthanc/stillscan.lua)")
-        began = time.monotonic()
-        send(source)
-        console.print(f"storescu  sent {len(source)} instances, {time.monotonic() - began:.1f} s")
-        wait_until(lambda: len(orthanc.series()) == 2, PATIENCE_S, "the derived series comes")
-        wait_until(gateway.is_idle, PATIENCE_S, "the gateway has delivered all")
-        console.print(
-            f"PACS      has the derived series, {time.monotonic() - began:.1f} s after the "
-            "first instance was sent"
-        )
-        console.print(table(orthanc))
-        derived = derived_series(orthanc)
-        complete = len(derived["Instances"]) == len(source)
-        console.print(f"loop      {guarded(orthanc, gateway, derived['ID'])}")
-    orthanc.kill()
+    try:
+        orthanc.start()
+        console.print(f"PACS      Orthanc {orthanc.get('/system')['Version']}, AE title ORTHANC")
+        with gateway:
+            console.print("gateway   AE title STILLSCAN; Orthanc passes on what has been stable")
+            console.print(f"          for {STABLE_S} s (deploy/orthanc/stillscan.lua)")
+            began = time.monotonic()
+            send(source)
+            console.print(
+                f"storescu  sent {len(source)} instances, {time.monotonic() - began:.1f} s"
+            )
+            wait_until(lambda: len(orthanc.series()) == 2, PATIENCE_S, "the derived series comes")
+            wait_until(gateway.is_idle, PATIENCE_S, "the gateway has delivered all")
+            console.print(
+                f"PACS      has the derived series, {time.monotonic() - began:.1f} s after the "
+                "first instance was sent"
+            )
+            console.print(table(orthanc))
+            derived = derived_series(orthanc)
+            complete = len(derived["Instances"]) == len(source)
+            console.print(f"loop      {guarded(orthanc, gateway, derived['ID'])}")
+    finally:
+        orthanc.kill()
     console.rule("Where to look")
     for file in sorted(gateway.places.reports.glob("*/*.html")):
         console.print(f"page      {file}", soft_wrap=True)
