@@ -123,7 +123,7 @@ def _readme(domain: str, metadata: dict[str, Any]) -> str:
             [n, *(str(row.get(method, "")) for method in methods)] for n, row in figures.items()
         ]
         paragraphs += [
-            "PSNR in dB on subjects it never saw, told nothing about the noise (`student told`: the "
+            "PSNR in dB on subjects it never saw, told nothing of the noise (`student told`: the "
             "truth):",
             table(["noise (/255)", *methods], rows),
         ]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.blind_spot import BlindSpotNetwork
+from models.denoiser import Seeded
 from models.diffusion import (
     DEFAULT,
     PAPER,
@@ -14,7 +15,6 @@ from models.diffusion import (
     condition_and_target,
     prediction_error,
 )
-from models.denoiser import Seeded
 from models.diffusion_denoiser import MODES, DiffusionDenoiser, Sampling
 from models.noisy_images import NoisyImage, draw_noisy_batch
 from models.schedule import NoiseSchedule
