@@ -46,7 +46,7 @@ def model_faults(place: Workplace) -> Figures:
     gateway = place.gateway(
         models=str(models),
         completeness=HASTY,
-        worker={"timeout-s": 25.0, "attempts": 2, "backoff-s": 0.2, "memory-mb": 800},
+        worker={"timeout-s": 25.0, "attempts": 2, "backoff-s": 0.2, "memory-mb": 1600},
         destinations=[{"name": "out", "kind": "folder", "folder": str(out)}],
         rules=rules,
     )
