@@ -230,7 +230,9 @@ def received(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-def association_request(transfer_syntax: str = EXPLICIT_LE) -> bytes:
+def association_request(
+    transfer_syntax: str = EXPLICIT_LE, *, calling: str = CALLING, called: str = CALLED
+) -> bytes:
     """An A-ASSOCIATE-RQ for MR storage (context 1) and verification (context 3)."""
     contexts = b"".join(
         _item(
@@ -244,8 +246,8 @@ def association_request(transfer_syntax: str = EXPLICIT_LE) -> bytes:
     user = _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4")
     body = (
         struct.pack(">HH", 1, 0)
-        + CALLED.ljust(16).encode()
-        + CALLING.ljust(16).encode()
+        + called.ljust(16).encode()
+        + calling.ljust(16).encode()
         + bytes(32)
         + _item(0x10, b"1.2.840.10008.3.1.1.1")
         + contexts

@@ -44,10 +44,11 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 REJECTED = {"calling": (1, 1, 3), "called": (1, 1, 7), "too many": (2, 3, 2)}
 
 
-def rejection(answer):
-    """Result, source and reason of an A-ASSOCIATE-RJ."""
-    primitive = answer.acceptor.primitive
-    return primitive.result, primitive.result_source, primitive.diagnostic
+def rejection(port, **titles):
+    """Result, source and reason of the A-ASSOCIATE-RJ that answers a request (PS3.8 9.3.4)."""
+    answer = everything_said(connect(port, association_request(**titles)))
+    assert answer[:1] == b"\x03"
+    return tuple(answer[7:10])
 
 
 def status_of(answer: bytes) -> int:
@@ -173,9 +174,9 @@ def test_what_was_not_finished_leaves_nothing(tmp_path):
 def test_names_that_are_not_on_the_list_are_rejected(tmp_path):
     peers = (Peer("SCANNER"), Peer("ELSEWHERE", ("127.0.0.9",)))
     with receiving(tmp_path, peers=peers) as listening:
-        assert rejection(call(listening.port, calling="STRANGER")) == REJECTED["calling"]
-        assert rejection(call(listening.port, calling="ELSEWHERE")) == REJECTED["calling"]
-        assert rejection(call(listening.port, called="OTHER")) == REJECTED["called"]
+        assert rejection(listening.port, calling="STRANGER") == REJECTED["calling"]
+        assert rejection(listening.port, calling="ELSEWHERE") == REJECTED["calling"]
+        assert rejection(listening.port, called="OTHER") == REJECTED["called"]
         welcome = call(listening.port)
         assert welcome.is_established
         welcome.release()
@@ -189,7 +190,7 @@ def test_names_that_are_not_on_the_list_are_rejected(tmp_path):
 def test_there_are_only_so_many_associations(tmp_path):
     with receiving(tmp_path, max_associations_per_host=2) as listening:
         first, second = call(listening.port), call(listening.port)
-        assert rejection(call(listening.port)) == REJECTED["too many"]
+        assert rejection(listening.port) == REJECTED["too many"]
         first.release()
         time.sleep(0.1)
         third = call(listening.port)
