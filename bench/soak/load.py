@@ -121,7 +121,7 @@ def warm_up(place: Workplace, gateway: Gateway, slices: int) -> None:
     for number in range(WARM):
         first = make_series(place.folder / "warm", 99_000 + number, slices)
         dcmsend(place.dcmsend(), PORT, first.files)
-    wait_until(lambda: _delivered(gateway) >= WARM, 120, "the first series are delivered")
+    wait_until(lambda: _delivered(gateway) >= WARM, 300, "the first series are delivered")
 
 
 def require_whole(gateway: Gateway, orthanc: Orthanc, series: list[SentSeries]) -> int:
