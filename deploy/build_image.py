@@ -22,7 +22,6 @@ from deploy.image.packages import ROOT, Variant
 from deploy.image.wheels import WheelError, fetch
 
 WHEELS = ROOT / "build" / "wheels"
-DEBIAN = "http://deb.debian.org"
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -47,7 +46,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--bootstrap", action="store_true", help="make the base with mmdebstrap: needs no registry"
     )
     parser.add_argument(
-        "--debian", default=DEBIAN, metavar="URL", help=f"mirror for --bootstrap; default: {DEBIAN}"
+        "--debian",
+        default="",
+        metavar="URL",
+        help="mirror for --bootstrap; default: mmdebstrap's own",
     )
     parser.add_argument(
         "--wheels", type=Path, default=WHEELS, help="folder with wheels; missing ones are fetched"
@@ -97,7 +99,9 @@ def build(options: argparse.Namespace, engine: Engine, work: Path) -> str:
 
 
 def debian_sources(mirror: str) -> list[str]:
-    """Sources for apt: the release, its updates, its security updates."""
+    """Sources for apt: the release, its updates, its security updates; none: mmdebstrap's own."""
+    if not mirror:
+        return []
     return [
         f"deb {mirror}/debian bookworm main",
         f"deb {mirror}/debian bookworm-updates main",

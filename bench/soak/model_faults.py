@@ -19,7 +19,7 @@ from bench.soak.workplace import HASTY, Figures, Workplace, has_ended, last_job,
 from models.bundle import METADATA, WEIGHTS
 from models.student import StudentNetwork
 
-SLICES = {"slow": 16}  # of most series 4
+SLICES = {"slow": 96}  # of most series 4
 SOUND = "mr"
 MATRIX = {"slow": 512, "greedy": 512}
 WIDTHS = {"slow": (256, 256), "greedy": (1024, 256)}
