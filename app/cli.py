@@ -52,7 +52,7 @@ Bundle = Annotated[
     str | None, typer.Option("--model", help="use only this bundle; default: by modality")
 ]
 ModeOption = Annotated[Mode | None, typer.Option(help="identity is a control: same pixels")]
-ProfileName = Literal["quick", "standard", "paper"]  # app.training_profiles would import torch
+ProfileName = Literal["quick", "standard", "paper"]  # app.training.profiles would import torch
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more on stderr")]
 
 
@@ -165,8 +165,8 @@ def train(
         settings = load_settings(config)
         with Decoder() as decoder:
             # imported here: the decoder's child starts before torch is there
-            from app.train_command import Order, train_bundle
-            from app.training_profiles import PROFILES
+            from app.training.command import Order, train_bundle
+            from app.training.profiles import PROFILES
 
             order = Order(
                 data,
@@ -236,8 +236,8 @@ def evaluate(
     def action() -> ExitCode:
         with Decoder() as decoder:
             # imported here: the decoder's child starts before torch is there
-            from app.evaluate_command import evaluate as measure
-            from app.evaluation import QUICK_NOISES, Plan
+            from app.evaluation.command import evaluate as measure
+            from app.evaluation.run import QUICK_NOISES, Plan
             from app.methods import resolve_device
 
             plan = Plan(

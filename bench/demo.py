@@ -20,7 +20,7 @@ from pydicom.data import get_testdata_file
 from rich.console import Console
 from rich.table import Table
 
-from app.peers import nlm
+from app.evaluation.peers import nlm
 from bench.derived import derived_folders, read_result, read_stored
 from bench.phantom.acquisition import Protocol
 from bench.phantom.series import GeneratedSeries, generate_series

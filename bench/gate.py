@@ -20,8 +20,8 @@ import torch
 import typer
 from jaxtyping import Float32
 
-from app.noise_cases import noise_case
-from app.training_images import subjects
+from app.evaluation.noise_cases import noise_case
+from app.training.images import subjects
 from models.bundle import load_bundle
 from models.intervals import wilson
 from models.metrics import psnr

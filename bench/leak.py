@@ -19,7 +19,7 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from app.training_images import subjects
+from app.training.images import subjects
 from bench.method import white_profile
 from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
 from models.denoiser import Denoiser

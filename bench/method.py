@@ -1,7 +1,7 @@
 """`python -m bench.method --data DATA`: train every network of the comparison on the same images.
 
 Each noisy image is drawn once (fixed seed, Gaussian noise of 2/255 to 30/255, told) from the
-training subjects of `app/training_images.py`; every row of the tables learns from these and
+training subjects of `app/training/images.py`; every row of the tables learns from these and
 nothing else, except `supervised`, which sees the clean images under fresh noise. The networks land
 in OUT; `stillscan evaluate --controls OUT` makes the tables.
 """
@@ -21,8 +21,8 @@ import torch
 import typer
 from torch import nn
 
-from app.train_student import save_checkpoint
-from app.training_images import real_images
+from app.training.images import real_images
+from app.training.shipped_student import save_checkpoint
 from models import losses, noise
 from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork, blind_spot_loss
 from models.denoiser import Denoiser

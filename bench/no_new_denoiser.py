@@ -30,7 +30,7 @@ import typer
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from app.training_images import real_images, subjects
+from app.training.images import real_images, subjects
 from bench.method import SCALES, clean_batches, noisy_copies, white_profile
 from models.blind_spot import BlindSpotNetwork
 from models.blocks import PlainUNet

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.peers import nlm
+from app.evaluation.peers import nlm
 from bench.phantom.acquisition import Protocol, acquire
 from bench.quality import Quality, Series, quality
 from models.bundle import load_bundle

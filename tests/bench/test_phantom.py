@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from app.peers import nlm
+from app.evaluation.peers import nlm
 from bench.phantom.acquisition import Protocol, acquire
 from bench.phantom.canvas import Tissue
 from bench.phantom.series import generate_series

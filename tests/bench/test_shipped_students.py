@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from app.blind_denoising import denoise_blind
-from app.noise_cases import NAMES, noise_case
-from app.peers import nlm
-from app.repeated_scans import repeats
-from app.training_images import subjects
+from app.evaluation.blind_denoising import denoise_blind
+from app.evaluation.noise_cases import NAMES, noise_case
+from app.evaluation.peers import nlm
+from app.evaluation.repeated_scans import repeats
+from app.training.images import subjects
 from models.bundle import load_bundle
 from models.metrics import psnr
 from models.noise_estimation import estimate_noise_profile

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.training_images import subjects
+from app.training.images import subjects
 from models import noise
 from models.noise_estimation import NoNoiseError, estimate_noise_profile
 from models.noise_profile import MAX_LAG

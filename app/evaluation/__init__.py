@@ -1,0 +1,1 @@
+"""`stillscan evaluate`: methods, noises and measures, and the tables that they make."""

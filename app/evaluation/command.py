@@ -1,0 +1,55 @@
+"""What `stillscan evaluate` does, from plan to files, with progress for a person."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from app.evaluation.page import write_results
+from app.evaluation.peers import need
+from app.evaluation.run import Evaluation, Plan
+from operators.decoding import Decoder
+from operators.errors import ExitCode
+
+log = logging.getLogger("stillscan")
+
+LINE_EVERY_S = 30.0  # where no bar can be shown
+
+
+def evaluate(plan: Plan, command: str, decoder: Decoder, console: Console) -> ExitCode:
+    """Measure, then write tables, plots and page.
+
+    Args:
+        plan: what to measure.
+        command: the command line, for the results.
+        decoder: for DICOM files, started before torch was imported.
+        console: where progress is shown.
+
+    Raises:
+        StillscanError: whatever is wrong with folders, names, packages or networks.
+    """
+    need("matplotlib", "pip install 'stillscan[evaluate]'")
+    evaluation = Evaluation(plan, decoder)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("measurements"),
+        TimeRemainingColumn(),
+    )
+    said = time.monotonic()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        bar = bars.add_task("starting", total=len(evaluation.tasks))
+        for step in evaluation.run():
+            bars.update(bar, completed=step.number, description=step.what)
+            if not console.is_terminal and time.monotonic() - said > LINE_EVERY_S:
+                said = time.monotonic()
+                console.print(f"{step.number} of {step.total}: {step.what}", soft_wrap=True)
+    page = write_results(plan.out, evaluation.records, evaluation.subjects, command)
+    console.print(f"tables, plots and {page.name} in {plan.out}", soft_wrap=True, highlight=False)
+    return ExitCode.DERIVED

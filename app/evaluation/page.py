@@ -1,0 +1,224 @@
+"""The results of `stillscan evaluate` as files: CSV, Markdown, JSON, plots, one HTML page.
+
+The page stands alone: plots are in it, nothing is loaded from anywhere. It shows figures, no image.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from app.evaluation.images import Subject
+from app.evaluation.plots import draw_plots
+from app.evaluation.summary import ALL, METRICS, STUDENT, groups
+from app.evaluation.tables import Table, all_tables
+from operators.errors import NotWritableError
+
+Record = dict[str, Any]
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem;
+  color: #1a1a1a; background: #fff; }
+table { border-collapse: collapse; font-size: 13px; margin: 0.5rem 0 2rem; display: block;
+  overflow-x: auto; }
+th, td { border: 1px solid #ccc; padding: 0.2rem 0.5rem; text-align: right; white-space: nowrap; }
+th { background: #f2f2f2; } th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; } figure { margin: 1rem 0; } p { max-width: 50rem; }
+"""
+
+
+def write_results(
+    out: Path, records: Sequence[Record], subjects: Sequence[Subject], command: str
+) -> Path:
+    """Write all results into a folder; gives the page.
+
+    Args:
+        out: the folder, there already.
+        records: what was measured.
+        subjects: on whose images.
+        command: that makes the same results again.
+
+    Raises:
+        NotWritableError: if a file cannot be written.
+    """
+    tables = [_subjects(subjects), *all_tables(records)]
+    try:
+        plots = draw_plots(records, out)
+        _write_csv(out / "summary.csv", _summary(records))
+        _write_csv(out / "slices.csv", _slices(records))
+        _write_csv(out / "lesions.csv", _lesions(records))
+        (out / "evaluation.md").write_text(_markdown(tables, plots, command), encoding="utf-8")
+        text = json.dumps(_figures(records, command), indent=1)
+        (out / "evaluation.json").write_text(text, encoding="utf-8")
+        page = out / "evaluation.html"
+        page.write_text(_page(tables, plots, command), encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise NotWritableError(f"results cannot be written to {out}: {reason}") from error
+    return page
+
+
+def _subjects(subjects: Sequence[Subject]) -> Table:
+    rows = tuple(
+        (
+            each.name,
+            each.domain,
+            str(len(each.slices)),
+            f"{each.slices.shape[2]} x {each.slices.shape[1]}",
+            "" if each.own_sigma is None else f"{255 * each.own_sigma:.2f}",
+        )
+        for each in subjects
+    )
+    note = "Taken as the truth; `own noise` is what was measured in it, sigma / 255."
+    return Table("Images", note, ("series", "domain", "slices", "matrix", "own noise"), rows)
+
+
+def _summary(records: Sequence[Record]) -> Iterator[Record]:
+    """A line per domain, noise, method and metric."""
+    for group in [*groups(records), *groups(records, domains=True)]:
+        for method in group.methods:
+            for metric in METRICS if group.domain == ALL else ("psnr", "ssim"):
+                interval = group.mean(method, metric)
+                if interval is not None:
+                    yield {
+                        "domain": group.domain,
+                        "noise": group.noise,
+                        "middle of one slice": group.costly,
+                        "method": method,
+                        "metric": metric,
+                        "mean": interval.value,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "slices": group.slices,
+                        "people": group.people,
+                    }
+
+
+def _slices(records: Sequence[Record]) -> Iterator[Record]:
+    for record in records:
+        whose = {key: record[key] for key in record if key not in ("slices", "lesions")}
+        if record["kind"] == "simulated":
+            yield from (whose | row for row in record["slices"])
+
+
+def _lesions(records: Sequence[Record]) -> Iterator[Record]:
+    for record in records:
+        whose = {key: record[key] for key in record if key not in ("slices", "lesions")}
+        if record["kind"] == "simulated":
+            yield from (whose | row for row in record["lesions"])
+
+
+def _write_csv(path: Path, rows: Iterator[Record]) -> None:
+    lines = list(rows)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _figures(records: Sequence[Record], command: str) -> Record:
+    """For programs; `simulated`, `coverage` and `repeats` are what a bundle says of itself."""
+    return {
+        "command": command,
+        "simulated": [
+            {key: record[key] for key in ("subject", "domain", "noise", "method", "told")}
+            | {
+                metric: statistics.mean(row[metric] for row in record["slices"])
+                for metric in ("psnr", "ssim")
+            }
+            for record in _whole(records)
+        ],
+        "coverage": list(_covered(records)),
+        "repeats": list(_repeats(records)),
+        "tables": [asdict(table) for table in all_tables(records)],
+    }
+
+
+def _whole(records: Sequence[Record]) -> Iterator[Record]:
+    """Measurements on simulated noise, without those on the middles of slices."""
+    for record in records:
+        if record["kind"] == "simulated" and record.get("extent", "whole") == "whole":
+            yield record
+
+
+def _covered(records: Sequence[Record]) -> Iterator[Record]:
+    """How often the student's error stays within one and two of its deviations."""
+    pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for record in _whole(records):
+        if record["method"] == STUDENT:
+            pairs.setdefault((record["domain"], record["noise"]), []).extend(
+                (row["within_one"], row["within_two"])
+                for row in record["slices"]
+                if "within_one" in row
+            )
+    for (domain, noise), found in pairs.items():
+        if found:
+            one, two = (statistics.mean(part) for part in zip(*found, strict=True))
+            yield {"domain": domain, "noise": noise, "within_one": one, "within_two": two}
+
+
+def _repeats(records: Sequence[Record]) -> Iterator[Record]:
+    """Per scan: RMS difference from the repeat, of the noisy image, the student and NLM."""
+    scans: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        if record["kind"] == "repeat":
+            scans.setdefault(record["scan"], {})[record["method"]] = record["slices"]
+    for scan, methods in scans.items():
+        if STUDENT not in methods:
+            continue
+        rows = methods[STUDENT]
+        found: Record = {
+            "scan": scan,
+            "slices": len(rows),
+            "better": sum(row["after"] < row["before"] for row in rows),
+            "noisy": statistics.mean(row["before"] for row in rows),
+            "student": statistics.mean(row["after"] for row in rows),
+            "worst": max(row["after"] / row["before"] for row in rows),
+        }
+        if "NLM" in methods:
+            found["nlm"] = statistics.mean(row["after"] for row in methods["NLM"])
+        yield found
+
+
+def _markdown(tables: Sequence[Table], plots: Sequence[tuple[str, Path]], command: str) -> str:
+    parts = ["# Evaluation", "", f"Made by `{command}`.", ""]
+    parts += [table.markdown() for table in tables]
+    parts += [f"![{title}]({path.name})\n" for title, path in plots]
+    return "\n".join(parts)
+
+
+def _page(tables: Sequence[Table], plots: Sequence[tuple[str, Path]], command: str) -> str:
+    parts = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8"><title>Stillscan evaluation</title>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<style>{STYLE}</style></head><body><h1>Evaluation</h1>",
+        f"<p>Made by <code>{html.escape(command)}</code>.</p>",
+    ]
+    for title, path in plots:
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        shown = html.escape(title)
+        parts.append(
+            f'<figure><img alt="{shown}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{shown}</figcaption></figure>"
+        )
+    parts += [_table(table) for table in tables]
+    return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in table.rows
+    )
+    title, note = html.escape(table.title), html.escape(table.note)
+    return f"<h2>{title}</h2><p>{note}</p><table><tr>{head}</tr>\n{rows}</table>"

@@ -1,0 +1,193 @@
+"""What a person sees of a training run: what was found, how far it is, what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from app.console import short_uid
+from app.training.noisy_folder import NoisyFolder
+from app.training.noisy_series import NoisySeries
+from app.training.profiles import TrainingProfile
+from app.training.run import STAGES, Progress
+from operators.outcome import counted
+from operators.reading import Refusal
+
+SERIES_SHOWN = 40
+REFUSED_SHOWN = 20
+LINE_EVERY_S = 30.0
+# seconds of a patch of 64 x 64 in one update, relative to the student's network
+COST = {"blind spot": 6.5, "diffusion": 3.2, "one step": 1.0, "student": 1.0}
+SHORT_STAGES = 0.04  # teacher, labels: of the rest, each
+
+
+def show_folder(console: Console, folder: NoisyFolder, held_out: int) -> None:
+    """What will be trained on, series by series; and what will not, with its reason."""
+    shown = folder.series[:SERIES_SHOWN]
+    if console.is_terminal:
+        console.print(_series_table(shown))
+    else:
+        for series in shown:
+            row = zip(COLUMNS, _series_row(series), strict=True)
+            _line(console, "; ".join(f"{name} {value}" for name, value in row if value))
+    if len(shown) < len(folder.series):
+        _line(console, f"... and {len(folder.series) - len(shown)} more series")
+    for series in folder.series:
+        if series.constant:
+            slices = ", ".join(map(str, series.constant))
+            _line(console, f"left out of {series.source.name}: constant slices {slices}")
+    _show_refused(console, folder.refused)
+    if folder.every > 1:
+        _line(console, f"not all fits into memory: every {folder.every}th slice is used")
+    people = counted(folder.subjects, "subject")
+    _line(
+        console,
+        f"{len(folder.series)} series of {people}, {counted(folder.images, 'slice')}; "
+        f"{held_out} of them are held out for the choice of the teacher",
+    )
+
+
+def _show_refused(console: Console, refused: Sequence[Refusal]) -> None:
+    for each in refused[:REFUSED_SHOWN]:
+        _line(console, f"not used ({each.reason}): {each.message}")
+    if len(refused) > REFUSED_SHOWN:
+        rest = Counter(each.reason for each in refused[REFUSED_SHOWN:])
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rest.items())
+        _line(console, f"... and {len(refused) - REFUSED_SHOWN} more not used: {reasons}")
+
+
+COLUMNS = ("series", "modality", "slices", "size", "noise", "radius", "family")
+
+
+def _series_row(series: NoisySeries) -> tuple[str, ...]:
+    source = series.source
+    sizes = sorted(set(source.sizes))
+    size = " ".join(f"{rows} x {columns}" for rows, columns in sizes[:2])
+    return (
+        short_uid(source.name) if source.name.replace(".", "").isdigit() else source.name,
+        source.modality,
+        str(len(series.images)),
+        size + (" ..." if len(sizes) > 2 else ""),
+        f"{255 * series.profile.sigma:.2f}/255",
+        str(series.profile.radius),
+        series.profile.family,
+    )
+
+
+def _series_table(series: Sequence[NoisySeries]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, justify="right" if name in ("slices", "noise", "radius") else "left")
+    for each in series:
+        table.add_row(*map(Text, _series_row(each)))  # names may look like markup
+    return table
+
+
+class Watch:
+    """Shows the progress of a run: bars on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, console: Console, profile: TrainingProfile, bars: Bars) -> None:
+        self._console = console
+        self._bars = bars
+        self._work = work_of(profile)
+        self._whole = bars.add_task("whole run", total=sum(self._work.values()), loss="")
+        self._stage = bars.add_task("", total=None, loss="")
+        self._shown: str | None = None
+        self._loss = 0.0
+        self._begun: tuple[float, float] | None = None
+        self._last_line = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Show one step more."""
+        new = progress.stage != self._shown
+        if new:
+            self._shown = progress.stage
+            self._bars.reset(self._stage, description=progress.stage, total=progress.total)
+        if progress.step is not None:
+            first = new or self._loss == 0.0
+            loss = progress.step.loss
+            self._loss = loss if first else 0.98 * self._loss + 0.02 * loss
+        elif new:
+            self._loss = 0.0
+        done = self._done(progress)
+        loss_text = f"loss {self._loss:.4g}" if self._loss else ""
+        self._bars.update(self._stage, completed=progress.done, loss=loss_text)
+        self._bars.update(self._whole, completed=done)
+        if not self._console.is_terminal:
+            self._say(progress, done, loss_text, new)
+
+    def _done(self, progress: Progress) -> float:
+        before = STAGES[: STAGES.index(progress.stage)]
+        share = progress.done / max(1, progress.total)
+        return sum(self._work[stage] for stage in before) + share * self._work[progress.stage]
+
+    def _say(self, progress: Progress, done: float, loss: str, new: bool) -> None:
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = (now, done)
+        ended = progress.done == progress.total
+        if not (new or ended) and now - self._last_line < LINE_EVERY_S:
+            return
+        self._last_line = now
+        begun, done_then = self._begun
+        left = sum(self._work.values()) - done
+        speed = (done - done_then) / max(1e-9, now - begun)
+        time_left = f", {left / speed / 60:.0f} min left" if speed > 0 and left > 0 else ""
+        figures = f"{progress.done} of {progress.total}{', ' if loss else ''}{loss}"
+        _line(self._console, f"{progress.stage}: {figures}{time_left}")
+
+
+@contextmanager
+def watching(console: Console, profile: TrainingProfile) -> Iterator[Watch]:
+    """Progress with the time left, of the stage and of the whole run."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield Watch(console, profile, bars)
+
+
+def work_of(profile: TrainingProfile) -> dict[str, float]:
+    """How much of the whole each stage is, in any unit."""
+    plans = {
+        "blind spot": profile.blind_spot,
+        "diffusion": profile.diffusion,
+        "one step": profile.one_step,
+        "student": profile.student,
+    }
+    found = {
+        stage: COST[stage] * plan.steps * plan.batch * plan.patch**2
+        for stage, plan in plans.items()
+    }
+    short = SHORT_STAGES * sum(found.values())
+    return {stage: found.get(stage, short) for stage in STAGES}
+
+
+def show_candidates(console: Console, figures: Mapping[str, object], teacher: str) -> None:
+    """The table that the teacher was chosen by, and the student beside it."""
+    candidates = figures["candidates"]
+    assert isinstance(candidates, list)
+    for line in candidates:
+        low, high = line["interval_db"]
+        _line(
+            console,
+            f"{'teacher' if line['name'] == teacher else 'candidate'} {line['name']}: error "
+            f"{line['error_db']:.2f} dB of the noise, {line['behind_db']:+.2f} dB behind the best "
+            f"({low:+.2f} to {high:+.2f})",
+        )
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

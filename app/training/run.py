@@ -1,0 +1,305 @@
+"""The three stages, the choice of the teacher and the labels, one after the other, resumable.
+
+Everything that a stage needs from the one before lies in the run's folder; a stage whose file says
+that it is finished is not trained again. Checkpoints are written whole, batch k and label k are
+pure functions of images and seed, so a run that was killed anywhere ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.training.checkpoints import (
+    load_checkpoint,
+    load_json,
+    save_array,
+    save_checkpoint,
+    save_json,
+)
+from app.training.errors import DivergedError
+from app.training.profiles import TrainingProfile
+from app.training.ranks import Ranks
+from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
+from models.denoiser import Denoiser, IdentityDenoiser, Seeded
+from models.diffusion import DiffusionNetwork
+from models.diffusion_denoiser import DiffusionDenoiser, Sampling
+from models.noisy_images import NoisyImage
+from models.schedule import NoiseSchedule
+from models.stages import (
+    StagePlan,
+    distill,
+    label_images,
+    train_blind_spot,
+    train_diffusion,
+    train_one_step,
+)
+from models.student import StudentDenoiser, StudentNetwork
+from models.teacher_choice import choose, interval, squared_errors
+from models.training import Step, Training
+
+STAGES = ("blind spot", "diffusion", "one step", "teacher", "labels", "student")
+SRDS = "SRDS"
+NOISY = "noisy image"  # the first candidate: a teacher must be better than nothing
+SEEDS_OF_A_RUN = 16  # each stage draws its own examples
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is.
+
+    Attributes:
+        stage: one of STAGES.
+        done: updates, images or candidates.
+        total: of them.
+        step: where the stage trains a network.
+    """
+
+    stage: str
+    done: int
+    total: int
+    step: Step | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run ends with.
+
+    Attributes:
+        teacher: name of the candidate that the student learned from.
+        best: name of the candidate that the clean-free criterion prefers.
+        figures: table of the candidates, and the student beside its teacher; for the bundle.
+    """
+
+    student: StudentNetwork
+    blind_spot: BlindSpotNetwork
+    diffusion: DiffusionNetwork
+    one_step: StudentNetwork
+    teacher: str
+    best: str
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: what it learns from, how, and where its files are.
+
+    Attributes:
+        folder: of checkpoints and labels.
+        training: images to learn from.
+        held_out: images that only the choice of the teacher sees.
+        radius: of the blind spot; covers the correlation of every series.
+        seed: of first weights and examples.
+        ranks: who computes.
+        start: the student's first weights; None for new ones.
+    """
+
+    folder: Path
+    profile: TrainingProfile
+    training: Sequence[NoisyImage]
+    held_out: Sequence[NoisyImage]
+    radius: int
+    seed: int
+    ranks: Ranks
+    start: StudentNetwork | None = None
+
+    def train(self) -> Generator[Progress, None, Trained]:
+        """Run all stages, or what is left of them.
+
+        Raises:
+            DivergedError: if a loss is no number any more.
+            OutputError: if a file cannot be written.
+        """
+        profile, schedule = self.profile, NoiseSchedule.linear()
+        blind_spot = yield from self._stage(
+            "blind spot",
+            lambda: BlindSpotNetwork(
+                self.radius, profile.blind_spot_width, profile.blind_spot_blocks
+            ),
+            profile.blind_spot,
+            lambda training, plan, seed: train_blind_spot(training, self.training, plan, seed),
+        )
+        diffusion = yield from self._stage(
+            "diffusion",
+            lambda: DiffusionNetwork(profile.condition, profile.widths),
+            profile.diffusion,
+            lambda training, plan, seed: train_diffusion(
+                training, self.training, blind_spot, schedule, plan, seed
+            ),
+        )
+        one_step = yield from self._stage(
+            "one step",
+            lambda: StudentNetwork(profile.widths),
+            profile.one_step,
+            lambda training, plan, seed: train_one_step(training, self.training, plan, seed),
+        )
+        teachers = self._teachers(blind_spot, diffusion, one_step, schedule)
+        choice = yield from self._choice(teachers)
+        teacher = SRDS if profile.teacher == "srds" else choice["chosen"]
+        labelled = yield from self._labels(teachers[teacher], passes(teacher, profile.steps))
+        student = yield from self._stage(
+            "student",
+            self._first_student,
+            profile.student,
+            lambda training, plan, seed: distill(training, labelled, plan, seed),
+        )
+        figures = choice | {"student": self._student_figures(student, teachers[teacher])}
+        return Trained(student, blind_spot, diffusion, one_step, teacher, choice["chosen"], figures)
+
+    def _stage(
+        self,
+        stage: str,
+        make: Callable[[], Network],
+        plan: StagePlan,
+        steps: Callable[[Training, StagePlan, int], Iterator[Step]],
+    ) -> Generator[Progress, None, Network]:
+        """Train one network to its end; gives the moving average of its weights."""
+        plan = replace(plan, patch=self._patch(plan.patch))
+        network = self._made(make, STAGES.index(stage))
+        training = Training.begin(network, plan.learning_rate, self.profile.decay)
+        path = self.folder / f"{stage.replace(' ', '_')}.pt"
+        load_checkpoint(training, path)
+        yield Progress(stage, training.number, plan.steps)
+        for step in steps(training, plan, self._seed(stage)):
+            if not math.isfinite(step.loss):
+                raise DivergedError(
+                    f"the loss of stage '{stage}' is {step.loss} after update {step.number}"
+                )
+            due = step.number % self.profile.checkpoint_every == 0 or step.number == plan.steps
+            if due and self.ranks.speaks:
+                save_checkpoint(training, path)
+            yield Progress(stage, step.number, plan.steps, step)
+        average = training.average.eval()
+        assert isinstance(average, type(network))
+        return average
+
+    def _patch(self, wanted: int) -> int:
+        """The side of patches: as the plan says, or what the smallest image holds, by eights."""
+        smallest = min(min(image.pixels.shape) for image in self.training)
+        return min(wanted, smallest // 8 * 8)
+
+    def _seed(self, stage: str) -> int:
+        return self.seed * SEEDS_OF_A_RUN + STAGES.index(stage)
+
+    def _made(self, make: Callable[[], Network], stage: int) -> Network:
+        """The network with its first weights, the same on every rank."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * SEEDS_OF_A_RUN + stage)
+            network = make().to(self.ranks.device)
+        if isinstance(network, BlindSpotNetwork):
+            # torch 2.13's CPU gives NaN gradients for dilated convolutions in bfloat16 there
+            return network
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _first_student(self) -> StudentNetwork:
+        if self.start is None:
+            return StudentNetwork(self.profile.student_widths)
+        network = StudentNetwork(self.start.widths, self.start.middle_blocks)
+        network.load_state_dict(self.start.state_dict())
+        return network
+
+    def _teachers(
+        self,
+        blind_spot: BlindSpotNetwork,
+        network: DiffusionNetwork,
+        one_step: StudentNetwork,
+        schedule: NoiseSchedule,
+    ) -> dict[str, Denoiser]:
+        """The candidates, the simplest first."""
+        device, steps = self.ranks.device, self.profile.steps
+        diffusion = DiffusionDenoiser(blind_spot, network, schedule, device=device)
+        found: dict[str, Denoiser] = {
+            NOISY: IdentityDenoiser(),
+            "blind spot + centre": BlindSpotDenoiser(blind_spot, device=device),
+            "recorrupted": StudentDenoiser(one_step, device=device),
+            "one step": diffusion.sampled(Sampling("one_step")),
+            SRDS: diffusion.sampled(Sampling("srds", steps=steps)),
+        }
+        if network.profile.recorruption:
+            found["one step x 8"] = diffusion.sampled(Sampling("one_step", recorruptions=8))
+            found["SRDS x 4"] = diffusion.sampled(Sampling("srds", steps, recorruptions=4))
+        return found
+
+    def _choice(self, teachers: Mapping[str, Denoiser]) -> Generator[Progress, None, Any]:
+        """The table of candidates by the clean-free criterion; made by one rank, once."""
+        path = self.folder / "teacher.json"
+        yield Progress("teacher", 0, 1)
+        if self.ranks.speaks and not path.exists():
+            images = self._judged()
+            chosen, table = choose(teachers, images, self._seed("teacher"))
+            found = {"images": len(images), "candidates": [asdict(line) for line in table]}
+            save_json({"chosen": chosen} | found, path)
+        self.ranks.wait()
+        yield Progress("teacher", 1, 1)
+        return load_json(path)
+
+    def _judged(self) -> list[NoisyImage]:
+        """At most `judged` held-out images, the middle of each."""
+        every = max(1, len(self.held_out) // self.profile.judged)
+        images = self.held_out[::every][: self.profile.judged]
+        return [middle(image, self.profile.judged_side) for image in images]
+
+    def _labels(
+        self, teacher: Denoiser, looks: int
+    ) -> Generator[Progress, None, tuple[NoisyImage, ...]]:
+        """Training images with the teacher's estimates; as many as the profile allows."""
+        images = thinned(self.training, self.profile.label_pixels // looks)
+        folder = self.folder / "labels"
+        for number, image in enumerate(images):
+            path = folder / f"{number:06d}.npy"
+            if number % self.ranks.count == self.ranks.rank and not path.exists():
+                (labelled,) = label_images(seeded(teacher, number), [image])
+                assert labelled.label is not None
+                save_array(labelled.label.numpy(), path)
+            yield Progress("labels", number + 1, len(images))
+        self.ranks.wait()
+        labels = (np.load(folder / f"{number:06d}.npy") for number in range(len(images)))
+        return tuple(
+            replace(image, label=torch.from_numpy(label))
+            for image, label in zip(images, labels, strict=True)
+        )
+
+    def _student_figures(self, student: StudentNetwork, teacher: Denoiser) -> dict[str, Any]:
+        """The student beside its teacher, by the same criterion on the same images."""
+        if not self.ranks.speaks:
+            return {}
+        images, seed = self._judged(), self._seed("teacher")
+        own = squared_errors(StudentDenoiser(student, self.ranks.device), images, seed)
+        taught = squared_errors(teacher, images, seed)
+        behind, limits = interval(own, taught, torch.Generator().manual_seed(seed))
+        return {"behind_teacher_db": behind, "interval_db": limits}
+
+
+def passes(teacher: str, steps: int) -> int:
+    """How often a candidate's network looks at a pixel."""
+    samples = 2 * steps if teacher.startswith(SRDS) else 1
+    _, _, times = teacher.partition(" x ")
+    return samples * int(times or 1)
+
+
+def seeded(teacher: Denoiser, number: int) -> Denoiser:
+    """The teacher with the random numbers of this image."""
+    return teacher.seeded((number,)) if isinstance(teacher, Seeded) else teacher
+
+
+def thinned(images: Sequence[NoisyImage], most_pixels: int) -> Sequence[NoisyImage]:
+    """All images, or every n-th where they have more than `most_pixels`."""
+    pixels = sum(image.pixels.numel() for image in images)
+    return images[:: max(1, math.ceil(pixels / most_pixels))]
+
+
+def middle(image: NoisyImage, side: int) -> NoisyImage:
+    """The middle of an image, at most `side` pixels wide and high."""
+    rows, columns = image.pixels.shape
+    top, left = max(0, (rows - side) // 2), max(0, (columns - side) // 2)
+    pixels = image.pixels[top : top + side, left : left + side].contiguous()
+    return replace(image, pixels=pixels)

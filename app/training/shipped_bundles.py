@@ -1,0 +1,134 @@
+"""`python -m app.training.shipped_bundles CHECKPOINT METHOD`: the bundles `mr`, `xray` and `ct`.
+
+All three hold the same networks, trained on all domains at once; what differs is whom they serve
+and the figures that `stillscan evaluate` measured for that domain.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
+from app.training.images import SPLIT
+from models.blind_spot import BlindSpotNetwork
+from models.bundle import save_bundle
+from models.diffusion import DiffusionNetwork
+from models.simulated_noise import SIGMA_RANGE
+from models.student import StudentNetwork
+from models.weights import load_network
+
+BUNDLE_VERSION = "0.2.0"
+CHANGES = "student trained for longer; teacher (blind spot, conditional diffusion) joins the bundle"
+COMMANDS = (
+    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/first --steps 11000",
+    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/student "
+    "--from runs/first/checkpoint.pt --steps 12000 --seed 1 --learning-rate 0.0007",
+    "python -m bench.method --data $STILLSCAN_DATA --out runs/method",
+)
+SERVES = {"mr": ["MR"], "xray": ["CR", "DX"], "ct": ["CT"]}
+NAMES = {"mr": "MR", "xray": "radiographs", "ct": "CT (preliminary)"}
+SOURCES = {
+    "mr": "Colin27 (MNI terms), 3 T head of the 0.055 T study (CC0), Siemens XA30 T1 and GE fruit "
+    "(BSD-2-Clause)",
+    "xray": "NIH ChestX-ray14, 16 images (NIH Clinical Center, unrestricted use with attribution)",
+    "ct": "GE HiSpeed head (BSD-2-Clause): 12 slices of one subject",
+}
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="of app.training.shipped_student")],
+    method: Annotated[Path, typer.Argument(help="folder of bench.method: the teacher")],
+    evaluation: Annotated[Path, typer.Option(help="figures")] = Path(
+        "bench/results/evaluation.json"
+    ),
+    out: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models/bundles"),
+) -> None:
+    """Write the three bundles; without an evaluation their figures stay empty."""
+    state = torch.load(checkpoint, weights_only=True)
+    network = StudentNetwork()
+    network.load_state_dict(state["average"])
+    figures = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else {}
+    blind_spot = load_network(method / "blind_spot.safetensors")
+    diffusion = load_network(method / "diffusion.safetensors")
+    assert isinstance(blind_spot, BlindSpotNetwork)
+    assert isinstance(diffusion, DiffusionNetwork)
+    choice = json.loads((method / "candidates.json").read_text(encoding="utf-8"))
+    for domain in SERVES:
+        metadata = _metadata(domain, choice, figures)
+        save_bundle(network, out / domain, metadata, (blind_spot, diffusion))
+        text = _readme(domain, metadata)
+        (out / domain / "docs").mkdir(exist_ok=True)
+        (out / domain / "docs" / "README.md").write_text(text, encoding="utf-8")
+
+
+def _metadata(domain: str, choice: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    return bundle_metadata(
+        BundleText(
+            name=f"Stillscan student, {NAMES[domain]}",
+            data_source=SOURCES[domain],
+            version=BUNDLE_VERSION,
+            changelog=CHANGES,
+            modalities=SERVES[domain],
+            noise_range=SIGMA_RANGE,
+            preliminary=domain == "ct",
+            training={
+                "student": "supervised on simulated noise: the table of docs/method.md shows it to "
+                "be better than the student that is distilled without clean images",
+                "commands": list(COMMANDS),
+                "seed": 0,
+                "teacher_candidates": choice,
+                "split": {item.name: item.part for item in SPLIT},
+                "procedural_images": "dead leaves (models/procedural.py)",
+            },
+            figures=_figures(domain, figures),
+        )
+    )
+
+
+def _figures(domain: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Mean PSNR in dB on the domain's test subjects, and the repeated scans (MR only)."""
+    table: dict[str, dict[str, float]] = {}
+    for row in figures.get("simulated", []):
+        if row["domain"] == domain:
+            values = [
+                r["psnr"]
+                for r in figures["simulated"]
+                if all(r[key] == row[key] for key in ("domain", "noise", "method"))
+            ]
+            table.setdefault(row["noise"], {})[row["method"]] = round(statistics.mean(values), 2)
+    found: dict[str, Any] = {"command": "stillscan evaluate DATA", "psnr_db": table}
+    found["coverage"] = [r for r in figures.get("coverage", []) if r["domain"] == domain]
+    if domain == "mr":
+        found["repeated_scans"] = figures.get("repeats", [])
+    return found
+
+
+def _readme(domain: str, metadata: dict[str, Any]) -> str:
+    figures = metadata["stillscan"]["figures"]["psnr_db"]
+    paragraphs = [
+        f"Trained on: {metadata['data_source']}; procedural images; simulated noise (Gaussian, "
+        "correlated, Poisson, Gamma, Rician) of 0.2/255 to 50/255."
+    ]
+    if domain == "ct":
+        paragraphs.append("Preliminary: real CT of one subject only.")
+    if figures:
+        methods = list(dict.fromkeys(name for row in figures.values() for name in row))
+        rows = [
+            [n, *(str(row.get(method, "")) for method in methods)] for n, row in figures.items()
+        ]
+        paragraphs += [
+            "PSNR in dB on subjects it never saw, told nothing of the noise (`student told`: the "
+            "truth):",
+            table(["noise (/255)", *methods], rows),
+        ]
+    return page(metadata, *paragraphs)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,88 @@
+"""`python -m app.training.shipped_student --data DATA --out FOLDER`: the student that ships.
+
+Resumable after a kill at any point (`--resume`), reproducible from `--seed`, shows the time left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+
+from app.training.checkpoints import load_checkpoint
+from app.training.checkpoints import save_checkpoint as save_checkpoint
+from app.training.images import training_images
+from models.bundle import load_bundle
+from models.losses import supervised
+from models.simulated_noise import Batch, TrainingImage, draw_batch
+from models.student import StudentNetwork
+from models.training import Training, train
+
+CHECKPOINT_EVERY = 250
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="folder with `dev` (STILLSCAN_DATA)")],
+    out: Annotated[Path, typer.Option(help="checkpoints go here")],
+    steps: Annotated[int, typer.Option(help="updates in all")] = 20_000,
+    batch_size: Annotated[int, typer.Option(help="patches in a batch")] = 12,
+    learning_rate: Annotated[float, typer.Option(help="at its highest")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="of the first weights and of every example")] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="begin with the weights of this bundle or checkpoint"),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in OUT")] = False,
+) -> None:
+    """Train one student on all domains; `out/checkpoint.pt` holds all that `--resume` needs."""
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    torch.manual_seed(seed)
+    network = StudentNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start is not None:
+        network.load_state_dict(_weights(start))
+    training = Training.begin(network, learning_rate)
+    if resume:
+        load_checkpoint(training, checkpoint)
+    images = training_images(data, seed)
+    batches = _batches(images, batch_size, seed, training.number)
+    mean, started = 0.0, time.monotonic()
+    with (
+        Progress(
+            *Progress.get_default_columns()[:-1],
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+        ) as bar,
+        (out / "log.csv").open("a") as log,
+    ):
+        task = bar.add_task("student", total=steps, completed=training.number, loss="")
+        for step in train(training, batches, supervised, steps, learning_rate):
+            mean = 0.99 * mean + 0.01 * step.loss if step.number > 1 else step.loss
+            bar.update(task, completed=step.number, loss=f"{mean:.2f} dB of the noise left")
+            if step.number % CHECKPOINT_EVERY == 0 or step.number == steps:
+                seconds = time.monotonic() - started
+                log.write(f"{step.number},{mean:.4f},{step.learning_rate:.2e},{seconds:.0f}\n")
+                log.flush()
+                save_checkpoint(training, checkpoint)
+
+
+def _weights(start: Path) -> dict[str, torch.Tensor]:
+    """Of a bundle, or the averaged ones of a checkpoint."""
+    if start.is_dir():
+        return load_bundle(start).denoiser.network.state_dict()
+    return dict(torch.load(start, weights_only=True)["average"])
+
+
+def _batches(images: list[TrainingImage], size: int, seed: int, number: int) -> Iterator[Batch]:
+    while True:
+        yield draw_batch(images, size, seed, number)
+        number += 1
+
+
+if __name__ == "__main__":
+    typer.run(main)

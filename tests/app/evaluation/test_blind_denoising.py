@@ -1,0 +1,58 @@
+"""A series is denoised as the application does it, or told the noise."""
+
+import numpy as np
+import torch
+
+from app.evaluation.blind_denoising import denoise_blind, denoise_series
+from app.evaluation.noise_cases import noise_case
+from models.denoiser import Estimate, IdentityDenoiser
+from models.procedural import dead_leaves
+
+CASE = noise_case("gaussian 15")
+CLEAN = torch.from_numpy(np.stack([dead_leaves(96, np.random.default_rng(n)) for n in (0, 1)]))
+NOISY = CASE.add(CLEAN[0], torch.Generator().manual_seed(0)).expand(2, 96, 96)
+
+
+class Blank:
+    """Takes everything away."""
+
+    def denoise(self, image, noise):
+        return Estimate(torch.full_like(image, -1.0))
+
+
+class Drawing:
+    """Gives back random numbers that its seeds decide."""
+
+    def __init__(self, seeds=(0,)):
+        self.seeds = seeds
+
+    def seeded(self, seeds):
+        return Drawing(seeds)
+
+    def denoise(self, image, noise):
+        generator = torch.Generator().manual_seed(self.seeds[0])
+        return Estimate(torch.rand(image.shape, generator=generator))
+
+
+def test_identity_keeps_every_pixel():
+    assert np.array_equal(denoise_blind(IdentityDenoiser(), NOISY.numpy()), NOISY.numpy())
+
+
+def test_a_series_without_noise_comes_back_as_it_is():
+    flat = torch.full((2, 64, 64), 0.5)
+    assert torch.equal(denoise_series(Blank(), flat, gated=True).slices, flat)
+
+
+def test_the_gate_refuses_what_no_noise_explains():
+    gated = denoise_series(Blank(), NOISY, CASE.profile(CLEAN), gated=True).slices
+    free = denoise_series(Blank(), NOISY, CASE.profile(CLEAN), gated=False).slices
+    assert torch.equal(gated, NOISY)
+    assert torch.equal(free, torch.full_like(NOISY, -1.0))
+
+
+def test_who_draws_random_numbers_draws_others_for_each_slice_and_the_same_every_time():
+    first, again = (
+        denoise_series(Drawing(), NOISY, CASE.profile(CLEAN), gated=False).slices for _ in range(2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], first[1])

@@ -1,0 +1,237 @@
+"""A run of all stages: same weights however often it is killed, on one process or two."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from app.training.console import work_of
+from app.training.errors import DivergedError
+from app.training.noisy_folder import read_noisy_folder, split
+from app.training.profiles import PROFILES
+from app.training.ranks import Ranks
+from app.training.run import NOISY, SRDS, STAGES, Run, middle, passes, thinned
+from models.bundle import METADATA, WEIGHTS
+from models.denoiser import IdentityDenoiser
+from models.diffusion import PAPER
+from models.stages import StagePlan
+from models.student import StudentNetwork
+from models.teacher_choice import choose
+from operators.decoding import Decoder
+from operators.selection import SelectionRules
+from tests.app.training.tiny_training import TINY, noisy_stack, order_for, train_tiny
+
+ROOT = Path(__file__).resolve().parents[3]
+PATIENCE_S = 900  # a machine may be busy
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with two series."""
+    folder = tmp_path_factory.mktemp("data")
+    np.savez(folder / "a.npz", a=noisy_stack(5), b=noisy_stack(3, seed=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    """The bundle of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("unbroken") / "bundle"
+    train_tiny(order_for(data, folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(data):
+    with Decoder() as decoder:
+        folder = read_noisy_folder(data, decoder, SelectionRules())
+    return split(folder.series, seed=0)
+
+
+@pytest.fixture
+def run_in(images):
+    """`run_in(folder)` is a tiny run whose files lie there."""
+    training, held_out = images
+    return lambda folder, **changes: replace(
+        Run(folder, TINY, training, held_out, radius=0, seed=3, ranks=ALONE), **changes
+    )
+
+
+def finished(run):
+    """What a run ends with, and how far it said it was."""
+    stages, seen = run.train(), []
+    while True:
+        try:
+            seen.append(next(stages))
+        except StopIteration as end:
+            return end.value, seen
+
+
+def assert_same_weights(network, other):
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_all_stages_run_in_their_order_and_end_where_they_said(run_in, tmp_path):
+    trained, seen = finished(run_in(tmp_path))
+    assert list(dict.fromkeys(each.stage for each in seen)) == list(STAGES)
+    for stage in STAGES:
+        last = [each for each in seen if each.stage == stage][-1]
+        assert last.done == last.total
+    names = [line["name"] for line in trained.figures["candidates"]]
+    assert names[0] == NOISY
+    assert trained.teacher == trained.best
+    assert trained.teacher in names
+    assert np.isfinite(trained.figures["student"]["behind_teacher_db"])
+
+
+def test_a_run_that_is_left_anywhere_goes_on_as_if_it_was_not(run_in, tmp_path):
+    unbroken, _ = finished(run_in(tmp_path / "unbroken"))
+    chance = random.Random(0)
+    interruptions = 0
+    while True:
+        stages = run_in(tmp_path / "broken").train()
+        try:
+            for _ in range(chance.randint(1, 20)):
+                next(stages)
+        except StopIteration as end:
+            resumed = end.value
+            break
+        interruptions += 1
+    assert interruptions >= 3
+    assert resumed.figures == unbroken.figures
+    for network in ("blind_spot", "diffusion", "one_step", "student"):
+        assert_same_weights(getattr(resumed, network), getattr(unbroken, network))
+
+
+def test_another_seed_trains_other_weights(run_in, tmp_path):
+    one, _ = finished(run_in(tmp_path / "one"))
+    other, _ = finished(run_in(tmp_path / "other", seed=4))
+    assert not torch.equal(next(one.student.parameters()), next(other.student.parameters()))
+
+
+@pytest.mark.parametrize("place", ["diffusion.pt", "labels", "student.pt"])
+def test_a_process_that_was_killed_is_resumed_with_the_same_weights(
+    data, unbroken, tmp_path, place
+):
+    command = [
+        sys.executable,
+        "-m",
+        "tests.app.training.tiny_training",
+        str(data),
+        str(tmp_path / "killed"),
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "killed" / ".training" / place).exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
+        time.sleep(random.random() * 0.02)
+        process.send_signal(signal.SIGKILL)
+    assert (tmp_path / "killed" / ".training" / place).exists()
+    train_tiny(order_for(data, tmp_path / "killed", resume=True))
+    whole, resumed = (load_file(each / WEIGHTS) for each in (unbroken, tmp_path / "killed"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    one, other = (
+        json.loads((each / METADATA).read_text())["stillscan"]
+        for each in (unbroken, tmp_path / "killed")
+    )
+    assert one == other
+
+
+def test_two_processes_keep_the_same_weights_and_learn(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "0"}
+    done = subprocess.run(
+        [*command, "--standalone", "-m", "tests.app.training.two_ranks", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name in ("blind_spot", "diffusion", "one_step", "student"):
+        for key, value in one[name].items():
+            assert torch.equal(value, other[name][key]), (name, key)
+    assert one["losses"] != other["losses"]  # each rank sees examples of its own
+    first, last = (np.mean(one["losses"][part]) for part in (slice(0, 5), slice(-5, None)))
+    assert last < first - 1  # dB
+
+
+def test_a_loss_that_is_no_number_ends_the_run(run_in, images, tmp_path):
+    training, _ = images
+    broken = [replace(image, pixels=torch.full((64, 64), float("nan"))) for image in training]
+    with pytest.raises(DivergedError, match="stage 'blind spot' is nan after update 1"):
+        finished(run_in(tmp_path, training=broken))
+    assert not (tmp_path / "blind_spot.pt").exists()
+
+
+def test_the_student_begins_with_the_weights_it_was_given(run_in, tmp_path):
+    torch.manual_seed(7)
+    start = StudentNetwork((4, 8), middle_blocks=1)
+    still = replace(TINY, student=StagePlan(0, batch=2, patch=32))
+    trained, _ = finished(run_in(tmp_path, profile=still, start=start))
+    assert_same_weights(trained.student, start)
+
+
+def test_the_published_profile_always_learns_from_srds(run_in, tmp_path):
+    published = replace(TINY, condition=PAPER, teacher="srds")
+    trained, _ = finished(run_in(tmp_path, profile=published))
+    assert trained.teacher == SRDS
+    assert {line["name"] for line in trained.figures["candidates"]} >= {SRDS, trained.best}
+
+
+def test_patches_fit_into_the_smallest_image(run_in, images, tmp_path):
+    training, _ = images
+    narrow = replace(training[0], pixels=training[0].pixels[:45, :])
+    wide = replace(TINY, blind_spot=StagePlan(2, batch=2, patch=64))
+    trained, _ = finished(run_in(tmp_path, profile=wide, training=(*training, narrow)))
+    assert trained.figures["candidates"]
+
+
+def test_passes_are_looks_of_the_network_at_a_pixel():
+    found = [passes(name, 10) for name in ("recorrupted", "one step x 8", SRDS, "SRDS x 4")]
+    assert found == [1, 8, 20, 80]
+
+
+def test_labels_are_made_of_as_many_pixels_as_allowed(images):
+    training, _ = images
+    assert thinned(training, 10**9) == training
+    assert len(thinned(training, 2 * 128 * 128)) == 2
+
+
+def test_judged_images_are_cut_in_the_middle(images):
+    (first, *_), _ = images
+    assert torch.equal(middle(first, 64).pixels, first.pixels[32:96, 32:96])
+    assert middle(first, 500).pixels.shape == first.pixels.shape
+
+
+def test_nothing_is_the_first_candidate(images):
+    _, held_out = images
+    chosen, _ = choose({NOISY: IdentityDenoiser(), "also nothing": IdentityDenoiser()}, held_out, 0)
+    assert chosen == NOISY
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_profiles_are_whole(name):
+    profile = PROFILES[name]
+    work = work_of(profile)
+    assert set(work) == set(STAGES)
+    assert all(share > 0 for share in work.values())
+    assert profile.condition == PAPER if name == "paper" else profile.condition.recorruption > 0
