@@ -1,4 +1,4 @@
-"""`torchrun -m tests.app.training.two_ranks OUT`: a tiny run on the CPU; each rank saves its weights."""
+"""`torchrun -m tests.app.training.two_ranks OUT`: a tiny run; each rank saves its weights."""
 
 from __future__ import annotations
 
