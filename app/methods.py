@@ -123,7 +123,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
             model_sha256=digest,
             mode=mode,
             strength=strength,
-            engine="torch",
+            engine=engine_of(denoiser),
             precision=precision_of(denoiser),
             device=device,
         )
@@ -143,8 +143,15 @@ def precision_of(denoiser: Denoiser) -> str:
     from models.student import StudentDenoiser
 
     if isinstance(denoiser, StudentDenoiser):
-        return str(denoiser.precision).removeprefix("torch.")
+        return denoiser.engine.precision
     return "bfloat16"
+
+
+def engine_of(denoiser: Denoiser) -> str:
+    """The library that multiplies; the teacher has torch alone."""
+    from models.student import StudentDenoiser
+
+    return denoiser.engine.name if isinstance(denoiser, StudentDenoiser) else "torch"
 
 
 def resolve_device(wanted: str) -> str:

@@ -99,16 +99,32 @@ def _half_lags(reach: int) -> list[tuple[int, int]]:
 
 @lru_cache
 def _plane_effect(size: int, reach: int) -> Array:
-    """Matrix from true to expected measured autocovariance when planes are removed from blocks."""
-    projection = np.eye(size * size) - _plane(size) @ _plane(size).T
-    y, x = (axis.ravel() for axis in np.mgrid[:size, :size])
-    dy, dx = y[:, None] - y[None], x[:, None] - x[None]
-    pairs = [((dy == a) & (dx == b)) | ((dy == -a) & (dx == -b)) for a, b in _half_lags(reach)]
-    effect = np.empty((len(pairs), len(pairs)))
-    for column, pair in enumerate(pairs):
-        removed = projection @ pair.astype(np.float64) @ projection
-        effect[:, column] = [removed[other].sum() / other.sum() for other in pairs]
-    return effect
+    """Matrix from true to expected measured autocovariance when planes are removed from blocks.
+
+    Without its plane, the covariance A of a block's pixels becomes P A P with P = 1 - Q Q', Q the
+    planes. Its sum over the pairs of a lag, whose symmetric mask is M, is tr(M P A P); the masks
+    are shifts, so M Q is Q shifted both ways.
+    """
+    plane = _plane(size)
+    lags = _half_lags(reach)
+    shifted = np.stack([_both_ways(plane, size, dy, dx) for dy, dx in lags])  # M Q
+    within = plane.T @ shifted  # Q' M Q
+    counts = np.array([(size - abs(dy)) * (size - abs(dx)) for dy, dx in lags])
+    counts = counts * np.where([dy != 0 or dx != 0 for dy, dx in lags], 2, 1)
+    flat, inner = shifted.reshape(len(lags), -1), within.reshape(len(lags), -1)
+    removed = inner @ inner.T - 2 * flat @ flat.T
+    return np.asarray(np.eye(len(lags)) + removed / counts[:, None])
+
+
+def _both_ways(plane: Array, size: int, dy: int, dx: int) -> Array:
+    """Each pixel's neighbour at this lag plus that at the opposite lag, zero beyond the block."""
+    padded = np.pad(plane.reshape(size, size, -1), ((size, size), (size, size), (0, 0)))
+
+    def moved(y: int, x: int) -> Array:
+        return padded[size + y : 2 * size + y, size + x : 2 * size + x]
+
+    both = moved(dy, dx) if dy == dx == 0 else moved(dy, dx) + moved(-dy, -dx)
+    return np.asarray(both.reshape(size * size, -1))
 
 
 def _structure(covariance: Array, lags: list[tuple[int, int]], reach: int) -> float:

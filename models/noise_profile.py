@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -76,13 +77,13 @@ def sigma_at(level: Tensor, levels: tuple[float, ...], sigmas: tuple[float, ...]
     """Piecewise linear interpolation of the level curve, constant beyond its ends."""
     if len(levels) == 1:
         return torch.full_like(level, sigmas[0])
-    knots = torch.tensor(levels, dtype=level.dtype, device=level.device)
-    values = torch.tensor(sigmas, dtype=level.dtype, device=level.device)
-    x = level.clamp(knots[0], knots[-1])
-    right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(levels) - 1)
-    left = right - 1
-    share = (x - knots[left]) / (knots[right] - knots[left])
-    return values[left] + share * (values[right] - values[left])
+    knots = np.unique(np.float32(levels)).tolist()
+    values = np.interp(knots, levels, sigmas).tolist()
+    sigma = torch.full_like(level, values[0])
+    for (low, below), (high, above) in pairwise(zip(knots, values, strict=True)):
+        climbed = level.clamp(low, high).sub_(low)  # of this stretch of the curve
+        sigma.add_(climbed, alpha=(above - below) / (high - low))
+    return sigma
 
 
 def smooth(image: Image) -> Image:

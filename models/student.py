@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from models.blocks import PlainUNet
 from models.denoiser import Estimate
+from models.engine import Engine, Planes, Precision, Seen, TorchEngine
 from models.noise_profile import CORRELATION_LAGS, NoiseProfile
+from models.tiles import inside, spans
 
 Image = Float[Tensor, "batch 1 height width"]
 Correlation = Float[Tensor, "batch lag"]
 
 LOCAL_SIZE = 15  # pixels
 WIDE_SIZE = 7  # cells of 8 pixels
+TILE = 512  # half-resolution pixels that a side may have before it is cut, without the overlap
 SQUASH = 8.0  # in sigma: the input is linear well below this, logarithmic above
 LOG_VARIANCE_RANGE = (-10.0, 2.0)  # of the error, in sigma^2
 BOUND = 6.0  # in sigma: no pixel is changed by more, whatever the weights say
@@ -61,11 +64,27 @@ class StudentNetwork(nn.Module):
             sigma: standard deviation of the noise at each pixel, same unit, above 0.
             correlation: of the noise at CORRELATION_LAGS.
         """
-        seen = network_input(image, sigma, correlation)
+        return bounded(*self.planes(network_input(image, sigma, correlation)))
+
+    def planes(self, seen: Seen) -> tuple[Planes, Planes]:
+        """The four planes of the noise and of its log variance, before their bounds."""
         features = self.body(seen)
-        noise = F.pixel_shuffle(self.noise(features), 2).float()
-        log_variance = F.pixel_shuffle(self.log_variance(features.detach()), 2).float()
-        return BOUND * torch.tanh(noise / BOUND), log_variance.clamp(*LOG_VARIANCE_RANGE)
+        return self.noise(features), self.log_variance(features.detach())
+
+    @property
+    def reach(self) -> int:
+        """How far an output depends on what is seen, in half-resolution pixels, or farther."""
+        levels = [2**level for level in range(len(self.widths))]
+        convolutions = 4 * sum(levels[:-1]) + 2 * self.middle_blocks * levels[-1]
+        between = 2 * sum(levels[:-1])  # down and up again
+        return 1 + convolutions + between + 2
+
+
+def bounded(noise: Planes, log_variance: Planes) -> tuple[Image, Image]:
+    """The planes at full resolution, within `BOUND` and `LOG_VARIANCE_RANGE`, float32."""
+    full = F.pixel_shuffle(noise, 2).float()
+    spread = F.pixel_shuffle(log_variance, 2).float()
+    return BOUND * torch.tanh(full / BOUND), spread.clamp(*LOG_VARIANCE_RANGE)
 
 
 def network_input(
@@ -93,41 +112,107 @@ def squash(x: Tensor) -> Tensor:
 
 def box_mean(image: Image, size: int) -> Image:
     """Mean over a square of `size` (odd) pixels; only pixels inside the image are counted."""
-    rows = F.avg_pool2d(image, (size, 1), 1, (size // 2, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, size), 1, (0, size // 2), count_include_pad=False)
+    height, width = image.shape[-2:]
+    lines = (torch.ones(length, device=image.device) for length in (height, width))
+    rows, columns = (running_sum(line, size, 0) for line in lines)
+    return running_sum(running_sum(image, size, -2), size, -1) / (rows[:, None] * columns)
+
+
+def running_sum(values: Float[Tensor, "*shape"], size: int, axis: int) -> Float[Tensor, "*shape"]:
+    """Sum of the `size` (odd) values around each along one axis, zero beyond the ends.
+
+    By doubling: sums of 1, 2, 4, 8 neighbours make up any `size` in a few passes over memory. Only
+    neighbours are added, so that the sum of a part of an image is that of the whole, to the bit.
+    """
+    length, reach = values.shape[axis], size // 2
+    ends = list(values.shape)
+    ends[axis] = reach
+    zeros = values.new_zeros(ends)
+    run, width, start = torch.cat([zeros, values, zeros], axis), 1, 0
+    total = None
+    while width <= size:
+        if size & width:
+            part = run.narrow(axis, start, length)
+            total = part if total is None else total + part
+            start += width
+        if 2 * width <= size:
+            shorter = run.shape[axis] - width
+            run = run.narrow(axis, 0, shorter) + run.narrow(axis, width, shorter)
+        width *= 2
+    assert total is not None, "a size of at least 1"
+    return total
 
 
 class StudentDenoiser:
-    """The student network behind the `Denoiser` protocol: one forward pass, residual in float32."""
+    """A student and the engine that runs its convolutions.
+
+    On a CPU slices go through one after the other: what a layer makes of one still lies in the
+    cache for the next. A large image is cut into tiles of one shape that overlap by all that an
+    output depends on, so that memory is bounded and there is no seam. What the network sees is
+    computed before the cut.
+
+    Args:
+        network: with its weights.
+        device: of torch.
+        precision: of torch's products; bfloat16 by default.
+        engine: in place of torch.
+        tile: the largest side that is not cut, in half-resolution pixels.
+    """
 
     def __init__(
         self,
         network: StudentNetwork,
         device: torch.device | str = "cpu",
         precision: torch.dtype = torch.bfloat16,
+        engine: Engine | None = None,
+        tile: int = TILE,
     ) -> None:
-        self.device = torch.device(device)
-        self.precision = precision
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        name: Precision = "float32" if precision == torch.float32 else "bfloat16"
+        self.network = network
+        self.engine: Engine = engine or TorchEngine(network, device, name)
+        self._tile = tile
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.engine.device
 
     @torch.inference_mode()
     def denoise(self, image: Image, noise: NoiseProfile) -> Estimate:
         """Estimate the clean image; `noise` is in the image's own unit."""
+        mean, spread = torch.empty_like(image), torch.empty_like(image)
+        at_once = len(image) if self.device.type == "cuda" else 1
+        for start in range(0, len(image), at_once):
+            part = slice(start, start + at_once)
+            mean[part], spread[part] = self._denoised(image[part].to(self.device), noise)
+        return Estimate(mean=mean, spread=spread)
+
+    def _denoised(self, image: Image, noise: NoiseProfile) -> tuple[Image, Image]:
         height, width = image.shape[-2:]
-        padded = pad_to_multiple(image.to(self.device), self.network.multiple)
+        padded = pad_to_multiple(image, self.network.multiple)
         sigma = noise.sigma_map(padded)
         correlation = noise.correlation().to(self.device).expand(len(image), -1)
-        autocast = torch.autocast(
-            self.device.type, self.precision, enabled=self.precision != torch.float32
-        )
-        with autocast:
-            residual, log_variance = self.network(padded, sigma, correlation)
+        residual, log_variance = bounded(*self._planes(network_input(padded, sigma, correlation)))
         mean = padded - sigma * residual
         spread = sigma * (0.5 * log_variance).exp()
-        return Estimate(
-            mean=mean[..., :height, :width].to(image.device),
-            spread=spread[..., :height, :width].to(image.device),
-        )
+        return mean[..., :height, :width], spread[..., :height, :width]
+
+    def _planes(self, seen: Seen) -> tuple[Planes, Planes]:
+        """The engine's planes of the whole image, tile by tile where it is large."""
+        height, width = seen.shape[-2:]
+        if max(height, width) <= self._tile:
+            return self.engine.run(seen)
+        multiple = self.network.multiple // 2
+        overlap = multiple * math.ceil(self.network.reach / multiple)
+        shape = (len(seen), 4, height, width)
+        whole = seen.new_empty(shape), seen.new_empty(shape)
+        for rows, inner_rows in spans(height, self._tile, overlap, multiple):
+            for columns, inner_columns in spans(width, self._tile, overlap, multiple):
+                tile = self.engine.run(seen[..., rows, columns])
+                y, x = inside(inner_rows, rows), inside(inner_columns, columns)
+                for plane, part in zip(whole, tile, strict=True):
+                    plane[..., inner_rows, inner_columns] = part[..., y, x]
+        return whole
 
 
 def pad_to_multiple(

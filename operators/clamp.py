@@ -11,7 +11,9 @@ everywhere for the result, whatever the denoiser did, and needs no reference.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -45,15 +47,19 @@ def clamp(residual: Planes, acf: Float[np.ndarray, "lag lag"], limit: float) -> 
     """
     deviations = [smoothed_deviation(acf, scale) for scale in SCALES]
     weight = torch.ones_like(residual)
-    before = after = _highest(residual, deviations)
+    before = after = _highest(_smoothed(residual), deviations)
+    if before <= limit:
+        return Clamped(weight, before, before)
+    smoothed = list(_smoothed(residual))
     for _ in range(LOCAL_ROUNDS):
+        weight = _drawn_back(weight, smoothed, deviations, limit)
+        smoothed = list(_smoothed(weight * residual))
+        after = _highest(smoothed, deviations)
         if after <= limit:
             break
-        weight = _drawn_back(weight, residual, deviations, limit)
-        after = _highest(weight * residual, deviations)
     if after > limit:  # linear in w: this much less of everything is always enough
         weight = weight * (0.999 * limit / after)
-        after = _highest(weight * residual, deviations)
+        after = _highest(_smoothed(weight * residual), deviations)
     return Clamped(weight, before, after)
 
 
@@ -77,36 +83,53 @@ def scores(residual: Planes, acf: Float[np.ndarray, "lag lag"]) -> list[Planes]:
     return [z / smoothed_deviation(acf, s) for z, s in zip(smoothed, SCALES, strict=True)]
 
 
-def _smoothed(residual: Planes) -> list[Planes]:
-    """The residual after each Gaussian; zero beyond the edge."""
+def _smoothed(residual: Planes) -> Iterator[Planes]:
+    """The residual after each Gaussian, one at a time; zero beyond the edge."""
     height, width = residual.shape[-2:]
     margin = int(3 * max(SCALES))
-    size = (_even(height + margin), _even(width + margin))
+    size = (fast_length(height + margin), fast_length(width + margin))
     spectrum = torch.fft.rfft2(residual, s=size)
+    for response in _responses(size):
+        yield torch.fft.irfft2(spectrum * response, s=size)[..., :height, :width]
+
+
+@lru_cache(maxsize=2)  # of a radiograph they take 70 MB
+def _responses(size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """What each Gaussian leaves of every frequency of a plane of this size."""
     f_y = torch.fft.fftfreq(size[0])[:, None]
     f_x = torch.fft.rfftfreq(size[1])[None, :]
     squared = f_y**2 + f_x**2
-    return [
-        torch.fft.irfft2(spectrum * torch.exp(-2 * (math.pi * scale) ** 2 * squared), s=size)[
-            ..., :height, :width
-        ]
-        for scale in SCALES
-    ]
+    return tuple(torch.exp(-2 * (math.pi * scale) ** 2 * squared) for scale in SCALES)
 
 
-def _even(size: int) -> int:
-    return size + size % 2
+@cache
+def fast_length(least: int) -> int:
+    """The next even length without a prime factor above 5: others cost up to three times it."""
+    length = least + least % 2
+    while not _is_smooth(length):
+        length += 2
+    return length
 
 
-def _highest(residual: Planes, deviations: list[float]) -> float:
-    smoothed = _smoothed(residual)
-    return max(float(z.abs().max()) / sd for z, sd in zip(smoothed, deviations, strict=True))
+def _is_smooth(number: int) -> bool:
+    for prime in (2, 3, 5):
+        while number % prime == 0:
+            number //= prime
+    return number == 1
 
 
-def _drawn_back(weight: Planes, residual: Planes, deviations: list[float], limit: float) -> Planes:
+def _highest(smoothed: Iterable[Planes], deviations: list[float]) -> float:
+    return max(
+        float(torch.stack(torch.aminmax(z)).abs().max()) / deviation
+        for z, deviation in zip(smoothed, deviations, strict=True)
+    )
+
+
+def _drawn_back(
+    weight: Planes, smoothed: list[Planes], deviations: list[float], limit: float
+) -> Planes:
     """The weight lowered around every place whose |z_s| exceeds the limit."""
     factor = torch.ones_like(weight)
-    smoothed = _smoothed(weight * residual)
     for z, deviation, scale in zip(smoothed, deviations, SCALES, strict=True):
         allowed = (0.98 * limit * deviation / z.abs().clamp(min=1e-12)).clamp(max=1)
         if float(allowed.min()) < 1:
