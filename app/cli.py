@@ -262,6 +262,78 @@ def evaluate(
     raise typer.Exit(exit_code_of(action, "its measurements are kept, the same command goes on"))
 
 
+@app.command(epilog=EXIT_CODES)
+def backfill(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="folder, DICOMweb address, or list of paths and series UIDs"
+        ),
+    ],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="folder or DICOMweb address")],
+    ray: Annotated[
+        str | None, typer.Option(help="address of a Ray cluster; default: a Ray of our own")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="default: one for each core, or GPU")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on with the back-fill that DEST holds")] = False,
+    archive: Annotated[
+        str | None, typer.Option(help="DICOMweb address where the UIDs of a list are")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="folder of the record; default: inside DEST")
+    ] = None,
+    tries: Annotated[int, typer.Option(min=1, help="of a series, at most")] = 3,
+    timeout: Annotated[float, typer.Option(min=1, help="seconds for one series")] = 3600,
+    bundle: Bundle = None,
+    mode: ModeOption = None,
+    strength: Annotated[
+        Strength | None, typer.Option(help="how much of the noise is taken away")
+    ] = None,
+    device: Annotated[Device | None, typer.Option(help="where the networks run")] = None,
+    models: Models = DEFAULT_BUNDLES,
+    config: Config = DEFAULT_SETTINGS,
+    verbose: Verbose = False,
+) -> None:
+    """Denoise an archive: thousands of series, on all cores or GPUs of a machine or a Ray cluster.
+
+    What is done stays done: with --resume a second run does what is missing. With a teacher's
+    --mode (srds, one_step) the same command labels a training set.
+
+    Credentials of an archive come from the environment: STILLSCAN_SOURCE_TOKEN, or
+    STILLSCAN_SOURCE_USER and STILLSCAN_SOURCE_PASSWORD; STILLSCAN_DEST_... for DEST.
+    """
+
+    def action() -> ExitCode:
+        settings = with_choices(load_settings(config), mode, strength, device)
+        with Decoder() as decoder:
+            # imported here: the other commands need none of it
+            from app.backfill.command import Request
+            from app.backfill.command import backfill as fill
+            from app.backfill.configuration import Configuration
+
+            own_models = None if models == DEFAULT_BUNDLES else models.absolute()
+            settings = replace(settings, output=replace(settings.output, report=False))
+            configuration = Configuration(settings, own_models, bundle)
+            request = Request(
+                source=source,
+                dest=dest,
+                configuration=configuration,
+                archive=archive,
+                state=state,
+                resume=resume,
+                address=ray,
+                workers=workers,
+                tries=tries,
+                timeout_s=timeout,
+            )
+            return fill(request, decoder, Console())
+
+    set_up_logging("debug" if verbose else "warning")
+    raise typer.Exit(exit_code_of(action, "what is done is kept, --resume goes on"))
+
+
 def with_choices(
     settings: Settings, mode: Mode | None, strength: Strength | None, device: Device | None
 ) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def input_files(source: Path) -> InputFiles:
     Links are followed (workflow engines hand over folders of links), each folder once.
     """
     found = InputFiles()
+    for path, fault in walk(source):
+        if fault is None:
+            found.files.append(path)
+        else:
+            found.passed_over.append((path, fault))
+    return found
+
+
+def walk(source: Path) -> Iterator[tuple[Path, InputError | None]]:
+    """The regular files of `input_files`, and what is passed over with its fault, as they come."""
     visited: set[tuple[int, int]] = set()
     waiting = [source]
     while waiting:
@@ -35,10 +46,8 @@ def input_files(source: Path) -> InputFiles:
                     visited.add((status.st_dev, status.st_ino))
                     waiting += sorted((Path(entry) for entry in os.scandir(path)), reverse=True)
             elif stat.S_ISREG(status.st_mode):
-                found.files.append(path)
+                yield path, None
             else:
-                found.passed_over.append((path, UnreadableFileError("is not a regular file")))
+                yield path, UnreadableFileError("is not a regular file")
         except OSError as error:
-            refused = UnreadableFileError(f"cannot be read ({error.strerror})")
-            found.passed_over.append((path, refused))
-    return found
+            yield path, UnreadableFileError(f"cannot be read ({error.strerror})")

@@ -1,0 +1,50 @@
+"""What every worker must agree on: settings and weights, and the digest that stands for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from app.methods import DEFAULT_BUNDLES, available_bundles
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How series are denoised.
+
+    Attributes:
+        models: a folder with bundles, or a bundle; None for the shipped ones, wherever they are
+            installed.
+        bundle: use only the bundle of this name.
+    """
+
+    settings: Settings
+    models: Path | None = None
+    bundle: str | None = None
+
+    @property
+    def models_folder(self) -> Path:
+        """Where the bundles are on this machine."""
+        return self.models or DEFAULT_BUNDLES
+
+    def digest(self) -> str:
+        """Stands for whatever can change a derived series: settings, version, weights.
+
+        Raises:
+            ModelError: if there are no bundles, or broken ones.
+            SettingsError: if the named bundle is not there.
+        """
+        parts = asdict(self.settings)
+        parts.pop("resources")
+        told = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        if self.settings.denoise.mode != "identity":
+            for info in available_bundles(self.models_folder, self.bundle):
+                told.update(info.name.encode())
+                for file in sorted(info.folder.glob("models/*.safetensors")):
+                    with file.open("rb") as weights:
+                        told.update(file.name.encode())
+                        told.update(hashlib.file_digest(weights, "sha256").digest())
+        return told.hexdigest()[:32]

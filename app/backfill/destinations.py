@@ -1,0 +1,79 @@
+"""Where derived series go: a folder for each study, or an archive with DICOMweb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.backfill.work_items import digest_of
+from app.dicomweb.endpoint import Endpoint
+from app.dicomweb.query import is_uid
+from app.dicomweb.store import store
+from operators.output_faults import naming_output_faults
+
+STATE = ".stillscan-backfill"  # in a destination folder: the record, and what is being worked on
+
+
+@dataclass(frozen=True)
+class Destination:
+    """One of both.
+
+    Attributes:
+        folder: gets `<StudyInstanceUID>/<derived SeriesInstanceUID>/*.dcm`.
+        archive: gets them by STOW-RS.
+    """
+
+    folder: Path | None = None
+    archive: Endpoint | None = None
+
+    def take(self, folders: Sequence[Path], study_instance_uid: str) -> str:
+        """Publish a derived series and what goes with it.
+
+        Args:
+            folders: one for each series, the derived one last: once it is there, all is.
+            study_instance_uid: of all of them.
+
+        Returns:
+            Where the derived series lies in the destination folder; "" for an archive.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+            DicomWebError: if the archive does not take everything.
+        """
+        if self.archive is not None:
+            store(self.archive, [file for each in folders for file in sorted(each.iterdir())])
+            return ""
+        assert self.folder is not None, "a destination is a folder or an archive"
+        place = ""
+        for each in folders:
+            place = f"{folder_name(study_instance_uid)}/{each.name}"
+            _publish(each, self.folder / place)
+        return place
+
+
+def folder_name(study_instance_uid: str) -> str:
+    """A UID as the name of a folder; a text that is no UID (`..`) never becomes a path."""
+    if is_uid(study_instance_uid):
+        return study_instance_uid
+    return f"study-{digest_of(study_instance_uid)}"
+
+
+def _publish(made: Path, target: Path) -> None:
+    """Rename a finished folder to its place; what is there already has the same UID and content."""
+    with naming_output_faults("publish a derived series"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            _sync(made)
+            made.rename(target)
+            _sync(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make names durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,242 @@
+"""Workers as Ray actors: given a series each, watched, and replaced when they die.
+
+Ray is imported here, late, and nowhere else. A local Ray listens on loopback alone, has no
+dashboard, sends no statistics, keeps its files in a folder that goes with it, and asks for a token
+that only our own processes know.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from app.backfill.errors import (
+    NoWorkersError,
+    RayMissingError,
+    RayUnreachableError,
+    WorkerDiffersError,
+)
+from app.backfill.journal import Outcome
+from app.backfill.work_items import WorkItem
+from app.backfill.worker import Fault, Order, Worker
+
+LOCAL_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for: this node is 127.0.0.1
+    "RAY_AUTH_MODE": "token",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns of the next major version
+}
+OBJECT_STORE = 80 * 2**20  # bytes, the least that Ray takes: what travels is small
+MOST_STARTS_IN_VAIN = 3  # per worker, before one of them was ready
+START_S = 900.0  # a cluster may have to make room first
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An attempt is over; `killed` where its worker is too."""
+
+    item: WorkItem
+    ending: Outcome | Fault
+    killed: bool = False
+
+
+@contextmanager
+def ray_at(address: str | None, cores: int) -> Iterator[Any]:
+    """Ray, connected: to the cluster at an address, or to one of our own with so many cores.
+
+    Raises:
+        RayMissingError: if it is not installed.
+        RayUnreachableError: if there is none at the address.
+    """
+    os.environ.update(LOCAL_ENVIRONMENT if address is None else {"RAY_USAGE_STATS_ENABLED": "0"})
+    try:
+        ray = import_module("ray")
+    except ModuleNotFoundError as error:
+        raise RayMissingError("back-fill needs Ray: pip install 'stillscan[backfill]'") from error
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    files = Path(tempfile.mkdtemp(prefix="stillscan-ray-"))
+    try:
+        if address is None:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            local: dict[str, Any] = {"include_dashboard": False, "num_cpus": cores}
+            local |= {"object_store_memory": OBJECT_STORE, "_temp_dir": str(files)}
+            ray.init(address="local", **local, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        shutil.rmtree(files, ignore_errors=True)
+        where = f"at {address}" if address else "on this machine"
+        raise RayUnreachableError(f"no Ray {where} ({type(error).__name__})") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+        shutil.rmtree(files, ignore_errors=True)
+
+
+class Pool:
+    """A number of workers, each of which has at most one series."""
+
+    def __init__(
+        self, ray: Any, order: Order, digest: str, workers: int, timeout_s: float, *, gpu: bool
+    ) -> None:
+        """Start the workers.
+
+        Args:
+            ray: connected.
+            order: for all of them.
+            digest: of the configuration, which each must agree to.
+            workers: how many.
+            timeout_s: after so long with one series a worker is killed.
+            gpu: each has a GPU; otherwise each has a core.
+        """
+        self._ray = ray
+        self._order = order
+        self._digest = digest
+        self._timeout_s = timeout_s
+        self._gpu = gpu
+        self._members: list[_Member] = []
+        self._wanted = workers
+        self._starts_in_vain = 0
+        self._attempts = 0
+        resources = {"num_cpus": 1, "num_gpus": 1} if gpu else {"num_cpus": 1}
+        self._actor = ray.remote(max_restarts=0, **resources)(Worker)
+        for _ in range(workers):
+            self._start()
+
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """Of the workers that have begun."""
+        return tuple(each.process for each in self._members if each.process)
+
+    @property
+    def busy(self) -> int:
+        """How many series are being worked on."""
+        return sum(each.item is not None for each in self._members)
+
+    @property
+    def idle(self) -> int:
+        """How many workers wait for a series."""
+        return sum(each.call is None for each in self._members)
+
+    def give(self, item: WorkItem) -> str:
+        """Let an idle worker try a series; the token names its working folder."""
+        member = next(each for each in self._members if each.call is None)
+        self._attempts += 1
+        member.token = f"{os.getpid()}-{self._attempts}"
+        member.item = item
+        member.deadline = time.monotonic() + self._timeout_s
+        member.call = member.actor.process.remote(item, member.token)
+        return member.token
+
+    def wait(self, at_most_s: float) -> list[Ended]:
+        """What has ended since; returns as soon as something has, or a worker is ready.
+
+        Raises:
+            NoWorkersError: if workers die before they are ready, again and again.
+            WorkerDiffersError: if one would make something else than the others.
+        """
+        calls = {each.call: each for each in self._members if each.call is not None}
+        if not calls:
+            time.sleep(at_most_s)
+            return []
+        if all(each.is_late() for each in self._members):
+            raise NoWorkersError(f"not one worker could be started within {START_S:g} s")
+        done, _ = self._ray.wait(list(calls), num_returns=1, timeout=at_most_s)
+        ended = [each for call in done if (each := self._answered(calls[call])) is not None]
+        now = time.monotonic()
+        for member in list(self._members):
+            if member.item is not None and member.call not in done and now > member.deadline:
+                fault = Fault("time-out", f"the series took longer than {self._timeout_s:g} s")
+                ended.append(Ended(member.item, fault, killed=True))
+                self._replace(member)
+        return ended
+
+    def _start(self) -> None:
+        actor = self._actor.remote(self._order)
+        self._members.append(_Member(actor, actor.where.remote()))
+
+    def _replace(self, member: _Member) -> None:
+        """Make sure that a worker is dead, and start another."""
+        self._members.remove(member)
+        self._ray.kill(member.actor)
+        if member.item is None:
+            self._starts_in_vain += 1
+            if self._starts_in_vain >= MOST_STARTS_IN_VAIN * self._wanted:
+                raise NoWorkersError("workers end before they are ready, again and again")
+        self._start()
+
+    def _answered(self, member: _Member) -> Ended | None:
+        exceptions = self._ray.exceptions
+        try:
+            answer = self._ray.get(member.call)
+        except exceptions.RayTaskError as error:  # a bug of ours: its message may quote a header
+            cause = type(getattr(error, "cause", error)).__name__
+            return self._lost(member, Fault("internal-fault", f"the worker raised {cause}"))
+        except exceptions.RayError as error:
+            kind = type(error).__name__
+            reason = "out-of-memory" if kind == "OutOfMemoryError" else "worker-stopped"
+            return self._lost(member, Fault(reason, f"the worker ended ({kind})"))
+        if member.item is not None:
+            ended = Ended(member.item, answer)
+            member.item, member.call = None, None
+            return ended
+        self._prepared(member, answer)
+        return None
+
+    def _lost(self, member: _Member, fault: Fault) -> Ended | None:
+        ended = None if member.item is None else Ended(member.item, fault, killed=True)
+        self._replace(member)
+        return ended
+
+    def _prepared(self, member: _Member, answer: Any) -> None:
+        """A worker has said where it is, or that it is ready."""
+        if not member.process:
+            member.process, member.machine = answer.process, answer.machine
+            member.core = None if self._gpu else self._free_core(answer.machine, answer.cores)
+            member.call = member.actor.prepare.remote(member.core)
+        elif isinstance(answer, Fault):
+            raise NoWorkersError(f"a worker cannot begin: {answer.reason}: {answer.message}")
+        elif answer != self._digest:
+            raise WorkerDiffersError(
+                f"the worker on {member.machine} has another version, other bundles or settings"
+            )
+        else:
+            self._starts_in_vain = 0
+            member.call = None
+
+    def _free_core(self, machine: str, cores: tuple[int, ...]) -> int | None:
+        """A core of the machine that no other worker of ours keeps to; None where all are taken."""
+        taken: dict[str, set[int | None]] = defaultdict(set)
+        for each in self._members:
+            taken[each.machine].add(each.core)
+        return next((core for core in cores if core not in taken[machine]), None)
+
+
+class _Member:
+    """A worker as the pool sees it; `call` is what it is doing, None while it waits."""
+
+    def __init__(self, actor: Any, call: Any) -> None:
+        self.actor = actor
+        self.call: Any = call
+        self.item: WorkItem | None = None
+        self.token = ""
+        self.deadline = time.monotonic() + START_S
+        self.process = 0
+        self.machine = ""
+        self.core: int | None = None
+
+    def is_late(self) -> bool:
+        """Whether it should have been ready long ago."""
+        starting = self.item is None and self.call is not None
+        return starting and time.monotonic() > self.deadline
