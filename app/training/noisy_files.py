@@ -171,7 +171,7 @@ def _archive_series(
             refused.append(refusal(path, name, error))
             continue
         read = partial(_read_archive, path, key)
-        sources.append(SeriesSource(name, subject_of(path, folder), modality, sizes, read))
+        sources.append(SeriesSource(name, subject_of(path, folder), modality, sizes, read, path))
     return sources, refused
 
 
@@ -225,7 +225,7 @@ def _nifti_series(
     sizes = _sizes((*rest, x, y), image.get_data_dtype())
     read = partial(_read_nifti, path)
     name = name_below(path, folder)
-    return [SeriesSource(name, subject_of(path, folder), modality, sizes, read)], []
+    return [SeriesSource(name, subject_of(path, folder), modality, sizes, read, path)], []
 
 
 def _nifti(path: Path) -> Any:

@@ -99,7 +99,7 @@ def read_noisy_folder(
     """
     if not folder.exists():
         raise SettingsError(f"folder {folder} does not exist")
-    sources, refused, other_files = _find(folder, decoder, rules, modality)
+    sources, refused, other_files = find_sources(folder, decoder, rules, modality)
     if not sources and not refused:
         raise NoTrainingImagesError(
             f"{folder} holds no DICOM, NIfTI, PNG or npz file with images "
@@ -187,10 +187,13 @@ def _shares(by_subject: Mapping[str, Sequence[NoisyImage]]) -> dict[str, float]:
     }
 
 
-def _find(
-    folder: Path, decoder: Decoder, rules: SelectionRules, modality: str
+def find_sources(
+    folder: Path, decoder: Decoder, rules: SelectionRules, modality: str = ""
 ) -> tuple[list[SeriesSource], list[Refusal], int]:
-    """All series, what is refused, and how many files are of another kind."""
+    """All series, not yet read; what is refused; and how many files are of another kind.
+
+    The arguments are those of `read_noisy_folder`.
+    """
     catalogue = find_series(folder, decoder, rules)
     known = [path for path in input_files(folder).files if is_known_file(path)]
     sources, refused = find_file_series(known, folder, modality)
@@ -224,6 +227,7 @@ def _dicom_source(candidate: Candidate, volume: Volume) -> SeriesSource:
         modality=candidate.modality,
         sizes=((volume.rows, volume.columns),) * len(volume.slices),
         read=partial(_read_volume, volume),
+        origin=volume,
     )
 
 

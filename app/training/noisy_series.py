@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from models.noise_profile import NoiseProfile
 from models.noisy_images import NoisyImage
 from operators.denoising import measure_noise, sample_of
 from operators.errors import NoNoiseInSeriesError
+from operators.volume import Volume
 
 SMALLEST_SIDE = 32  # pixels: the smallest patch that the networks can learn from
 LOWEST_SIGMA = 0.02 / 255  # of the intensity range: below it there is nothing to measure
@@ -37,6 +39,7 @@ class SeriesSource:
         modality: Modality of DICOM; "" where the format does not say.
         sizes: rows and columns of every slice.
         read: slices at these indices in modality units, and where they are padding.
+        origin: the DICOM series or the file it is read from; None where it is several files.
     """
 
     name: str
@@ -44,6 +47,7 @@ class SeriesSource:
     modality: str
     sizes: tuple[tuple[int, int], ...]
     read: Callable[[Sequence[int]], Iterator[tuple[Pixels, Padding]]]
+    origin: Volume | Path | None = None
 
     @property
     def pixels(self) -> int:
@@ -103,7 +107,7 @@ def read_noisy_series(source: SeriesSource, every: int = 1) -> NoisySeries:
     share = 1 / math.sqrt(sum(pixels.size for pixels, _ in kept))
     images = tuple(
         NoisyImage(
-            torch.from_numpy(scaling.to_network(_without_padding(pixels, padding))),
+            torch.from_numpy(scaling.to_network(without_padding(pixels, padding))),
             profile,
             weight=pixels.size * share,
         )
@@ -137,6 +141,6 @@ def require_finite(pixels: Pixels, index: int) -> None:
         raise NotFiniteValuesError(f"slice {index} has {wrong} values that are infinite or NaN")
 
 
-def _without_padding(pixels: Pixels, padding: Padding) -> Pixels:
+def without_padding(pixels: Pixels, padding: Padding) -> Pixels:
     """Padding replaced by the smallest real value, as for a series that is denoised."""
     return np.where(padding, pixels[~padding].min(), pixels) if padding.any() else pixels

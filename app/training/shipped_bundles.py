@@ -1,7 +1,8 @@
 """`python -m app.training.shipped_bundles CHECKPOINT METHOD`: the bundles `mr`, `xray` and `ct`.
 
 All three hold the same networks, trained on all domains at once; what differs is whom they serve
-and the figures that `stillscan evaluate` measured for that domain.
+and the figures that `stillscan evaluate` measured for that domain. Without arguments the weights
+and the figures that are there stay, and the files beside them are written anew.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from app.monai_bundle.files import add_bundle_files
 from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
 from app.training.images import SPLIT
 from models.blind_spot import BlindSpotNetwork
-from models.bundle import save_bundle
+from models.bundle import METADATA, read_info, save_bundle
 from models.diffusion import DiffusionNetwork
 from models.simulated_noise import SIGMA_RANGE
 from models.student import StudentNetwork
 from models.weights import load_network
 
-BUNDLE_VERSION = "0.2.0"
-CHANGES = "student trained for longer; teacher (blind spot, conditional diffusion) joins the bundle"
+BUNDLE_VERSION = "0.3.0"
+CHANGES = "configs for MONAI's bundle tools, licence files and models/model.pt"
+EARLIER = {
+    "0.2.0": "student trained for longer; teacher (blind spot, conditional diffusion) joins the "
+    "bundle"
+}
+LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
 COMMANDS = (
     "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/first --steps 11000",
     "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/student "
@@ -40,16 +47,49 @@ SOURCES = {
     "ct": "GE HiSpeed head (BSD-2-Clause): 12 slices of one subject",
 }
 
+HEADING = "The images that the networks learned from. No image is part of this bundle."
+PROCEDURAL = "Procedural images (dead leaves) are computed by this project; nobody owns them."
+BSD = "BSD 2-Clause License, Copyright (c) Chris Rorden and others"
+TERMS = {
+    "mr": [
+        "i. Colin27 average brain: Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging "
+        "Centre, Montreal Neurological Institute, McGill University. Permission to use, copy, "
+        "modify, and distribute for any purpose and without fee is granted, provided that this "
+        "notice appears in all copies; the authors make no representations about its suitability.",
+        "ii. 3 T head of the 0.055 T study (Liu et al., Nat Commun 2021): CC0 1.0.",
+        f"iii. Siemens XA30 T1 (dcm_qa_xa30) and GE fruit (dcm_qa_deident): {BSD}.",
+    ],
+    "xray": [
+        "i. NIH ChestX-ray14, 16 images: provided by the NIH Clinical Center, unrestricted use "
+        "with attribution (Wang et al., CVPR 2017).",
+    ],
+    "ct": [f"i. GE HiSpeed head (dcm_qa_ct): {BSD}."],
+}
+
 
 def main(
-    checkpoint: Annotated[Path, typer.Argument(help="of app.training.shipped_student")],
-    method: Annotated[Path, typer.Argument(help="folder of bench.method: the teacher")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="of app.training.shipped_student")
+    ] = None,
+    method: Annotated[
+        Path | None, typer.Argument(help="folder of bench.method: the teacher")
+    ] = None,
     evaluation: Annotated[Path, typer.Option(help="figures")] = Path(
         "bench/results/evaluation.json"
     ),
     out: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models/bundles"),
 ) -> None:
     """Write the three bundles; without an evaluation their figures stay empty."""
+    if checkpoint is None or method is None:
+        for domain in SERVES:
+            before = read_info(out / domain).metadata
+            ours = before["stillscan"]
+            after = _metadata(domain, ours["training"], ours["figures"])
+            after["stillscan"]["network"] = ours["network"]
+            text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
+            (out / domain / METADATA).write_text(text, encoding="utf-8")
+            _add_files(domain, after, out / domain)
+        return
     state = torch.load(checkpoint, weights_only=True)
     network = StudentNetwork()
     network.load_state_dict(state["average"])
@@ -60,14 +100,31 @@ def main(
     assert isinstance(diffusion, DiffusionNetwork)
     choice = json.loads((method / "candidates.json").read_text(encoding="utf-8"))
     for domain in SERVES:
-        metadata = _metadata(domain, choice, figures)
+        metadata = _metadata(domain, _training(choice), _figures(domain, figures))
         save_bundle(network, out / domain, metadata, (blind_spot, diffusion))
-        text = _readme(domain, metadata)
-        (out / domain / "docs").mkdir(exist_ok=True)
-        (out / domain / "docs" / "README.md").write_text(text, encoding="utf-8")
+        _add_files(domain, metadata, out / domain)
 
 
-def _metadata(domain: str, choice: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+def _add_files(domain: str, metadata: dict[str, Any], folder: Path) -> None:
+    """Everything but weights and metadata."""
+    terms = "\n".join([HEADING, "", *TERMS[domain], "", PROCEDURAL])
+    add_bundle_files(folder, LICENSE.read_text(encoding="utf-8"), terms + "\n")
+    (folder / "docs" / "README.md").write_text(_readme(domain, metadata), encoding="utf-8")
+
+
+def _training(choice: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "student": "supervised on simulated noise: the table of docs/method.md shows it to "
+        "be better than the student that is distilled without clean images",
+        "commands": list(COMMANDS),
+        "seed": 0,
+        "teacher_candidates": choice,
+        "split": {item.name: item.part for item in SPLIT},
+        "procedural_images": "dead leaves (models/procedural.py)",
+    }
+
+
+def _metadata(domain: str, training: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
     return bundle_metadata(
         BundleText(
             name=f"Stillscan student, {NAMES[domain]}",
@@ -77,16 +134,9 @@ def _metadata(domain: str, choice: dict[str, Any], figures: dict[str, Any]) -> d
             modalities=SERVES[domain],
             noise_range=SIGMA_RANGE,
             preliminary=domain == "ct",
-            training={
-                "student": "supervised on simulated noise: the table of docs/method.md shows it to "
-                "be better than the student that is distilled without clean images",
-                "commands": list(COMMANDS),
-                "seed": 0,
-                "teacher_candidates": choice,
-                "split": {item.name: item.part for item in SPLIT},
-                "procedural_images": "dead leaves (models/procedural.py)",
-            },
-            figures=_figures(domain, figures),
+            training=training,
+            figures=figures,
+            earlier=EARLIER,
         )
     )
 
@@ -111,23 +161,21 @@ def _figures(domain: str, figures: dict[str, Any]) -> dict[str, Any]:
 
 def _readme(domain: str, metadata: dict[str, Any]) -> str:
     figures = metadata["stillscan"]["figures"]["psnr_db"]
-    paragraphs = [
+    data = (
         f"Trained on: {metadata['data_source']}; procedural images; simulated noise (Gaussian, "
         "correlated, Poisson, Gamma, Rician) of 0.2/255 to 50/255."
-    ]
+    )
     if domain == "ct":
-        paragraphs.append("Preliminary: real CT of one subject only.")
-    if figures:
-        methods = list(dict.fromkeys(name for row in figures.values() for name in row))
-        rows = [
-            [n, *(str(row.get(method, "")) for method in methods)] for n, row in figures.items()
-        ]
-        paragraphs += [
-            "PSNR in dB on subjects it never saw, told nothing of the noise (`student told`: the "
-            "truth):",
-            table(["noise (/255)", *methods], rows),
-        ]
-    return page(metadata, *paragraphs)
+        data += " Preliminary: real CT of one subject only."
+    if not figures:
+        return page(metadata, data)
+    methods = list(dict.fromkeys(name for row in figures.values() for name in row))
+    rows = [[n, *(str(row.get(method, "")) for method in methods)] for n, row in figures.items()]
+    said = (
+        "PSNR in dB on subjects it never saw, told nothing of the noise (`student told`: the "
+        "truth), by `stillscan evaluate`:"
+    )
+    return page(metadata, data, said, table(["noise (/255)", *methods], rows))
 
 
 if __name__ == "__main__":

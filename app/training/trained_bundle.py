@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from app.monai_bundle.files import add_bundle_files
 from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
 from app.training.noisy_folder import NoisyFolder
 from app.training.profiles import TrainingProfile
@@ -20,6 +21,14 @@ from operators.output_faults import naming_output_faults
 
 FEWEST_SUBJECTS = 5  # below it a bundle calls itself preliminary
 OWNER = "whoever trained it"
+LICENCE = """\
+The weights of this bundle belong to whoever trained it. No licence is given here: the owner
+may replace this file. The files in `configs` are part of Stillscan (Apache License 2.0).
+"""
+DATA_LICENCE = """\
+The images that the networks learned from belong to whoever trained them. No image is part of
+this bundle, and no name of a file, a series or a person.
+"""
 
 
 def metadata_of(
@@ -99,7 +108,7 @@ def write_bundle(trained: Trained, metadata: dict[str, Any], staging: Path, out:
         shutil.rmtree(staging, ignore_errors=True)
         teacher = (trained.blind_spot, trained.diffusion)
         save_bundle(trained.student, staging, metadata, teacher)
-        (staging / "docs").mkdir()
+        add_bundle_files(staging, LICENCE, DATA_LICENCE)
         (staging / "docs" / "README.md").write_text(_page(metadata), encoding="utf-8")
         files = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if path.is_file()]
         for file in sorted(files, key=lambda path: path == METADATA):
@@ -121,10 +130,16 @@ def _page(metadata: dict[str, Any]) -> str:
         for line in figures["candidates"]
     ]
     student = figures["student"]
-    paragraphs = [
+    data = [
         f"Trained by `stillscan train` (profile {training['profile']}) on "
-        f"{metadata['data_source']}. Serves {', '.join(ours['modalities'])}.",
-        *training["remarks"],
+        f"{metadata['data_source']}.",
+        *(f"{remark}." for remark in training["remarks"]),
+    ]
+    if ours["preliminary"]:
+        data.append(
+            f"Preliminary: fewer than {FEWEST_SUBJECTS} subjects; measure before relying on it."
+        )
+    paragraphs = [
         f"Candidates for the teacher on {figures['images']} held-out images, by recorrupted pairs "
         "(error in dB of the noise; how far behind the best, with its 95 % interval):",
         table(["candidate", "error", "behind"], rows),
@@ -132,8 +147,4 @@ def _page(metadata: dict[str, Any]) -> str:
         f"{student['behind_teacher_db']:+.2f} dB behind it ({student['interval_db'][0]:+.2f} to "
         f"{student['interval_db'][1]:+.2f}).",
     ]
-    if ours["preliminary"]:
-        paragraphs.append(
-            f"Preliminary: fewer than {FEWEST_SUBJECTS} subjects; measure before relying on it."
-        )
-    return page(metadata, *paragraphs)
+    return page(metadata, " ".join(data), *paragraphs)

@@ -1,0 +1,169 @@
+"""What `configs/inference.yaml` is made of: a data set of told slices, and who writes the results.
+
+Series are found, scaled and measured by the functions that the application uses. The results are
+the network's own estimate: the gate and the strength belong to `stillscan denoise`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from app.monai_bundle.results import save_result
+from app.training.noisy_folder import find_sources
+from app.training.noisy_series import Padding, Pixels, SeriesSource, without_padding
+from models.noise_profile import NoiseProfile
+from models.one_tensor import told_planes
+from operators.decoding import Decoder
+from operators.denoising import measure_noise, sample_of
+from operators.errors import InputError, NothingToDoError
+from operators.intensity import Scaling
+from operators.selection import SelectionRules
+
+log = logging.getLogger("stillscan")
+
+Inferer = Callable[[Tensor, nn.Module], Tensor]
+
+
+@dataclass(frozen=True)
+class ToldSeries:
+    """A series with the scaling and the noise that hold for all of it."""
+
+    source: SeriesSource
+    scaling: Scaling
+    noise: NoiseProfile
+
+
+class SeriesDataset(torch.utils.data.Dataset[dict[str, Any]]):
+    """The slices of every series of a folder as `OneTensorStudent` is shown them.
+
+    An item: `image` (the channels, padded to the network's multiple), and which `series` and
+    `slice` it is. A series that cannot be used is named in the log and left out.
+
+    Args:
+        folder: with DICOM, NIfTI, PNG or npz files.
+        modality: of files that do not say it.
+        multiple: that height and width must be divisible by.
+
+    Raises:
+        NothingToDoError: if there is no series that can be used.
+    """
+
+    def __init__(self, folder: str | Path, modality: str = "", multiple: int = 8) -> None:
+        self.multiple = multiple
+        self._decoder = Decoder()
+        sources, refused, _ = find_sources(
+            Path(folder), self._decoder, SelectionRules(), modality or ""
+        )
+        for each in refused:
+            log.warning("not used (%s): %s", each.reason, each.message)
+        self.series = tuple(_told(sources))
+        if not self.series:
+            self.close()
+            raise NothingToDoError(f"{folder} holds no series that can be denoised")
+        self._slices = [
+            (number, index)
+            for number, series in enumerate(self.series)
+            for index in range(len(series.source.sizes))
+        ]
+        self._open: tuple[int, list[tuple[Pixels, Padding]]] = (-1, [])
+
+    def __len__(self) -> int:
+        """How many slices."""
+        return len(self._slices)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """One slice."""
+        which, index = self._slices[number]
+        series = self.series[which]
+        pixels, padding = self.pixels(which, index)
+        image = torch.from_numpy(series.scaling.to_network(without_padding(pixels, padding)))
+        planes = told_planes(image, series.noise, self.multiple)
+        return {"image": planes, "series": which, "slice": index}
+
+    def pixels(self, which: int, index: int) -> tuple[Pixels, Padding]:
+        """A slice in modality units; the series it belongs to is read once."""
+        if self._open[0] != which:
+            source = self.series[which].source
+            self._open = (which, list(source.read(range(len(source.sizes)))))
+        return self._open[1][index]
+
+    def close(self) -> None:
+        """End the process that reads DICOM."""
+        self._decoder.close()
+
+
+@dataclass
+class SeriesEvaluator:
+    """Runs the network over a data set, slice by slice, and writes each series when it is whole.
+
+    Args:
+        dataset: of slices.
+        network: as `configs/inference.yaml` names it.
+        inferer: how the network sees a slice: whole, or in windows.
+        device: where the network is.
+        output_dir: gets one file per series, float32, in the unit of the input.
+        save_spread: also write the standard deviation of the error.
+    """
+
+    dataset: SeriesDataset
+    network: nn.Module
+    inferer: Inferer
+    device: torch.device | str
+    output_dir: str | Path
+    save_spread: bool = False
+
+    def run(self) -> list[Path]:
+        """Denoise every series; gives the files that were written."""
+        written: list[Path] = []
+        means: list[Pixels] = []
+        spreads: list[Pixels] = []
+        for number in range(len(self.dataset)):
+            item = self.dataset[number]
+            series = self.dataset.series[item["series"]]
+            mean, spread = self.denoise(item)
+            means.append(mean)
+            spreads.append(spread)
+            if len(means) == len(series.source.sizes):
+                written += save_result(series.source, means, Path(self.output_dir), "denoised")
+                if self.save_spread:
+                    written += save_result(series.source, spreads, Path(self.output_dir), "spread")
+                log.info("%d slices written to %s", len(means), written[-1])
+                means, spreads = [], []
+        return written
+
+    @torch.inference_mode()
+    def denoise(self, item: dict[str, Any]) -> tuple[Pixels, Pixels]:
+        """The estimate of one slice and the deviation of its error, in the unit of the input."""
+        scaling = self.dataset.series[item["series"]].scaling
+        pixels, padding = self.dataset.pixels(item["series"], item["slice"])
+        rows, columns = pixels.shape
+        planes = item["image"][None].to(self.device)
+        estimate = self.inferer(planes, self.network)[0].float().cpu()
+        mean, spread = estimate[:, :rows, :columns].numpy()
+        before = scaling.to_network(without_padding(pixels, padding))
+        unit = np.float32(1 / scaling.gain)
+        quiet = np.where(padding, pixels, pixels + (mean - before) * unit)
+        return quiet.astype(np.float32), np.where(padding, 0, spread * unit).astype(np.float32)
+
+
+def _told(sources: list[SeriesSource]) -> Iterator[ToldSeries]:
+    """Scaling and noise from the sample of slices that the application takes."""
+    for source in sources:
+        indices = sample_of(len(source.sizes))
+        try:
+            found = list(source.read(indices))
+            scaling, noise = measure_noise(
+                source.modality, [pixels for pixels, _ in found], [mask for _, mask in found]
+            )
+        except InputError as error:
+            log.warning("not used (%s): %s: %s", error.reason, source.name, error)
+            continue
+        yield ToldSeries(source, scaling, noise)

@@ -1,0 +1,86 @@
+"""What `configs/train.yaml` is made of: Stillscan's own training behind a MONAI trainer's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from app.training.command import Order, train_bundle
+from app.training.noisy_folder import read_noisy_folder
+from app.training.profiles import PROFILES, TrainingProfile
+from models.noisy_images import NoisyImage
+from operators.decoding import Decoder
+from operators.errors import ExitCode
+from operators.selection import SelectionRules
+
+
+def noisy_images(folder: str | Path, modality: str = "") -> Sequence[NoisyImage]:
+    """All images of a folder that the stages would draw patches from, with their noise."""
+    with Decoder() as decoder:
+        found = read_noisy_folder(Path(folder), decoder, SelectionRules(), modality)
+    return [image for series in found.series for image in series.images]
+
+
+@dataclass
+class StagesTrainer:
+    """Trains a bundle as `stillscan train` does; one epoch is all updates of the profile.
+
+    Args:
+        bundle_root: of the bundle that this config belongs to.
+        dataset_dir: folder of noisy series.
+        output_dir: of the new bundle.
+        device: "cpu" or "cuda", or a torch device.
+        modality: as `stillscan train --modality`; "" where DICOM says it.
+        profile: name of a profile, or one.
+        max_epochs: how many times the profile's updates each stage makes.
+        adapt: begin with the student of `bundle_root` (`stillscan train --from`).
+        seed: of first weights and examples.
+    """
+
+    bundle_root: str | Path
+    dataset_dir: str | Path
+    output_dir: str | Path
+    device: torch.device | str = "cpu"
+    modality: str = ""
+    profile: str | TrainingProfile = "quick"
+    max_epochs: int = 1
+    adapt: bool = False
+    seed: int = 0
+
+    def run(self) -> ExitCode:
+        """Train, write the bundle, and say how it went.
+
+        Raises:
+            StillscanError: as `app.training.command.train_bundle`.
+        """
+        with Decoder() as decoder:
+            return train_bundle(self.order(), decoder, Console())
+
+    def order(self) -> Order:
+        """What `stillscan train` would be asked for."""
+        named = isinstance(self.profile, str)
+        profile = PROFILES[self.profile] if isinstance(self.profile, str) else self.profile
+        return Order(
+            Path(self.dataset_dir),
+            Path(self.output_dir),
+            str(self.profile) if named else "own",
+            lengthened(profile, self.max_epochs),
+            SelectionRules(),
+            (self.modality,) if self.modality else (),
+            self.seed,
+            torch.device(self.device).type,
+            start=Path(self.bundle_root) if self.adapt else None,
+        )
+
+
+def lengthened(profile: TrainingProfile, times: int) -> TrainingProfile:
+    """The profile with so many times the updates in every stage."""
+    stages = ("blind_spot", "diffusion", "one_step", "student")
+    plans = {stage: getattr(profile, stage) for stage in stages}
+    return replace(
+        profile, **{stage: replace(plan, steps=times * plan.steps) for stage, plan in plans.items()}
+    )
