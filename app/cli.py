@@ -17,7 +17,15 @@ from app.logs import set_up_logging
 from app.memory import share_one_heap
 from app.methods import DEFAULT_BUNDLES
 from app.run import Job, run, survey
-from app.settings import DEFAULT_SETTINGS, Device, Mode, Settings, Strength, load_settings
+from app.settings import (
+    DEFAULT_SETTINGS,
+    Device,
+    Engine,
+    Mode,
+    Settings,
+    Strength,
+    load_settings,
+)
 from operators.decoding import Decoder
 from operators.errors import ExitCode
 
@@ -83,6 +91,7 @@ def denoise(
         Strength | None, typer.Option(help="how much of the noise is taken away")
     ] = None,
     device: Annotated[Device | None, typer.Option(help="where the network runs")] = None,
+    engine: Annotated[Engine | None, typer.Option(help="what multiplies")] = None,
     report: Annotated[bool, typer.Option(help="also write OUT/report")] = True,
     models: Models = DEFAULT_BUNDLES,
     config: Config = DEFAULT_SETTINGS,
@@ -93,7 +102,7 @@ def denoise(
     from app.console import progress_bar, show_result
 
     def action() -> ExitCode:
-        settings = with_choices(load_settings(config), mode, strength, device)
+        settings = with_choices(load_settings(config), mode, strength, device, engine)
         settings = replace(settings, output=replace(settings.output, report=report))
         console = Console()
         with progress_bar(console) as watch:
@@ -335,7 +344,11 @@ def backfill(
 
 
 def with_choices(
-    settings: Settings, mode: Mode | None, strength: Strength | None, device: Device | None
+    settings: Settings,
+    mode: Mode | None,
+    strength: Strength | None,
+    device: Device | None,
+    engine: Engine | None = None,
 ) -> Settings:
     """The settings with what was said on the command line."""
     denoise = settings.denoise
@@ -344,6 +357,7 @@ def with_choices(
         mode=mode or denoise.mode,
         strength=strength or denoise.strength,
         device=device or denoise.device,
+        engine=engine or denoise.engine,
     )
     return replace(settings, denoise=chosen)
 

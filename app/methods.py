@@ -34,6 +34,12 @@ class DeviceMissingError(ModelError):
     reason = "device-missing"
 
 
+class EngineMissingError(ModelError):
+    """The engine that the settings name is not installed, or lacks the precision."""
+
+    reason = "engine-missing"
+
+
 def available_bundles(folder: Path, name: str | None) -> list[BundleInfo]:
     """The bundles of a folder, or only the one called `name`; reads no weights.
 
@@ -99,9 +105,10 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
     """Load the bundle of each modality, one that serves several only once.
 
     Raises:
-        ModelError: if a bundle cannot be loaded or the device is not there.
+        ModelError: if a bundle cannot be loaded, or the device or the engine is not there.
     """
     from models.bundle import load_mode
+    from models.engine import EngineError
     from operators.stages import Method
 
     mode = settings.denoise.mode
@@ -114,9 +121,13 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
         if info.folder in loaded:
             continue
         try:
-            denoiser, digest = load_mode(info.folder, mode, device, settings.denoise.precision)
+            denoiser, digest = load_mode(
+                info.folder, mode, device, settings.denoise.precision, settings.denoise.engine
+            )
         except BundleError as error:
             raise ModelError(str(error)) from error
+        except EngineError as error:
+            raise EngineMissingError(str(error)) from error
         provenance = Provenance(
             version=settings.application.version,
             bundle=info.name,
@@ -139,12 +150,14 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
 
 
 def precision_of(denoiser: Denoiser) -> str:
-    """Of the arithmetic: the student's own; samplers run under autocast."""
+    """Of the arithmetic: the student's own; the others take bfloat16 where the device has it."""
+    from models.precision import computes_bfloat16
     from models.student import StudentDenoiser
 
     if isinstance(denoiser, StudentDenoiser):
         return denoiser.engine.precision
-    return "bfloat16"
+    device = getattr(denoiser, "device", "cpu")
+    return "bfloat16" if computes_bfloat16(device) else "float32"
 
 
 def engine_of(denoiser: Denoiser) -> str:

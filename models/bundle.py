@@ -20,6 +20,7 @@ BLIND_SPOT = Path("models/blind_spot.safetensors")
 DIFFUSION = Path("models/diffusion.safetensors")
 SAMPLING_STEPS = 10
 
+WantedEngine = Literal["auto", "torch", "openvino", "onnxruntime"]
 BundleMode = Literal["student", "srds", "one_step", "blind_spot"]
 
 
@@ -107,21 +108,25 @@ def read_info(folder: Path) -> BundleInfo:
         raise BundleError(f"bundle {folder.name}: {METADATA} is not readable: {error!r}") from error
 
 
-def load_bundle(folder: Path, device: str = "cpu", precision: str = "auto") -> Bundle:
+def load_bundle(
+    folder: Path, device: str = "cpu", precision: str = "auto", engine: WantedEngine = "torch"
+) -> Bundle:
     """Load network and weights, ready to denoise.
 
     Args:
         folder: of one bundle.
         device: torch device, such as "cpu" or "cuda:0".
         precision: "float32", "bfloat16", or "auto" (bfloat16 where the hardware computes it).
+        engine: what multiplies, see `models.engine_choice.choose_engine`.
 
     Raises:
         BundleError: if a file is missing or damaged, or the weights do not fit the network.
+        EngineError: if the engine is not there or lacks the precision.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    from models.engine_choice import choose_engine
     from models.student import StudentDenoiser, StudentNetwork
 
     info = read_info(folder)
@@ -132,15 +137,17 @@ def load_bundle(folder: Path, device: str = "cpu", precision: str = "auto") -> B
         network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise BundleError(f"bundle {info.name}: {WEIGHTS} cannot be loaded: {error}") from error
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision)
-    if dtype is None:
-        dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
-    denoiser = StudentDenoiser(network, device=device, precision=dtype)
+    chosen = choose_engine(network, engine, device, precision)
+    denoiser = StudentDenoiser(network, engine=chosen)
     return Bundle(info, hashlib.sha256(data).hexdigest(), denoiser)
 
 
 def load_mode(
-    folder: Path, mode: BundleMode, device: str = "cpu", precision: str = "auto"
+    folder: Path,
+    mode: BundleMode,
+    device: str = "cpu",
+    precision: str = "auto",
+    engine: WantedEngine = "torch",
 ) -> tuple[Denoiser, str]:
     """The denoiser of a bundle that a mode names, and the SHA-256 of its weights.
 
@@ -152,7 +159,7 @@ def load_mode(
         BundleError: as `load_bundle`, or if the bundle came without its teacher.
     """
     if mode == "student":
-        bundle = load_bundle(folder, device, precision)
+        bundle = load_bundle(folder, device, precision, engine)
         return bundle.denoiser, bundle.sha256
     from models.blind_spot import BlindSpotDenoiser
     from models.diffusion_denoiser import DiffusionDenoiser, Sampling
@@ -196,15 +203,6 @@ def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]
 def _network_arguments(metadata: dict[str, Any]) -> dict[str, Any]:
     arguments = metadata["stillscan"]["network"]
     return {"widths": tuple(arguments["widths"]), "middle_blocks": int(arguments["middle_blocks"])}
-
-
-def computes_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware (elsewhere it is slower than float32)."""
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def save_bundle(

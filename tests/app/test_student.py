@@ -1,6 +1,7 @@
 """The shipped bundles through the real command."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,21 @@ def test_a_device_that_is_not_there_is_a_model_fault(
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 6
     assert "device-missing" in result.stderr
+
+
+def test_an_engine_that_is_not_there_is_a_model_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    make_series(tmp_path / "in")
+    arguments = ["denoise", str(tmp_path / "in"), str(tmp_path / "out"), "--engine", "openvino"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 6
+    assert "engine-missing" in result.stderr
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_result_says_which_engine_computed(tmp_path: Path, engine: str) -> None:
+    make_series(tmp_path / "in")
+    _, series = denoise(tmp_path / "in", tmp_path / "out", "--engine", engine)
+    assert series["method"]["engine"] == engine

@@ -1,0 +1,127 @@
+"""The student on OpenVINO: the same convolutions on a CPU, nearer to what it can do."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.engine import EngineError, EngineName, Planes, Precision, Seen
+
+HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+COMPILED = 4  # shapes whose networks are kept
+
+
+class OpenVinoEngine:
+    """Compiles the network anew for every shape that comes, in about 0.2 s, and keeps the last few.
+
+    The graph is made from the weights alone, so that nothing is converted or written.
+    """
+
+    name: EngineName = "openvino"
+
+    def __init__(self, network: nn.Module, precision: Precision = "float32") -> None:
+        """Load the library.
+
+        Raises:
+            EngineError: if it is not installed or has no such precision.
+        """
+        if precision not in HINTS:
+            raise EngineError(f"engine openvino has no {precision}; it has {', '.join(HINTS)}")
+        try:
+            import openvino
+        except ImportError as error:
+            raise EngineError("engine openvino is not installed (the extra `speed`)") from error
+        self.precision = precision
+        self.device = torch.device("cpu")
+        self._core = openvino.Core()
+        self._graph = _Graph(network)
+        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    @torch.inference_mode()
+    def run(self, seen: Seen) -> tuple[Planes, Planes]:
+        """See `models.engine.Engine`."""
+        results = self._request(tuple(seen.shape)).infer([seen.contiguous().numpy()])
+        noise, log_variance = (torch.from_numpy(results[i].copy()) for i in range(2))
+        return noise, log_variance
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """An inference request of the network that is compiled for this shape."""
+        if shape not in self._requests:
+            compiled = self._core.compile_model(
+                self._graph.model(shape),
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+                    "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                    "NUM_STREAMS": 1,
+                    "ENABLE_CPU_PINNING": False,  # others work beside us
+                },
+            )
+            self._requests[shape] = compiled.create_infer_request()
+            if len(self._requests) > COMPILED:
+                self._requests.popitem(last=False)
+        self._requests.move_to_end(shape)
+        return self._requests[shape]
+
+
+class _Graph:
+    """`StudentNetwork.planes`, written in OpenVINO's operations."""
+
+    def __init__(self, network: nn.Module) -> None:
+        weights = network.state_dict().items()
+        self._weights = {name: tensor.detach().cpu().float().numpy() for name, tensor in weights}
+        self._downs = sum(name.startswith("body.downs.") for name in self._weights) // 2
+        self._middle = sum(name.startswith("body.middle.") for name in self._weights) // 4
+
+    def model(self, shape: tuple[int, ...]) -> Any:
+        """The network for what is seen of this shape."""
+        from openvino import Model, opset13
+
+        seen = x = opset13.parameter(list(shape), np.float32)
+        x = self._convolution("body.enter", x)
+        skips = []
+        for level in range(self._downs):
+            x = self._block(f"body.encoders.{level}", x)
+            skips.append(x)
+            x = self._convolution(f"body.downs.{level}", x, stride=2)
+        for block in range(self._middle):
+            x = self._block(f"body.middle.{block}", x)
+        for level in reversed(range(self._downs)):
+            # of `PlainUNet`, ups and decoders are numbered like the encoders
+            x = opset13.add(self._up(f"body.ups.{level}", x), skips.pop())
+            x = self._block(f"body.decoders.{level}", x)
+        noise = self._convolution("noise", x)
+        hidden = opset13.relu(self._convolution("log_variance.0", x))
+        return Model([noise, self._convolution("log_variance.2", hidden)], [seen], "student")
+
+    def _block(self, name: str, x: Any) -> Any:
+        from openvino import opset13
+
+        first = opset13.relu(self._convolution(f"{name}.first", x))
+        return opset13.add(x, self._convolution(f"{name}.second", first))
+
+    def _convolution(self, name: str, x: Any, stride: int = 1) -> Any:
+        from openvino import opset13
+
+        weight = self._weights[f"{name}.weight"]
+        reach = [0 if stride > 1 else weight.shape[-1] // 2] * 2
+        made = opset13.convolution(x, opset13.constant(weight), [stride] * 2, reach, reach, [1, 1])
+        return opset13.add(made, self._bias(name))
+
+    def _up(self, name: str, x: Any) -> Any:
+        from openvino import opset13
+
+        weight = opset13.constant(self._weights[f"{name}.weight"])
+        made = opset13.convolution_backprop_data(
+            x, weight, [2, 2], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1]
+        )
+        return opset13.add(made, self._bias(name))
+
+    def _bias(self, name: str) -> Any:
+        from openvino import opset13
+
+        return opset13.constant(self._weights[f"{name}.bias"].reshape(1, -1, 1, 1))
