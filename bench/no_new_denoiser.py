@@ -39,6 +39,7 @@ from models.diffusion_denoiser import DiffusionDenoiser, Mode, Sampling
 from models.metrics import psnr, ssim
 from models.noise import add_gaussian
 from models.noise_power import patch_distance
+from models.precision import mixed_precision
 from models.sampling import ddim_sample
 from models.schedule import SCHEDULES, NoiseSchedule, ScheduleName
 from models.simulated_noise import Batch
@@ -112,7 +113,7 @@ class UnconditionalObjective:
         alpha_bar = self.schedule.alpha_bar[t].float()
         a = alpha_bar[:, None, None, None]
         z_t = a.sqrt() * z0 + (1 - a).sqrt() * torch.randn(z0.shape, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             error = network(z_t, alpha_bar) - z0
         weight = {"eps": a / (1 - a), "x0": torch.ones_like(a), "v": 1 / (1 - a)}
         loss = (weight[network.prediction] * error.square()).mean()
@@ -185,7 +186,7 @@ def _unconditional_ways(network: nn.Module, schedule: NoiseSchedule) -> Iterator
     first = float(schedule.alpha_bar[start])
 
     def predict(z: Tensor, a: float) -> Tensor:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), mixed_precision("cpu"):
             return network(z, torch.full((len(z),), a))
 
     def run(y: Planes, steps: int, eta: float) -> Planes:

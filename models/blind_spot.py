@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.denoiser import Estimate
 from models.noise_profile import NoiseProfile
 from models.noisy_images import NoisyBatch
+from models.precision import mixed_precision
 from models.training import Losses
 
 Planes = Float[Tensor, "batch 1 height width"]
@@ -147,7 +148,7 @@ def blind_spot_variance_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
 def _predicted(network: nn.Module, batch: NoisyBatch) -> tuple[NoisyBatch, Planes, Planes]:
     device = next(network.parameters()).device
     batch = batch.to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with mixed_precision(device):
         mean, log_variance = network(batch.noisy, batch.level)
     return batch, mean, log_variance
 
@@ -173,7 +174,7 @@ class BlindSpotDenoiser:
         """Estimate the clean image; `image` on about [0, 1], `noise` in the same unit."""
         y = image.to(self.device)
         level = torch.full((len(y),), noise.sigma, device=self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device):
             mean, log_variance = self.network(y, level)
         variance = log_variance.exp() * noise.sigma**2
         if self.centre:

@@ -22,6 +22,7 @@ from models.blind_spot import BlindSpotNetwork
 from models.blocks import PlainUNet
 from models.noise_profile import CORRELATION_LAGS
 from models.noisy_images import NoisyBatch
+from models.precision import mixed_precision
 from models.schedule import NoiseSchedule
 from models.student import network_input, squash
 from models.training import Losses
@@ -182,7 +183,7 @@ class DiffusionObjective:
         a = alpha_bar[:, None, None, None]
         eps = torch.randn(z0.shape, generator=generator).to(device)
         z_t = a.sqrt() * z0 + (1 - a).sqrt() * eps
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             z0_hat = network(z_t, alpha_bar, condition)
         error = prediction_error(z0_hat - z0, a, network.profile, condition.target_sigma)
         loss = error.abs().mean() if network.profile.loss == "L1" else error.square().mean()
@@ -214,7 +215,7 @@ def condition_and_target(
     noisy = batch.noisy + factor * batch.fresh
     target = batch.noisy - batch.fresh / factor if factor else batch.noisy
     more, target_more = math.sqrt(1 + factor**2), math.sqrt(1 + 1 / factor**2) if factor else 1.0
-    with torch.no_grad(), torch.autocast(batch.noisy.device.type, torch.bfloat16):
+    with torch.no_grad(), mixed_precision(batch.noisy.device):
         centre, _ = blind_spot(noisy, batch.level * more)
     sigma = batch.sigma * more
     condition = Condition(

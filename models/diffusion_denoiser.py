@@ -19,6 +19,7 @@ from models.denoiser import Estimate
 from models.diffusion import Condition, DiffusionNetwork
 from models.noise import correlated_noise, spectrum_of
 from models.noise_profile import NoiseProfile
+from models.precision import mixed_precision
 from models.sampling import Sample, ddim_sample, mean_and_spread, srds_sample
 from models.schedule import NoiseSchedule
 from models.student import pad_to_multiple
@@ -121,7 +122,7 @@ class DiffusionDenoiser:
     def _condition(self, image: Planes, noise: NoiseProfile) -> Condition:
         sigma = noise.sigma_map(image)
         level = torch.full((len(image),), noise.sigma, device=self.device)
-        with self._autocast():
+        with mixed_precision(self.device):
             centre, _ = self.blind_spot(image, level)
         factor = self.network.profile.recorruption
         return Condition(
@@ -153,7 +154,7 @@ class DiffusionDenoiser:
 
         def predict(z: Tensor, alpha_bar: float) -> Tensor:
             a = torch.full((len(z),), alpha_bar, device=self.device)
-            with self._autocast():
+            with mixed_precision(self.device):
                 return self.network(z, a, condition.repeated(len(z) // len(condition.image)))
 
         if sampling.mode == "srds":
@@ -173,6 +174,3 @@ class DiffusionDenoiser:
                 generator=generators[0],
             )
         return Sample(mean, torch.zeros_like(mean))
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16)

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 
 from models.noise_profile import CORRELATION_LAGS, MAX_LAG
 from models.noisy_images import NoisyBatch
+from models.precision import mixed_precision
 from models.simulated_noise import Batch
 from models.training import Losses
 
@@ -179,7 +180,7 @@ def subsampled_correlation(acf: Float[Tensor, "batch offset offset"]) -> Float[T
 def _run(
     network: nn.Module, image: Planes, sigma: Planes, correlation: Float[Tensor, "batch lag"]
 ) -> tuple[Planes, Planes]:
-    with torch.autocast(image.device.type, torch.bfloat16):
+    with mixed_precision(image.device):
         predicted, log_variance = network(image, sigma, correlation)
     return predicted, log_variance
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from models import noise
+from models.faint_structures import add_faint_structures
 from models.noise_profile import CORRELATION_LAGS, LOWEST_SHARE, smooth
 
 SIGMA_RANGE = (0.2 / 255, 50 / 255)
@@ -51,12 +52,14 @@ class Batch:
     correlation: Float[Tensor, "batch lag"]
 
 
-def draw_batch(images: Sequence[TrainingImage], size: int, seed: int, number: int) -> Batch:
-    """Batch `number` of the run with this seed."""
+def draw_batch(
+    images: Sequence[TrainingImage], size: int, seed: int, number: int, faint: float = 0.0
+) -> Batch:
+    """Batch `number` of the run with this seed; `faint` is the share with faint structures."""
     generator = torch.Generator().manual_seed((seed << 32) + number)
     weights = torch.tensor([image.weight for image in images])
     chosen = torch.multinomial(weights, size, replacement=True, generator=generator)
-    examples = [draw_example(images[int(i)], generator) for i in chosen]
+    examples = [draw_example(images[int(i)], generator, faint) for i in chosen]
     noisy, residual, sigma, correlation = (
         torch.stack(part) for part in zip(*examples, strict=True)
     )
@@ -64,7 +67,7 @@ def draw_batch(images: Sequence[TrainingImage], size: int, seed: int, number: in
 
 
 def draw_example(
-    image: TrainingImage, generator: Generator
+    image: TrainingImage, generator: Generator, faint: float = 0.0
 ) -> tuple[Plane, Plane, Plane, Float[Tensor, " lag"]]:
     """A corrupted patch: noisy image, its noise, the told noise level, the told correlation."""
     x = augment(crop(image.pixels, generator), generator)
@@ -75,6 +78,8 @@ def draw_example(
     lowest = max(SIGMA_RANGE[0], 2 * image.own_sigma * contrast)
     sigma = math.exp(_uniform(math.log(lowest), math.log(SIGMA_RANGE[1]), generator))
     spectrum = draw_spectrum(x.shape[0], x.shape[1], generator)
+    if faint and _uniform(0.0, 1.0, generator) < faint:
+        x = add_faint_structures(x, sigma, spectrum, generator)
     mean, noisy, level_curve, white = corrupt(x, sigma, spectrum, generator)
     sigma_map = level_curve(smooth(noisy[None, None])[0, 0].clamp(min=0))
     sigma_map = sigma_map.clamp(min=LOWEST_SHARE * float(sigma_map.square().mean().sqrt()))

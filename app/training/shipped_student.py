@@ -37,6 +37,7 @@ def main(
         Path | None,
         typer.Option("--from", help="begin with the weights of this bundle or checkpoint"),
     ] = None,
+    faint: Annotated[float, typer.Option(help="share of examples with faint structures")] = 0.0,
     resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in OUT")] = False,
 ) -> None:
     """Train one student on all domains; `out/checkpoint.pt` holds all that `--resume` needs."""
@@ -50,7 +51,7 @@ def main(
     if resume:
         load_checkpoint(training, checkpoint)
     images = training_images(data, seed)
-    batches = _batches(images, batch_size, seed, training.number)
+    batches = _batches(images, batch_size, seed, training.number, faint)
     mean, started = 0.0, time.monotonic()
     with (
         Progress(
@@ -78,9 +79,11 @@ def _weights(start: Path) -> dict[str, torch.Tensor]:
     return dict(torch.load(start, weights_only=True)["average"])
 
 
-def _batches(images: list[TrainingImage], size: int, seed: int, number: int) -> Iterator[Batch]:
+def _batches(
+    images: list[TrainingImage], size: int, seed: int, number: int, faint: float
+) -> Iterator[Batch]:
     while True:
-        yield draw_batch(images, size, seed, number)
+        yield draw_batch(images, size, seed, number, faint)
         number += 1
 
 
