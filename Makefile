@@ -3,7 +3,9 @@
 #   make demo    the main job on a generated head series with known truth, and on real images
 #   make demo-pacs  the gateway beside a real PACS: a series goes in, the quiet one appears beside it
 #   make test    every test
+#   make label-test  the MONAI Label app with MONAI Label itself, in an environment of its own
 #   make lint    ruff and mypy
+#   make docs    the documents as a site that needs no network: site/index.html
 #   make bench   speed, memory and quality against peers: bench/results/
 #   make image   the container image (docs/deployment.md): needs buildah and mmdebstrap, or say
 #                IMAGE_OPTIONS="--engine docker"
@@ -19,8 +21,11 @@ TORCH_OPTIONS ?=
 IMAGE_OPTIONS ?= --bootstrap
 VENV := .venv
 READY := $(VENV)/.ready
+LABEL_VENV := .venv-label
+LABEL_READY := $(LABEL_VENV)/.ready
+LABEL := deploy/monailabel
 
-.PHONY: env demo demo-pacs test lint bench soak image image-test
+.PHONY: env demo demo-pacs test lint docs bench soak image image-test label-env label-test
 
 env: $(READY)
 
@@ -33,10 +38,18 @@ demo-pacs: $(READY)
 test: $(READY)
 	$(VENV)/bin/python -m pytest
 
+label-env: $(LABEL_READY)
+
+label-test: $(LABEL_READY)
+	$(LABEL_VENV)/bin/python -m pytest tests/deploy/monailabel
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 bench: $(READY)
 	$(VENV)/bin/python -m bench.run
@@ -56,4 +69,18 @@ $(READY): pyproject.toml constraints.txt
 	"$$python" -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH_OPTIONS) torch
 	@$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# MONAI Label would replace torch and wants other packages than the ones above: its environment is
+# its own, and monailabel is installed without its dependencies (docs/monailabel.md).
+$(LABEL_READY): constraints.txt $(LABEL)/requirements.txt $(LABEL)/constraints.txt
+	@python=$$(sh .ci/find-python $(PYTHON) python3.11) || exit 1; \
+	echo "Making the environment in $(LABEL_VENV) with $$python; this takes some minutes, once."; \
+	"$$python" -m venv $(LABEL_VENV)
+	@$(LABEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH_OPTIONS) torch
+	@$(LABEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
+		--constraint $(LABEL)/constraints.txt --requirement $(LABEL)/requirements.txt
+	@$(LABEL_VENV)/bin/python -m pip install --quiet --no-deps monailabel==0.8.5
+	@printf '%s\n' $(CURDIR) $(CURDIR)/$(LABEL)/stand_in > \
+		$$($(LABEL_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/stillscan.pth
 	@touch $@

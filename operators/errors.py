@@ -14,7 +14,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What the process says to whoever started it (documented in the README)."""
+    """What the process says to whoever started it (documented in docs/reasons.md)."""
 
     DERIVED = 0
     INTERNAL_FAULT = 1
