@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app.backfill.configuration import Configuration
-from app.backfill.console import listing_shown, progress_shown, show_end
+from app.backfill.console import Told, listing_shown, progress_shown, show_end
 from app.backfill.database import FILE, opened_state
 from app.backfill.destinations import STATE, Destination
 from app.backfill.errors import NoWorkersError, OutputHoldsBackfillError
@@ -22,7 +22,7 @@ from app.backfill.index import SeriesIndex
 from app.backfill.journal import Journal
 from app.backfill.listing import is_address, list_source, source_of
 from app.backfill.pool import Pool, ray_at
-from app.backfill.run import Loop, Tally, missing
+from app.backfill.run import Loop, Tally, Workers, missing
 from app.backfill.work_items import WorkItem
 from app.backfill.worker import Order
 from app.dicomweb.endpoint import Endpoint, authorization_from
@@ -34,7 +34,7 @@ from operators.errors import ExitCode, SettingsError
 log = logging.getLogger("stillscan")
 
 TABLE = "series.csv"
-WORK = "work"
+WORKING = "work"
 SOURCE_VARIABLES, DEST_VARIABLES = "STILLSCAN_SOURCE", "STILLSCAN_DEST"
 
 
@@ -63,13 +63,40 @@ class Request:
     timeout_s: float = 3600.0
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is left to do: `loop.run(items, <workers for order>, told)` does it.
+
+    Attributes:
+        digest: of the configuration, which every worker must agree to.
+    """
+
+    request: Request
+    order: Order
+    digest: str
+    loop: Loop
+    items: Iterator[WorkItem]
+
+    def on(self, workers: Workers, told: Told) -> None:
+        """Do it."""
+        self.loop.run(self.items, workers, told)
+
+
 def backfill(
     request: Request,
     decoder: Decoder,
     console: Console,
     environment: Mapping[str, str] = os.environ,
+    do: Callable[[Work, Told], None] | None = None,
 ) -> ExitCode:
     """Derive what is missing, and say what became of every series of the source.
+
+    Args:
+        request: what is asked for.
+        decoder: reads headers.
+        console: for the person.
+        environment: holds the credentials.
+        do: brings the work to its end; None for workers on Ray.
 
     Raises:
         StillscanError: for what concerns the whole run; what is done stays done.
@@ -85,7 +112,7 @@ def backfill(
         raise OutputHoldsBackfillError(f"{state} holds a back-fill; --resume goes on with it")
     digest = request.configuration.digest()
     with opened_state(state) as connection:
-        shutil.rmtree(state / WORK, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(state / WORKING, ignore_errors=True)  # of a run that was killed
         journal = Journal(connection, digest)
         index = SeriesIndex(connection)
         with listing_shown(console) as listed:
@@ -94,10 +121,12 @@ def backfill(
         waiting = missing(index.items(), journal, destination.folder, tally)
         first = next(waiting, None)
         if first is not None:  # else no worker is needed
-            scratch = (state / WORK).absolute() if destination.folder else None
+            scratch = (state / WORKING).absolute() if destination.folder else None
             order = Order(request.configuration, destination, archive, scratch)
             loop = Loop(journal, tally, request.tries, partial(_tidy, scratch))
-            _work(request, order, digest, loop, itertools.chain([first], waiting), console, tally)
+            work = Work(request, order, digest, loop, itertools.chain([first], waiting))
+            with progress_shown(console, tally) as told:
+                (do or work_on_ray)(work, told)
         journal.write_csv(state / TABLE)
         show_end(console, tally, index.count_skipped(), state / TABLE)
         if tally.stopped:
@@ -107,21 +136,18 @@ def backfill(
     return tally.exit_code()
 
 
-def _work(
-    request: Request,
-    order: Order,
-    digest: str,
-    loop: Loop,
-    items: Iterator[WorkItem],
-    console: Console,
-    tally: Tally,
-) -> None:
-    """Bring the series to an end with workers on Ray."""
+def work_on_ray(work: Work, told: Told) -> None:
+    """Bring the series to an end with workers on Ray.
+
+    Raises:
+        NoWorkersError: if there is nothing to work on.
+        SettingsError: if there is less to work on than was asked for.
+    """
+    request = work.request
     device = request.configuration.settings.denoise.device
     with (
         ray_at(request.address, request.workers or len(os.sched_getaffinity(0))) as ray,
         stopping_on_signals(),  # Ray has put a handler of its own there
-        progress_shown(console, tally) as told,
     ):
         there = ray.cluster_resources()
         gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 0))
@@ -134,7 +160,7 @@ def _work(
             raise SettingsError(
                 f"--workers is {workers}; Ray has {most} {'GPUs' if gpu else 'cores'} to work on"
             )
-        loop.run(items, Pool(ray, order, digest, workers, request.timeout_s, gpu=gpu), told)
+        work.on(Pool(ray, work.order, work.digest, workers, request.timeout_s, gpu=gpu), told)
 
 
 def _tidy(scratch: Path | None, token: str) -> None:

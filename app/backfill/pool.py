@@ -8,6 +8,7 @@ that only our own processes know.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -28,7 +29,9 @@ from app.backfill.errors import (
 )
 from app.backfill.journal import Outcome
 from app.backfill.work_items import WorkItem
-from app.backfill.worker import Fault, Order, Worker
+from app.backfill.worker import MAX_MESSAGE, Fault, Order, Worker, remove_abandoned
+from app.logs import set_up_logging
+from app.memory import share_one_heap
 
 LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,8 +39,10 @@ LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns of the next major version
 }
+RAY_FILES = "stillscan-ray-"
 OBJECT_STORE = 80 * 2**20  # bytes, the least that Ray takes: what travels is small
 MOST_STARTS_IN_VAIN = 3  # per worker, before one of them was ready
+OUR_LINE = re.compile(r'/((?:app|operators|models)/[\w/]+\.py)", line (\d+)')
 START_S = 900.0  # a cluster may have to make room first
 
 
@@ -64,7 +69,8 @@ def ray_at(address: str | None, cores: int) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise RayMissingError("back-fill needs Ray: pip install 'stillscan[backfill]'") from error
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    files = Path(tempfile.mkdtemp(prefix="stillscan-ray-"))
+    remove_abandoned(RAY_FILES)
+    files = Path(tempfile.mkdtemp(prefix=f"{RAY_FILES}{os.getpid()}-"))
     try:
         if address is None:
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -76,12 +82,23 @@ def ray_at(address: str | None, cores: int) -> Iterator[Any]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         shutil.rmtree(files, ignore_errors=True)
         where = f"at {address}" if address else "on this machine"
-        raise RayUnreachableError(f"no Ray {where} ({type(error).__name__})") from error
+        why = " ".join(str(error).split())[:MAX_MESSAGE]
+        raise RayUnreachableError(f"no Ray {where}: {why or type(error).__name__}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
         shutil.rmtree(files, ignore_errors=True)
+
+
+class OwnProcess(Worker):
+    """A worker that has a process to itself."""
+
+    def prepare(self, core: int | None) -> str | Fault:
+        """As a worker; and what concerns the whole process."""
+        share_one_heap()
+        set_up_logging("error")
+        return super().prepare(core)
 
 
 class Pool:
@@ -110,7 +127,7 @@ class Pool:
         self._starts_in_vain = 0
         self._attempts = 0
         resources = {"num_cpus": 1, "num_gpus": 1} if gpu else {"num_cpus": 1}
-        self._actor = ray.remote(max_restarts=0, **resources)(Worker)
+        self._actor = ray.remote(max_restarts=0, **resources)(OwnProcess)
         for _ in range(workers):
             self._start()
 
@@ -159,21 +176,21 @@ class Pool:
             if member.item is not None and member.call not in done and now > member.deadline:
                 fault = Fault("time-out", f"the series took longer than {self._timeout_s:g} s")
                 ended.append(Ended(member.item, fault, killed=True))
-                self._replace(member)
+                self._replace(member, fault.message)
         return ended
 
     def _start(self) -> None:
         actor = self._actor.remote(self._order)
         self._members.append(_Member(actor, actor.where.remote()))
 
-    def _replace(self, member: _Member) -> None:
+    def _replace(self, member: _Member, why: str) -> None:
         """Make sure that a worker is dead, and start another."""
         self._members.remove(member)
         self._ray.kill(member.actor)
         if member.item is None:
             self._starts_in_vain += 1
             if self._starts_in_vain >= MOST_STARTS_IN_VAIN * self._wanted:
-                raise NoWorkersError("workers end before they are ready, again and again")
+                raise NoWorkersError(f"no worker gets ready; the last: {why}")
         self._start()
 
     def _answered(self, member: _Member) -> Ended | None:
@@ -181,8 +198,7 @@ class Pool:
         try:
             answer = self._ray.get(member.call)
         except exceptions.RayTaskError as error:  # a bug of ours: its message may quote a header
-            cause = type(getattr(error, "cause", error)).__name__
-            return self._lost(member, Fault("internal-fault", f"the worker raised {cause}"))
+            return self._lost(member, Fault("internal-fault", _kind_and_place(error)))
         except exceptions.RayError as error:
             kind = type(error).__name__
             reason = "out-of-memory" if kind == "OutOfMemoryError" else "worker-stopped"
@@ -196,7 +212,7 @@ class Pool:
 
     def _lost(self, member: _Member, fault: Fault) -> Ended | None:
         ended = None if member.item is None else Ended(member.item, fault, killed=True)
-        self._replace(member)
+        self._replace(member, fault.message)
         return ended
 
     def _prepared(self, member: _Member, answer: Any) -> None:
@@ -221,6 +237,13 @@ class Pool:
         for each in self._members:
             taken[each.machine].add(each.core)
         return next((core for core in cores if core not in taken[machine]), None)
+
+
+def _kind_and_place(error: Exception) -> str:
+    """What a worker raised, and the innermost line of ours; its message is left out."""
+    places = OUR_LINE.findall(str(error))
+    where = "{}:{}".format(*places[-1]) if places else "an unknown place"
+    return f"the worker raised {type(getattr(error, 'cause', error)).__name__} at {where}"
 
 
 class _Member:

@@ -20,8 +20,6 @@ from app.backfill.destinations import Destination
 from app.backfill.journal import Outcome
 from app.backfill.work_items import WorkItem
 from app.dicomweb.endpoint import DicomWebError, Endpoint
-from app.logs import set_up_logging
-from app.memory import share_one_heap
 from app.run import Job, RunResult, run_with
 from app.warm_networks import WarmNetworks
 from operators.decoding import Decoder
@@ -94,8 +92,6 @@ class Worker:
         Args:
             core: keep all threads and children on this one; None to leave them.
         """
-        share_one_heap()
-        set_up_logging("error")
         if core is not None:
             for thread in OWN_THREADS.iterdir():
                 os.sched_setaffinity(int(thread.name), {core})
@@ -107,10 +103,14 @@ class Worker:
                 torch.set_num_threads(1)
             import_module("app.application")
             if self._order.scratch is None:
-                remove_abandoned(Path(tempfile.gettempdir()))
+                remove_abandoned(SCRATCH)
             return self._order.configuration.digest()
         except StillscanError as error:
             return _fault(error, error.exit_code)
+
+    def close(self) -> None:
+        """End the reading child."""
+        self._decoder.close()
 
     def process(self, item: WorkItem, token: str) -> Outcome | Fault:
         """Try a series once; when this returns, the derived series is where it belongs.
@@ -210,10 +210,10 @@ def _outcome(series: SeriesOutcome, seconds: float) -> Outcome:
     )
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove the working folders of workers that were killed on this machine."""
-    for left in folder.glob(f"{SCRATCH}*-*"):
-        process = left.name.removeprefix(SCRATCH).partition("-")[0]
+def remove_abandoned(prefix: str) -> None:
+    """Remove temporary folders `<prefix><process>-...` of processes that were killed here."""
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        process = left.name.removeprefix(prefix).partition("-")[0]
         if process.isdecimal() and not Path("/proc", process).exists():
             shutil.rmtree(left, ignore_errors=True)
 
