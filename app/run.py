@@ -27,6 +27,7 @@ from app.methods import (
 from app.output_folder import REPORT, publish, require_apart, staging_in
 from app.settings import Settings
 from models.bundle import BundleInfo
+from models.lean_torch import import_torch
 from operators.decoding import Decoder
 from operators.errors import ExitCode, InputError
 from operators.outcome import Progress, SeriesOutcome, SkippedFile, Watch, exit_code_of, refused
@@ -195,6 +196,7 @@ def run_with(
 def _import_graph() -> None:
     """Import torch and holoscan ahead of need."""
     with suppress(Exception):  # the import statement of `_derive` raises it again
+        import_torch()
         import_module("app.application")
 
 
