@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS file (
 CREATE INDEX IF NOT EXISTS file_by_series ON file (series, listing);
 CREATE INDEX IF NOT EXISTS file_by_study ON file (study, listing);
 CREATE TABLE IF NOT EXISTS archived (
-    series TEXT PRIMARY KEY, study TEXT, series_number INTEGER, instances INTEGER, listing INTEGER
+    series TEXT PRIMARY KEY, study TEXT, series_number INTEGER, instances INTEGER, listing INTEGER,
+    first INTEGER              -- listing that saw it first, with so many instances
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS archived_by_study ON archived (study, listing);
 CREATE TABLE IF NOT EXISTS outcome (

@@ -80,12 +80,18 @@ class SeriesIndex:
                 each.series_number,
                 each.instances,
                 self._listing,
+                self._listing,
             )
             for each in found
         ]
         with transaction(self._connection):
             self._connection.executemany(
-                "INSERT OR REPLACE INTO archived VALUES (?, ?, ?, ?, ?)", rows
+                "INSERT INTO archived VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (series) DO UPDATE SET "
+                "study=excluded.study, series_number=excluded.series_number, "
+                "first=CASE WHEN instances IS excluded.instances THEN first "
+                "ELSE excluded.first END, "
+                "instances=excluded.instances, listing=excluded.listing",
+                rows,
             )
 
     def count(self) -> int:
@@ -126,26 +132,32 @@ class SeriesIndex:
             key=series,
             content=digest_of(*instances),
             study_instance_uid=study,
-            taken_numbers=self._numbers("file", study),
+            taken_numbers=self._numbers("file", study, self._listing),
             files=tuple(Path(os.fsdecode(path)) for path, _, _ in rows),
         )
 
     def _archived(self, series: str) -> ArchivedSeries:
-        study, instances = self._connection.execute(
-            "SELECT study, instances FROM archived WHERE series=?", (series,)
+        study, instances, first = self._connection.execute(
+            "SELECT study, instances, first FROM archived WHERE series=?", (series,)
         ).fetchone()
         return ArchivedSeries(
             key=series,
             content=f"{instances} instances",
             study_instance_uid=study,
-            taken_numbers=self._numbers("archived", study),
+            taken_numbers=self._numbers("archived", study, first),
             instances=instances,
         )
 
-    def _numbers(self, table: str, study: str) -> frozenset[int]:
+    def _numbers(self, table: str, study: str, known_at: int) -> frozenset[int]:
+        """SeriesNumbers of a study, of an archive as they were when the series was new there.
+
+        What we have stored into the study since must not move the number of its derived series: a
+        part of it may be there already, from an attempt that was killed.
+        """
+        known = "first<=?" if table == "archived" else "listing=?"
         found = self._connection.execute(
-            f"SELECT DISTINCT series_number FROM {table} WHERE study=? AND listing=?",
-            (study, self._listing),
+            f"SELECT DISTINCT series_number FROM {table} WHERE study=? AND {known}",
+            (study, known_at),
         )
         return frozenset(number for (number,) in found if number is not None)
 
