@@ -60,7 +60,9 @@ Bundle = Annotated[
     str | None, typer.Option("--model", help="use only this bundle; default: by modality")
 ]
 ModeOption = Annotated[Mode | None, typer.Option(help="identity is a control: same pixels")]
-ProfileName = Literal["quick", "standard", "paper"]  # app.training.profiles would import torch
+ProfileName = Literal[
+    "quick", "standard", "paper", "adapt"
+]  # app.training.profiles would import torch
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more on stderr")]
 
 
@@ -145,11 +147,20 @@ def train(
         Path, typer.Argument(metavar="DATA", help="folder with noisy DICOM, NIfTI, PNG, npz files")
     ],
     out: Annotated[Path, typer.Option(help="the bundle that is made")],
-    profile: Annotated[ProfileName, typer.Option(help="how much is learned")] = "quick",
+    profile: Annotated[
+        ProfileName | None,
+        typer.Option(help="how much is learned; default: quick, with --from adapt"),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="go on with the run that OUT holds")] = False,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="the student begins with the weights of this bundle"),
+        typer.Option("--from", help="fine-tune this bundle's student; released if no worse"),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            "--evaluate", help="with --from: images, or a repeated scan, that decide as well"
+        ),
     ] = None,
     modality: Annotated[
         list[str] | None,
@@ -166,28 +177,32 @@ def train(
     --nproc-per-node N stillscan train ...
 
     Exit codes: 0 the bundle is written; 2 wrong arguments; 3 no images; 4 none that can be trained
-    on, or too few; 6 no such device or first weights, or the loss diverged; 7 OUT cannot be
-    written.
+    on, or too few; 5 trained, but not released: what --from made is not shown to be as good as
+    what it began with (release-refused); 6 no such device or first weights, or the loss diverged;
+    7 OUT cannot be written.
     """
 
     def action() -> ExitCode:
         settings = load_settings(config)
         with Decoder() as decoder:
             # imported here: the decoder's child starts before torch is there
-            from app.training.command import Order, train_bundle
+            from app.training.command import train_bundle
+            from app.training.order import Order
             from app.training.profiles import PROFILES
 
+            chosen = profile or ("adapt" if start else "quick")
             order = Order(
                 data,
                 out,
-                profile,
-                PROFILES[profile],
+                chosen,
+                PROFILES[chosen],
                 settings.selection,
                 tuple(modality or ()),
                 seed,
                 device,
                 resume,
                 start,
+                evaluation,
             )
             return train_bundle(order, decoder, Console())
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from app.training.command import Order, train_bundle
+from app.training.command import train_bundle
 from app.training.noisy_folder import read_noisy_folder
+from app.training.order import Order
 from app.training.profiles import PROFILES, TrainingProfile
 from models.noisy_images import NoisyImage
 from operators.decoding import Decoder

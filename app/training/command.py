@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +14,32 @@ from rich.console import Console
 
 from app.methods import resolve_device
 from app.output_folder import require_apart
-from app.training.checkpoints import load_json, save_json
-from app.training.console import show_candidates, show_folder, watching
-from app.training.errors import OutputHoldsRunError, RunDiffersError, UnknownModalityError
+from app.training.adaptation import Adaptation, Origin
+from app.training.console import show_candidates, show_folder, show_release, watching
 from app.training.logs import Log, open_logs
-from app.training.noisy_folder import NoisyFolder, read_noisy_folder, split
-from app.training.profiles import TrainingProfile
+from app.training.noisy_folder import read_noisy_folder, split
+from app.training.order import (
+    Order,
+    begin,
+    modalities_of,
+    origin_of,
+    require_free,
+    require_known_modalities,
+    told_modality,
+)
 from app.training.ranks import Ranks, process_group
+from app.training.release import judge
 from app.training.run import NOISY, Progress, Run, Trained
-from app.training.trained_bundle import metadata_of, write_bundle
-from models.bundle import METADATA, WEIGHTS, BundleError, load_bundle
-from models.student import StudentNetwork
+from app.training.trained_bundle import describe, metadata_of, publish, refuse, stage_bundle
+from models.bundle import load_bundle
+from models.noisy_images import NoisyImage
 from operators.decoding import Decoder
-from operators.errors import ExitCode, ModelError
-from operators.output_faults import naming_output_faults
-from operators.selection import SelectionRules
+from operators.errors import ExitCode
 from operators.stages import NO_MEMORY, DenoiserMemoryError
 
-RUN = ".training"
 LOG_EVERY = 50  # updates
 
 log = logging.getLogger("stillscan")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the person asked for.
-
-    Attributes:
-        data: folder of noisy images.
-        out: of the bundle; the run's own files lie in `out/.training`.
-        profile_name: for messages and the bundle.
-        profile: how to train.
-        rules: which DICOM series are chosen.
-        modalities: that the bundle shall serve; empty: those of the DICOM series.
-        seed: of first weights and examples.
-        device: "auto", "cpu" or "cuda".
-        resume: go on with the run that `out` holds.
-        start: a bundle whose weights the student begins with.
-    """
-
-    data: Path
-    out: Path
-    profile_name: str
-    profile: TrainingProfile
-    rules: SelectionRules
-    modalities: tuple[str, ...] = ()
-    seed: int = 0
-    device: str = "auto"
-    resume: bool = False
-    start: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Of checkpoints, labels and logs."""
-        return self.out / RUN
 
 
 def train_bundle(order: Order, decoder: Decoder, console: Console) -> ExitCode:
@@ -85,35 +54,97 @@ def train_bundle(order: Order, decoder: Decoder, console: Console) -> ExitCode:
     device = resolve_device(order.device)
     require_apart(order.data, order.out)
     require_free(order)
+    origin = origin_of(order)
+    if origin is not None and not order.modalities:
+        order = replace(order, modalities=origin.info.modalities)
     require_known_modalities(order)
-    start, start_digest = first_weights(order.start)
     with process_group(device) as ranks:
         if not ranks.speaks:
             console = Console(quiet=True)
         folder = read_noisy_folder(order.data, decoder, order.rules, told_modality(order))
-        decoder.close()
+        if origin is None:
+            decoder.close()
         modalities = modalities_of(order, folder)
         training, held_out = split(folder.series, order.seed)
         show_folder(console, folder, len(held_out))
         settings = {
             "profile": order.profile_name,
             "seed": order.seed,
-            "first_weights": start_digest,
+            "first_weights": origin.digest if origin else None,
             "ranks": ranks.count,
         }
         if ranks.speaks:
             begin(order, settings | {"images": folder.fingerprint()})
         ranks.wait()
         radius = max(series.profile.radius for series in folder.series)
-        run = Run(order.folder, order.profile, training, held_out, radius, order.seed, ranks, start)
+        run = run_of(order, origin, training, held_out, radius, ranks)
         with deterministic(ranks), naming_memory_faults():
             trained = follow(run, settings, console)
         if ranks.speaks:
             name = order.out.resolve().name
-            metadata = metadata_of(trained, folder, order.profile, settings, modalities, name)
-            write_bundle(trained, metadata, order.folder / "bundle", order.out)
-            report(console, trained, order.out)
+            metadata = metadata_of(
+                trained, folder, order.profile, settings, modalities, name, origin
+            )
+            stage_bundle(trained, metadata, order.staging)
+            if origin is not None:
+                settle(order, origin, metadata, held_out, device, decoder, console)
+            publish(order.staging, order.out)
+            report(console, trained, order.out, adapted=order.profile.adapts)
     return ExitCode.DERIVED
+
+
+def run_of(
+    order: Order,
+    origin: Origin | None,
+    training: Sequence[NoisyImage],
+    held_out: Sequence[NoisyImage],
+    radius: int,
+    ranks: Ranks,
+) -> Run:
+    """All stages from new weights, or the one that adapts a bundle."""
+    network = None
+    if origin is not None:
+        network = load_bundle(origin.info.folder, precision="float32").denoiser.network
+    what = (order.folder, order.profile, training, held_out, radius, order.seed, ranks, network)
+    if order.profile.adapts:
+        return Adaptation(*what, teacher=origin.teacher if origin else None)
+    return Run(*what)
+
+
+def settle(
+    order: Order,
+    origin: Origin,
+    metadata: dict[str, Any],
+    held_out: Sequence[NoisyImage],
+    device: str,
+    decoder: Decoder,
+    console: Console,
+) -> None:
+    """Judge what was staged, write the judgement into its metadata; refused, it is put aside.
+
+    Raises:
+        ReleaseRefusedError: if it may not take the place of the bundle that it was made from.
+    """
+    candidate = order.staging
+    found = judge(
+        candidate,
+        origin.info.folder,
+        held_out,
+        order.evaluation,
+        device,
+        decoder,
+        order.folder / "evaluation",
+    )
+    start = {
+        "name": origin.info.name,
+        "version": origin.info.version,
+        "sha256": origin.digest,
+    }
+    metadata["stillscan"]["release"] = found.for_metadata(start)
+    describe(metadata, candidate)
+    show_release(console, found)
+    if not found.released:
+        refuse(candidate, order.folder / "refused", found.reasons)
 
 
 def follow(run: Run, settings: dict[str, Any], console: Console) -> Trained:
@@ -138,96 +169,6 @@ def write_logs(logs: Sequence[Log], progress: Progress) -> None:
     for each in logs:
         figures = {"loss": step.loss, "learning_rate": step.learning_rate}
         each.write(progress.stage, step.number, figures)
-
-
-def require_free(order: Order) -> None:
-    """Refuse an output that holds something which nobody said should go on.
-
-    Raises:
-        OutputHoldsRunError: if there is a run or a bundle and `--resume` was not given.
-    """
-    if order.resume:
-        return
-    if (order.folder / "run.json").exists():
-        raise OutputHoldsRunError(
-            f"{order.out} holds a training run: add --resume to go on with it, or name another "
-            "output"
-        )
-    if (order.out / METADATA).exists():
-        raise OutputHoldsRunError(f"{order.out} holds a bundle already: name another output")
-
-
-def begin(order: Order, settings: dict[str, Any]) -> None:
-    """Write down what this run is; or check that it is the one that is resumed.
-
-    Raises:
-        RunDiffersError: if it is another.
-        OutputError: if the output cannot be written.
-    """
-    described = json.loads(json.dumps(settings | {"plan": asdict(order.profile)}))
-    path = order.folder / "run.json"
-    if not path.exists():
-        with naming_output_faults(f"write into {order.out}"):
-            order.folder.mkdir(parents=True, exist_ok=True)
-        save_json(described, path)
-        return
-    known = load_json(path)
-    keys = known.keys() | described.keys()
-    differ = sorted(key for key in keys if known.get(key) != described.get(key))
-    if differ == ["ranks"]:
-        log.warning("resumed by another number of processes: the weights will differ a little")
-    elif differ:
-        raise RunDiffersError(
-            f"the run in {order.out} was begun with other {', '.join(differ)}; it can be resumed "
-            "with the same images, profile and seed only"
-        )
-
-
-def first_weights(bundle: Path | None) -> tuple[StudentNetwork | None, str | None]:
-    """Network and digest of the bundle that the student begins with.
-
-    Raises:
-        ModelError: if it cannot be loaded.
-    """
-    if bundle is None:
-        return None, None
-    try:
-        network = load_bundle(bundle, precision="float32").denoiser.network
-    except BundleError as error:
-        raise ModelError(str(error)) from error
-    return network, hashlib.sha256((bundle / WEIGHTS).read_bytes()).hexdigest()
-
-
-def told_modality(order: Order) -> str:
-    """What files that cannot say it are taken to be: one modality, if only one was told."""
-    return order.modalities[0] if len(order.modalities) == 1 else ""
-
-
-def require_known_modalities(order: Order) -> None:
-    """Refuse a modality that the application would never ask a bundle for.
-
-    Raises:
-        UnknownModalityError: if there is one.
-    """
-    for modality in order.modalities:
-        if modality not in order.rules.modalities:
-            known = ", ".join(order.rules.modalities)
-            raise UnknownModalityError(f"--modality {modality}: expected one of {known}")
-
-
-def modalities_of(order: Order, folder: NoisyFolder) -> tuple[str, ...]:
-    """Which modalities the bundle will serve.
-
-    Raises:
-        UnknownModalityError: if neither arguments nor images say it.
-    """
-    found = {series.source.modality for series in folder.series} - {""}
-    modalities = order.modalities or tuple(sorted(found))
-    if not modalities:
-        raise UnknownModalityError(
-            "the images do not say which modality they are: add --modality MR (or CT, CR, DX)"
-        )
-    return modalities
 
 
 @contextmanager
@@ -255,18 +196,20 @@ def naming_memory_faults() -> Iterator[None]:
         raise
 
 
-def report(console: Console, trained: Trained, out: Path) -> None:
+def report(console: Console, trained: Trained, out: Path, *, adapted: bool) -> None:
     """What came of it."""
     show_candidates(console, trained.figures, trained.teacher)
     if trained.teacher == NOISY:
         log.warning("no candidate is better than the noisy image: the bundle takes nothing away")
-    student = trained.figures["student"]
-    low, high = student["interval_db"]
-    lines = [
-        f"student: {student['behind_teacher_db']:+.2f} dB behind its teacher "
-        f"({low:+.2f} to {high:+.2f})",
-        f"bundle in {out}; use it with: stillscan denoise IN OUT --models {out}",
-    ]
+    lines = [f"bundle in {out}; use it with: stillscan denoise IN OUT --models {out}"]
+    if not adapted:
+        student = trained.figures["student"]
+        low, high = student["interval_db"]
+        lines.insert(
+            0,
+            f"student: {student['behind_teacher_db']:+.2f} dB behind its teacher "
+            f"({low:+.2f} to {high:+.2f})",
+        )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

@@ -17,6 +17,7 @@ from app.console import short_uid
 from app.training.noisy_folder import NoisyFolder
 from app.training.noisy_series import NoisySeries
 from app.training.profiles import TrainingProfile
+from app.training.release import Release
 from app.training.run import STAGES, Progress
 from operators.outcome import counted
 from operators.reading import Refusal
@@ -186,6 +187,17 @@ def show_candidates(console: Console, figures: Mapping[str, object], teacher: st
             f"{'teacher' if line['name'] == teacher else 'candidate'} {line['name']}: error "
             f"{line['error_db']:.2f} dB of the noise, {line['behind_db']:+.2f} dB behind the best "
             f"({low:+.2f} to {high:+.2f})",
+        )
+
+
+def show_release(console: Console, found: Release) -> None:
+    """The table that decided whether a fine-tuned bundle is released."""
+    for row in found.table:
+        low, high = row.interval_db
+        _line(
+            console,
+            f"{row.measure}: {row.better_db:+.2f} dB ({low:+.2f} to {high:+.2f}) on "
+            f"{counted(row.images, 'slice')}: {row.verdict}",
         )
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from operators.errors import InputError, ModelError, NothingToDoError, SettingsError
+from operators.errors import (
+    ExitCode,
+    InputError,
+    ModelError,
+    NothingToDoError,
+    ResultError,
+    SettingsError,
+)
 
 
 class NoTrainingImagesError(NothingToDoError):
@@ -69,3 +76,22 @@ class DivergedError(ModelError):
     """The loss is no number any more."""
 
     reason = "training-diverged"
+
+
+class NothingToAdaptError(SettingsError):
+    """The profile fine-tunes a bundle, and none was named."""
+
+    reason = "nothing-to-adapt"
+
+
+class RepeatDiffersError(InputError):
+    """The two folders of a repeated scan do not hold the same series twice."""
+
+    reason = "repeat-differs"
+
+
+class ReleaseRefusedError(ResultError):
+    """A fine-tuned bundle is worse than the one it was made from, or not shown to be better."""
+
+    reason = "release-refused"
+    exit_code = ExitCode.PARTLY_DERIVED  # trained, but not released

@@ -1,4 +1,4 @@
-"""How much a training run learns, and how: `quick`, `standard`, `paper`."""
+"""How much a training run learns, and how: `quick`, `standard`, `paper`, `adapt`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from models.diffusion import DEFAULT, PAPER, Profile
 from models.stages import StagePlan
 
-ProfileName = Literal["quick", "standard", "paper"]
+ProfileName = Literal["quick", "standard", "paper", "adapt"]
 Widths = tuple[int, ...]
 
 
@@ -31,6 +31,7 @@ class TrainingProfile:
             looks at each pixel 20 times.
         checkpoint_every: updates.
         remarks: what a reader of the bundle should know of the profile.
+        adapts: only the student of a bundle learns, recorrupted-to-recorrupted; its teacher stays.
     """
 
     blind_spot: StagePlan
@@ -50,6 +51,7 @@ class TrainingProfile:
     label_pixels: int = 2**28
     checkpoint_every: int = 250
     remarks: tuple[str, ...] = field(default=())
+    adapts: bool = False
 
 
 QUICK = TrainingProfile(
@@ -98,8 +100,20 @@ PUBLISHED = TrainingProfile(
         "as blind spot, no NAFNet as student, and the student learns by squared error",
     ),
 )
+RESTS = StagePlan(0)
+ADAPT = TrainingProfile(
+    blind_spot=RESTS,
+    diffusion=RESTS,
+    one_step=RESTS,
+    student=StagePlan(600, learning_rate=1e-4),  # a tenth of what new weights begin with
+    decay=0.99,
+    checkpoint_every=100,
+    remarks=("fine-tuned from a bundle, recorrupted-to-recorrupted, on a site's noisy series",),
+    adapts=True,
+)
 PROFILES: Mapping[ProfileName, TrainingProfile] = {
     "quick": QUICK,
     "standard": STANDARD,
     "paper": PUBLISHED,
+    "adapt": ADAPT,
 }

@@ -78,11 +78,12 @@ class Trained:
         teacher: name of the candidate that the student learned from.
         best: name of the candidate that the clean-free criterion prefers.
         figures: table of the candidates, and the student beside its teacher; for the bundle.
+        blind_spot, diffusion: of the bundle; None where it began with one that had none.
     """
 
     student: StudentNetwork
-    blind_spot: BlindSpotNetwork
-    diffusion: DiffusionNetwork
+    blind_spot: BlindSpotNetwork | None
+    diffusion: DiffusionNetwork | None
     one_step: StudentNetwork
     teacher: str
     best: str

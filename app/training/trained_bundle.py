@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from app.monai_bundle.files import add_bundle_files
+from app.training.adaptation import Origin
 from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
+from app.training.errors import ReleaseRefusedError
 from app.training.noisy_folder import NoisyFolder
 from app.training.profiles import TrainingProfile
 from app.training.run import NOISY, Trained
@@ -38,6 +41,7 @@ def metadata_of(
     settings: dict[str, Any],
     modalities: Sequence[str],
     name: str,
+    origin: Origin | None = None,
 ) -> dict[str, Any]:
     """What the bundle says of itself; no name of a file, of a series or of a person.
 
@@ -48,21 +52,37 @@ def metadata_of(
         settings: of the run: profile's name, seed, first weights.
         modalities: that the bundle serves.
         name: of the bundle.
+        origin: the bundle it was made from.
     """
     sigmas = [series.profile.sigma for series in folder.series]
     most = math.sqrt(1 + MORE_NOISE[1] ** 2)
     kinds = Counter(series.source.modality or "not said" for series in folder.series)
     said = ", ".join(f"{count} x {modality}" for modality, count in sorted(kinds.items()))
+    source = (
+        f"{len(folder.series)} series of {folder.subjects} subjects ({said}), "
+        f"{folder.images} slices; no clean images"
+    )
+    version, changes, earlier = "0.1.0", "trained by `stillscan train`", {}
+    low, high = min(sigmas), most * max(sigmas)
+    preliminary = folder.subjects < FEWEST_SUBJECTS or trained.teacher == NOISY
+    if origin is not None:
+        info = origin.info
+        version, earlier = _next(info.version), info.metadata.get("changelog", {})
+        changes = f"made from {info.name} {info.version} by `stillscan train --from`"
+        if profile.adapts:  # what it knew before it still knows
+            source = f"{info.metadata['data_source']}; fine-tuned on {source}"
+            low, high = min(low, info.noise_range[0]), max(max(sigmas), info.noise_range[1])
+            preliminary |= bool(info.metadata["stillscan"].get("preliminary", False))
     return bundle_metadata(
         BundleText(
             name=f"Stillscan student, {name}",
-            data_source=f"{len(folder.series)} series of {folder.subjects} subjects ({said}), "
-            f"{folder.images} slices; no clean images",
-            version="0.1.0",
-            changelog="trained by `stillscan train`",
+            data_source=source,
+            version=version,
+            changelog=changes,
+            earlier=earlier,
             modalities=modalities,
-            noise_range=(min(sigmas), most * max(sigmas)),
-            preliminary=folder.subjects < FEWEST_SUBJECTS or trained.teacher == NOISY,
+            noise_range=(low, high),
+            preliminary=preliminary,
             training={
                 "command": "stillscan train",
                 **settings,
@@ -96,8 +116,42 @@ def metadata_of(
     )
 
 
-def write_bundle(trained: Trained, metadata: dict[str, Any], staging: Path, out: Path) -> None:
-    """Make the bundle in `staging`, then move it file by file; the metadata come last.
+def _next(version: str) -> str:
+    """The version after this one."""
+    *first, last = version.split(".")
+    return ".".join([*first, str(int(last) + 1)])
+
+
+def stage_bundle(trained: Trained, metadata: dict[str, Any], staging: Path) -> None:
+    """Make the whole bundle in a folder of the run.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    with naming_output_faults(f"write {staging}"):
+        shutil.rmtree(staging, ignore_errors=True)
+        teacher = None
+        if trained.blind_spot is not None and trained.diffusion is not None:
+            teacher = (trained.blind_spot, trained.diffusion)
+        save_bundle(trained.student, staging, metadata, teacher)
+        add_bundle_files(staging, LICENCE, DATA_LICENCE)
+    describe(metadata, staging)
+
+
+def describe(metadata: dict[str, Any], folder: Path) -> None:
+    """Write metadata and page of a bundle.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    with naming_output_faults(f"write {folder}"):
+        text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
+        (folder / METADATA).write_text(text, encoding="utf-8")
+        (folder / "docs" / "README.md").write_text(_page(metadata), encoding="utf-8")
+
+
+def publish(staging: Path, out: Path) -> None:
+    """Move what was staged, file by file; the metadata come last.
 
     A folder without metadata is no bundle, so a kill leaves none or a whole one.
 
@@ -105,11 +159,6 @@ def write_bundle(trained: Trained, metadata: dict[str, Any], staging: Path, out:
         OutputError: if it cannot be written.
     """
     with naming_output_faults(f"write the bundle {out}"):
-        shutil.rmtree(staging, ignore_errors=True)
-        teacher = (trained.blind_spot, trained.diffusion)
-        save_bundle(trained.student, staging, metadata, teacher)
-        add_bundle_files(staging, LICENCE, DATA_LICENCE)
-        (staging / "docs" / "README.md").write_text(_page(metadata), encoding="utf-8")
         files = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if path.is_file()]
         for file in sorted(files, key=lambda path: path == METADATA):
             (out / file).parent.mkdir(parents=True, exist_ok=True)
@@ -117,34 +166,74 @@ def write_bundle(trained: Trained, metadata: dict[str, Any], staging: Path, out:
         shutil.rmtree(staging)
 
 
+def refuse(staging: Path, aside: Path, reasons: Sequence[str]) -> NoReturn:
+    """Keep a candidate where nobody takes it for a released bundle.
+
+    Raises:
+        ReleaseRefusedError: always; it names the reasons.
+        OutputError: if it cannot be moved.
+    """
+    with naming_output_faults(f"write {aside}"):
+        shutil.rmtree(aside, ignore_errors=True)
+        staging.replace(aside)
+    raise ReleaseRefusedError(
+        f"the candidate is not released, it is kept in {aside}: {'; '.join(reasons)}"
+    )
+
+
 def _page(metadata: dict[str, Any]) -> str:
     ours = metadata["stillscan"]
-    figures, training = ours["figures"]["clean_free"], ours["training"]
-    rows = [
-        [
-            line["name"],
-            f"{line['error_db']:.2f}",
-            f"{line['behind_db']:+.2f} ({line['interval_db'][0]:+.2f} to "
-            f"{line['interval_db'][1]:+.2f})",
-        ]
-        for line in figures["candidates"]
-    ]
-    student = figures["student"]
+    training = ours["training"]
     data = [
         f"Trained by `stillscan train` (profile {training['profile']}) on "
         f"{metadata['data_source']}.",
-        *(f"{remark}." for remark in training["remarks"]),
+        *(f"{remark[:1].upper()}{remark[1:]}." for remark in training["remarks"]),
     ]
     if ours["preliminary"]:
         data.append(
             f"Preliminary: fewer than {FEWEST_SUBJECTS} subjects; measure before relying on it."
         )
-    paragraphs = [
+    figures = ours["figures"]["clean_free"]
+    paragraphs = [] if "student" not in figures else _candidates(figures, training["teacher"])
+    if "release" in ours:
+        paragraphs += _release(ours["release"])
+    return page(metadata, " ".join(data), *paragraphs)
+
+
+def _candidates(figures: dict[str, Any], teacher: str) -> list[str]:
+    rows = [
+        [line["name"], f"{line['error_db']:.2f}", _between(line["behind_db"], line["interval_db"])]
+        for line in figures["candidates"]
+    ]
+    student = figures["student"]
+    behind = _between(student["behind_teacher_db"], student["interval_db"])
+    return [
         f"Candidates for the teacher on {figures['images']} held-out images, by recorrupted pairs "
         "(error in dB of the noise; how far behind the best, with its 95 % interval):",
         table(["candidate", "error", "behind"], rows),
-        f"The student learned from: {training['teacher']}. It is "
-        f"{student['behind_teacher_db']:+.2f} dB behind it ({student['interval_db'][0]:+.2f} to "
-        f"{student['interval_db'][1]:+.2f}).",
+        f"The student learned from: {teacher}. Behind it, in dB: {behind}.",
     ]
-    return page(metadata, " ".join(data), *paragraphs)
+
+
+def _release(release: dict[str, Any]) -> list[str]:
+    start = release["from"]
+    rows = [
+        [
+            row["measure"],
+            str(row["images"]),
+            _between(row["better_db"], row["interval_db"]),
+            row["verdict"],
+        ]
+        for row in release["table"]
+    ]
+    said = "Released" if release["released"] else "NOT released: do not use it"
+    return [
+        f"{said}. Beside {start['name']} {start['version']}, which it was made from (error lower "
+        f"by so many dB, 95 % interval; up to {release['margin_db']} dB worse counts as no worse):",
+        table(["measure", "slices", "better by", "verdict"], rows),
+        "\n".join(f"- {reason}" for reason in release["reasons"]),
+    ]
+
+
+def _between(value: float, limits: Sequence[float]) -> str:
+    return f"{value:+.2f} ({limits[0]:+.2f} to {limits[1]:+.2f})"

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from app.training.command import Order, train_bundle
+from app.training.command import train_bundle
+from app.training.order import Order
 from app.training.profiles import TrainingProfile
 from models.stages import StagePlan
 from operators.decoding import Decoder

@@ -1,0 +1,80 @@
+"""Fine-tuning a bundle's student on a site's noisy series, as a run of one stage."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+
+from app.training.run import Progress, Run, Trained
+from models.blind_spot import BlindSpotNetwork
+from models.bundle import BundleInfo
+from models.diffusion import DiffusionNetwork
+from models.stages import train_one_step
+from models.student import StudentDenoiser
+from models.teacher_choice import choose
+
+AS_IT_CAME = "as it came"
+ADAPTED = "adapted"
+
+Teacher = tuple[BlindSpotNetwork, DiffusionNetwork]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The bundle that a run begins with.
+
+    Attributes:
+        info: what it says of itself.
+        digest: SHA-256 of its student's weights.
+        teacher: its teacher's networks; None where it came without.
+    """
+
+    info: BundleInfo
+    digest: str
+    teacher: Teacher | None
+
+
+@dataclass(frozen=True)
+class Adaptation(Run):
+    """A run in which only the student learns: from y + a z it predicts y - z / a.
+
+    That needs no clean image, no label and no teacher: with the noise's own law the minimiser is
+    the mean of the clean image (`models.losses.recorrupted`). It begins with the bundle's student,
+    at a tenth of the learning rate that new weights begin with, and keeps the bundle's teacher.
+
+    Attributes:
+        teacher: of the bundle.
+    """
+
+    teacher: Teacher | None = None
+
+    def train(self) -> Generator[Progress, None, Trained]:
+        """Run the stage, or what is left of it.
+
+        Raises:
+            DivergedError: if the loss is no number any more.
+            OutputError: if a file cannot be written.
+        """
+        assert self.start is not None
+        student = yield from self._stage(
+            "student",
+            self._first_student,
+            self.profile.student,
+            lambda training, plan, seed: train_one_step(training, self.training, plan, seed),
+        )
+        blind_spot, diffusion = self.teacher or (None, None)
+        figures = {}
+        if self.ranks.speaks:
+            candidates = {
+                AS_IT_CAME: StudentDenoiser(self._first_student(), self.ranks.device),
+                ADAPTED: StudentDenoiser(student, self.ranks.device),
+            }
+            images = self._judged()
+            chosen, table = choose(candidates, images, self._seed("teacher"))
+            figures = {
+                "chosen": chosen,
+                "images": len(images),
+                "candidates": [asdict(line) for line in table],
+            }
+        best = str(figures.get("chosen", ADAPTED))
+        return Trained(student, blind_spot, diffusion, student, ADAPTED, best, figures)

@@ -1,0 +1,275 @@
+"""Whether a fine-tuned bundle may take the place of the one it was made from.
+
+It is released if it is nowhere worse and somewhere better, by the tables of `stillscan evaluate`
+and by held-out images of the site; else it is refused, with reasons. Nothing here decides by a
+mean alone: every row has its 95 % interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from app.evaluation.images import Subject, has_development_data
+from app.evaluation.measurements import Record, make_trial, measure_repeat, measure_simulated
+from app.evaluation.methods import Method, students
+from app.evaluation.noise_cases import noise_case
+from app.evaluation.repeated_scans import Repeat
+from app.evaluation.run import QUICK_NOISES, Evaluation, Plan
+from app.evaluation.summary import groups
+from app.training.errors import RepeatDiffersError
+from app.training.noisy_folder import find_sources
+from app.training.noisy_series import SeriesSource
+from models.bundle import load_bundle
+from models.intervals import Interval
+from models.noisy_images import NoisyImage
+from models.procedural import dead_leaves
+from models.teacher_choice import interval, squared_errors
+from operators.decoding import Decoder
+from operators.selection import SelectionRules
+
+MARGIN_DB = 0.1  # so much worse counts as no worse, and no more
+PROCEDURAL = 6  # images, each a subject of its own
+PROCEDURAL_SIDE = 128  # pixels
+SEED = 0
+FIRST, SECOND = "first", "second"  # folders of a repeated scan
+STUDENT, CANDIDATE = "student", "student (candidate)"
+
+Verdict = Literal["better", "no worse", "worse", "not shown"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        measure: what was measured, on what.
+        images: how many slices.
+        better_db: by how many dB the candidate's error is lower; below 0 where it is higher.
+        interval_db: 95 %.
+    """
+
+    measure: str
+    images: int
+    better_db: float
+    interval_db: tuple[float, float]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Judged by the interval: `not shown` where it reaches beyond the margin on both sides."""
+        low, high = self.interval_db
+        if low > 0:
+            return "better"
+        if low >= -MARGIN_DB:
+            return "no worse"
+        return "worse" if high < 0 else "not shown"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was decided, and why."""
+
+    released: bool
+    reasons: tuple[str, ...]
+    table: tuple[Row, ...]
+
+    def for_metadata(self, start: dict[str, Any]) -> dict[str, Any]:
+        """The section `release` of a bundle's metadata; `start` says what it was made from."""
+        table = [asdict(row) | {"verdict": row.verdict} for row in self.table]
+        return {
+            "released": self.released,
+            "from": start,
+            "reasons": list(self.reasons),
+            "margin_db": MARGIN_DB,
+            "table": table,
+        }
+
+
+def decide(rows: Sequence[Row]) -> Release:
+    """Released if no row is worse or undecided, and at least one is better."""
+    against = []
+    for row in rows:
+        low, high = row.interval_db
+        said = f"{row.better_db:+.2f} dB ({low:+.2f} to {high:+.2f})"
+        if not math.isfinite(row.better_db):
+            against.append(f"{row.measure}: the result is no number")
+        elif row.verdict == "worse":
+            against.append(f"{row.measure}: worse, {said}")
+        elif row.verdict == "not shown":
+            against.append(f"{row.measure}: not shown to be within {MARGIN_DB} dB, {said}")
+    better = [row for row in rows if row.verdict == "better"]
+    if not against and not better:
+        against.append("nothing gained: no row is better with 95 % certainty")
+    if against:
+        return Release(False, tuple(against), tuple(rows))
+    gains = ", ".join(f"{row.measure} {row.better_db:+.2f} dB" for row in better)
+    reasons = (f"no row is worse by more than {MARGIN_DB} dB", f"better: {gains}")
+    return Release(True, reasons, tuple(rows))
+
+
+def judge(
+    candidate: Path,
+    start: Path,
+    held_out: Sequence[NoisyImage],
+    evaluation: Path | None,
+    device: str,
+    decoder: Decoder,
+    results: Path,
+) -> Release:
+    """Compare a candidate with the bundle it was made from.
+
+    Args:
+        candidate: folder of the new bundle.
+        start: folder of the bundle it was made from.
+        held_out: images of the site that no training saw.
+        evaluation: what else is measured: the development data, a folder of images that count as
+            the truth, or a repeated scan (folders `first` and `second` with the same series).
+        device: where networks run.
+        decoder: for DICOM.
+        results: gets the measurements.
+
+    Raises:
+        StillscanError: as `stillscan evaluate`.
+    """
+    rows = [_held_out(candidate, start, held_out, device)]
+    pair = [*_pair(start, candidate, device)]
+    if evaluation is None:
+        rows += _simulated(_procedural(pair))
+    elif (evaluation / FIRST).is_dir() and (evaluation / SECOND).is_dir():
+        rows += _simulated(_procedural(pair))
+        rows += _repeated(_measured(own_repeats(evaluation, decoder), pair))
+    else:
+        rows += _evaluated(candidate, start, evaluation, device, decoder, results)
+    return decide(rows)
+
+
+def _pair(start: Path, candidate: Path, device: str) -> Iterator[Method]:
+    """Both students as the application uses them: told nothing, behind the gate."""
+    yield next(students(start, device))
+    yield next(students(candidate, device, CANDIDATE.removeprefix(STUDENT)))
+
+
+def _held_out(candidate: Path, start: Path, images: Sequence[NoisyImage], device: str) -> Row:
+    """By recorrupted pairs, which need no clean image (`models.teacher_choice`)."""
+    before, after = (
+        squared_errors(load_bundle(each, device, "float32").denoiser, images, SEED)
+        for each in (start, candidate)
+    )
+    better, limits = interval(before, after, torch.Generator().manual_seed(SEED))
+    return Row("held-out images of the site, recorrupted pairs", len(images), better, limits)
+
+
+def _procedural(pair: Sequence[Method]) -> Iterator[Record]:
+    """Simulated noise on images that are always there: what was known is not to be forgotten."""
+    rng = np.random.default_rng(SEED)
+    for number in range(PROCEDURAL):
+        name = f"dead leaves {number}"
+        plane = torch.from_numpy(dead_leaves(PROCEDURAL_SIDE, rng))
+        subject = Subject(name, name, "folder", plane[None])
+        for noise in QUICK_NOISES:
+            trial = make_trial(subject, noise_case(noise), with_lesions=False)
+            for method in pair:
+                record = measure_simulated(trial, method)
+                assert record is not None
+                yield record
+
+
+def _simulated(records: Iterator[Record] | Sequence[Record]) -> Iterator[Row]:
+    """PSNR, slice by slice, one row for each noise."""
+    for group in groups(list(records)):
+        difference = group.difference(CANDIDATE, STUDENT)
+        if difference is not None:
+            measure = f"simulated noise: {group.noise}"
+            yield _row(measure, group.slices, difference)
+
+
+def _repeated(records: Iterator[Record] | Sequence[Record]) -> Iterator[Row]:
+    """Own error against the independent repeat, over the noise in it, one row for each scan."""
+    by_scan: dict[str, dict[str, Record]] = {}
+    for record in records:
+        by_scan.setdefault(record["scan"], {})[record["method"]] = record
+    for scan, found in by_scan.items():
+        before, after = (_own_errors(found[name]) for name in (STUDENT, CANDIDATE))
+        generator = torch.Generator().manual_seed(SEED)
+        better, limits = interval(before, after, generator)
+        yield Row(f"independent repeat: {scan}", len(before), better, limits)
+
+
+def _own_errors(record: Record) -> torch.Tensor:
+    """Squared error of each slice beyond the repeat's noise, over that noise."""
+    noise = torch.tensor([row["before"] ** 2 / 2 for row in record["slices"]])
+    after = torch.tensor([row["after"] ** 2 for row in record["slices"]])
+    return (after - noise) / noise
+
+
+def _measured(found: Iterator[Repeat], pair: Sequence[Method]) -> Iterator[Record]:
+    for repeat in found:
+        for method in pair:
+            record = measure_repeat(repeat, method)
+            assert record is not None
+            yield record
+
+
+def _evaluated(
+    candidate: Path, start: Path, data: Path, device: str, decoder: Decoder, results: Path
+) -> Iterator[Row]:
+    """The table of `stillscan evaluate DATA --model START --compare CANDIDATE --quick`."""
+    plan = Plan(
+        data=data,
+        out=results,
+        model=start,
+        compare=candidate,
+        methods=(STUDENT,),
+        noises=QUICK_NOISES,
+        slices=1,
+        device=device,
+        real=has_development_data(data),
+    )
+    evaluation = Evaluation(plan, decoder)
+    for _ in evaluation.run():
+        pass
+    named = {f"{STUDENT} ({candidate.name})": CANDIDATE}
+    records = [
+        record | {"method": named.get(record["method"], record["method"])}
+        for record in evaluation.records
+    ]
+    yield from _simulated(records)
+    both = (STUDENT, CANDIDATE)
+    yield from _repeated(
+        [each for each in records if each["kind"] == "repeat" and each["method"] in both]
+    )
+
+
+def own_repeats(folder: Path, decoder: Decoder) -> Iterator[Repeat]:
+    """Series of `first` beside the same series of `second`, matched by their order.
+
+    Raises:
+        RepeatDiffersError: if they do not match.
+    """
+    pairs = [find_sources(folder / part, decoder, SelectionRules())[0] for part in (FIRST, SECOND)]
+    ordered = [sorted(sources, key=lambda source: source.name) for sources in pairs]
+    if len(ordered[0]) != len(ordered[1]) or not ordered[0]:
+        raise RepeatDiffersError(
+            f"{FIRST} holds {len(ordered[0])} series, {SECOND} {len(ordered[1])}: expected the "
+            "same, scanned twice"
+        )
+    for number, (one, other) in enumerate(zip(*ordered, strict=True), start=1):
+        if one.sizes != other.sizes or len(set(one.sizes)) != 1:
+            raise RepeatDiffersError(
+                f"series {number} of {FIRST} and {SECOND} differ in slices or their size"
+            )
+        yield Repeat(f"series {number}", _stack(one), _stack(other))
+
+
+def _stack(source: SeriesSource) -> np.ndarray:
+    return np.stack([pixels for pixels, _ in source.read(range(len(source.sizes)))])
+
+
+def _row(measure: str, images: int, difference: Interval) -> Row:
+    return Row(measure, images, difference.value, (difference.low, difference.high))
