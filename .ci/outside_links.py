@@ -3,22 +3,24 @@
 Plain Markdown, as it is read in a checkout, links to `../deploy/compose.yaml`. The site is made of
 `docs/` alone, so a hook of MkDocs (`mkdocs.yml`) adds every file that is linked: Markdown as it is,
 other files as code, a folder as the list of its files. Nothing is copied by hand and no link is
-written twice.
+written twice. Where a link is called by its file (`[safety.md](safety.md)`), the site calls it by
+the title of the page.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from posixpath import relpath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")
+FILE_NAME = re.compile(r"\[(?:docs/)?([\w-]+\.md)\]\(([\w./-]+\.md)")
 LANGUAGES = {".yaml": "yaml", ".json": "json", ".py": "python", ".lua": "lua", ".service": "ini"}
 
 
@@ -32,7 +34,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             page = page_uri(target, docs)
             if target.is_relative_to(docs) or page == "index.md" or page in files.src_uris:
                 continue
-            content = content_of(target)
+            content = content_of(target, target.relative_to(docs.parent).as_posix())
             files.append(File.generated(config, page, content=content))
             if target.suffix == ".md":
                 waiting.append((page, content))
@@ -43,15 +45,20 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Turn links that lead out of `docs/` into links to the pages that were added for them."""
     docs = Path(config.docs_dir)
     here = place_of(page.file.src_uri, docs)
+    parent = PurePosixPath(page.file.src_uri).parent
 
     def on_the_site(link: re.Match[str]) -> str:
         target = Path(os.path.normpath(here / link[1]))
         if not target.exists():
             return link[1]  # left as it is, for the strict build to find
-        to = page_uri(target, docs)
-        return relpath(to, PurePosixPath(page.file.src_uri).parent)
+        return posixpath.relpath(page_uri(target, docs), parent)
 
-    return LINK.sub(on_the_site, markdown)
+    def by_its_title(link: re.Match[str]) -> str:
+        file = files.get_file_from_path(posixpath.normpath(parent / link[2]))
+        title = file.page.title if file and file.page else link[1]
+        return f"[{title}]({link[2]}"
+
+    return FILE_NAME.sub(by_its_title, LINK.sub(on_the_site, markdown))
 
 
 def place_of(uri: str, docs: Path) -> Path:
@@ -81,13 +88,13 @@ def page_uri(target: Path, docs: Path) -> str:
     return f"{inside.as_posix()}.md"
 
 
-def content_of(target: Path) -> str:
-    """Markdown that shows a file, or lists a folder."""
+def content_of(target: Path, title: str) -> str:
+    """Markdown that shows a file, or all files of a folder."""
     if target.is_dir():
         listed = sorted(each for each in target.rglob("*") if each.is_file())
-        return f"# {target.name}\n\n" + "\n".join(shown(each, target) for each in listed)
+        return f"# {title}\n\n" + "\n".join(shown(each, target) for each in listed)
     text = target.read_text(encoding="utf-8")
-    return text if target.suffix == ".md" else f"# {target.name}\n\n{shown_text(target, text)}"
+    return text if target.suffix == ".md" else f"# {title}\n\n{shown_text(target, text)}"
 
 
 def shown(file: Path, folder: Path) -> str:
