@@ -1,0 +1,1 @@
+"""The MONAI Label app: this folder is what `monailabel start_server --app` takes."""

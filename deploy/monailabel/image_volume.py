@@ -1,0 +1,104 @@
+"""An image as viewers hold it, an array [i, j, k] with an affine, as a `Volume`, and back.
+
+The slices are the planes [i, j]: i counts columns and j rows, as in the DICOM series that the file
+was made from, so the network sees the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from pydicom import Dataset
+
+from app.training.errors import ImageTooSmallError, NotFiniteValuesError
+from deploy.monailabel.errors import UnsupportedFileError
+from operators.volume import SliceHeader, Volume
+
+NIFTI = (".nii", ".nii.gz")
+SUFFIXES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
+SMALLEST_SIDE = 16  # pixels: below it there is no noise to measure
+
+Stack = Float32[np.ndarray, "slice row column"]
+Image = Float32[np.ndarray, "i j *more"]
+
+
+def suffix_of(path: str) -> str:
+    """The ending of a file that is read here, such as ".nii.gz".
+
+    Raises:
+        UnsupportedFileError: if it is another.
+    """
+    name = Path(path).name.lower()
+    found = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
+    if not found:
+        raise UnsupportedFileError(
+            f"files of type '{Path(path).suffix}' are not read, expected a folder of DICOM files "
+            f"or one of {', '.join(SUFFIXES)}"
+        )
+    return max(found, key=len)
+
+
+def stack_of(image: Image) -> Stack:
+    """All planes [i, j] of an image as [slice, row, column]; axes after the second count slices."""
+    columns, rows = image.shape[:2]
+    return np.ascontiguousarray(image.reshape(columns, rows, -1).transpose(2, 1, 0))
+
+
+def image_of(stack: Stack, shape: Sequence[int]) -> Image:
+    """What `stack_of` was given: an image of this shape."""
+    return np.ascontiguousarray(stack.transpose(2, 1, 0)).reshape(tuple(shape))
+
+
+def volume_of(image: Image, modality: str) -> Volume:
+    """An image as a series that can be denoised.
+
+    Args:
+        image: any unit; CT in Hounsfield units.
+        modality: DICOM Modality, which the file cannot say.
+
+    Raises:
+        UnsupportedFileError: if it has no rows and columns.
+        ImageTooSmallError: if a side is below SMALLEST_SIDE.
+        NotFiniteValuesError: if a value is infinite or not a number.
+    """
+    if image.ndim < 2 or 0 in image.shape:
+        raise UnsupportedFileError(f"the image has the shape {image.shape}, expected rows, columns")
+    if min(image.shape[:2]) < SMALLEST_SIDE:
+        raise ImageTooSmallError(
+            f"the image has {image.shape[1]} x {image.shape[0]} pixels, expected at least "
+            f"{SMALLEST_SIDE} x {SMALLEST_SIDE}"
+        )
+    wrong = int((~np.isfinite(image)).sum())
+    if wrong:
+        raise NotFiniteValuesError(f"the image has {wrong} values that are infinite or NaN")
+    stack = stack_of(image)
+    slices, rows, columns = stack.shape
+    return Volume(
+        study_instance_uid="",
+        series_instance_uid="image",
+        sop_class_uid="",
+        modality=modality,
+        rows=rows,
+        columns=columns,
+        unit="HU" if modality == "CT" else "1",
+        slices=tuple(
+            SliceHeader(Path("image"), index, "", None, None, slope=1.0, intercept=0.0)
+            for index in range(slices)
+        ),
+        reader=_StackReader(stack),
+    )
+
+
+@dataclass(frozen=True)
+class _StackReader:
+    """A `SliceReader` of what is in memory; there are no headers."""
+
+    stack: Stack
+
+    def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
+        """Empty headers and the values of these slices."""
+        return [Dataset()] * len(slices), self.stack[[each.frame for each in slices]]

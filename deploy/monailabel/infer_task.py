@@ -1,0 +1,200 @@
+"""MONAI Label's inference task: an image in, a quiet image of the same geometry out.
+
+The result is an image of floats, not a label: nothing is resampled, so nothing has to be restored,
+and nothing is made discrete, whatever type of label the client asks for (3D Slicer and OHIF send
+`result_dtype: uint8` with every request).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from monai.transforms import LoadImage
+from monailabel.interfaces.tasks.infer_v2 import InferType
+from monailabel.tasks.infer.basic_infer import BasicInferTask
+from monailabel.transform.writer import write_itk
+
+from app.methods import bundle_for
+from app.settings import Settings
+from deploy.monailabel.dicom_volume import affine_of, read_volume
+from deploy.monailabel.errors import NotOneVolumeError, NotStoredError
+from deploy.monailabel.image_volume import NIFTI, image_of, suffix_of, volume_of
+from deploy.monailabel.networks import (
+    MODES,
+    STRENGTHS,
+    Networks,
+    Wish,
+    modality_of,
+    wants_store,
+)
+from deploy.monailabel.quiet_series import QuietSeries, quiet_series
+from models.bundle import BundleInfo
+from operators.decoding import Decoder
+from operators.stages import Method
+from operators.volume import Volume
+
+Store = Callable[[Sequence[Path]], None]  # puts DICOM files where the image came from
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """What all inference tasks of the app share.
+
+    Attributes:
+        bundles: that the automatic choice knows.
+        store: None where images do not come from a DICOMweb server.
+    """
+
+    settings: Settings
+    networks: Networks
+    bundles: tuple[BundleInfo, ...]
+    store: Store | None = None
+
+
+class DenoiseTask(BasicInferTask):  # type: ignore[misc]
+    """Denoises with one bundle, or with the one that fits the modality."""
+
+    def __init__(self, shared: Denoising, bundle: BundleInfo | None = None) -> None:
+        """`bundle` None: the one that fits the modality of the image."""
+        what = "the bundle of its modality" if bundle is None else f"bundle {bundle.name}"
+        super().__init__(
+            path=None,
+            network=None,
+            type=InferType.OTHERS,
+            labels=None,
+            dimension=3,
+            description=f"Stillscan: less noise, by {what}; the result is an image, no label",
+            config={"strength": list(STRENGTHS), "mode": list(MODES), "store": False},
+        )
+        self._shared = shared
+        self._bundle = bundle
+
+    def is_valid(self) -> bool:
+        """Always: networks are loaded from bundles, not from `path`."""
+        return True
+
+    def pre_transforms(self, data: dict[str, Any] | None = None) -> list[Callable[..., Any]]:
+        """None: a DICOM series is read block by block while it is denoised."""
+        return []
+
+    def run_inferer(
+        self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cpu"
+    ) -> dict[str, Any]:
+        """Denoise; the result is in `pred` with its affine in `pred_meta_dict`."""
+        wish = Wish.of({**data, "device": device})
+        folder = dicom_folder(data)
+        if folder is None:
+            found = self._denoise_file(data, wish)
+        else:
+            found = self._denoise_series(folder, data, wish)
+        return {**data, **found}
+
+    def post_transforms(self, data: dict[str, Any] | None = None) -> list[Callable[..., Any]]:
+        """None: pixels and geometry are the image's own already."""
+        return []
+
+    def writer(
+        self, data: dict[str, Any], extension: str | None = None, dtype: Any = None
+    ) -> tuple[str | None, dict[str, Any]]:
+        """Write the image as float32; `dtype` and `result_dtype` are for labels, and not asked."""
+        image, meta = data[self.output_label_key], data[f"{self.output_label_key}_meta_dict"]
+        result = data[self.output_json_key]
+        if image is None:
+            return None, result
+        wanted = extension or data.get("result_extension") or meta["suffix"]
+        handle, path = tempfile.mkstemp(suffix=suffix_of(f"image{wanted}"))
+        os.close(handle)
+        if path.endswith(NIFTI):
+            nibabel.save(_nifti(image, meta), path)
+        else:
+            write_itk(
+                image, path, meta["affine"], np.float32, bool(data.get("result_compress", True))
+            )
+        return path, result
+
+    def _denoise_file(self, data: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
+        """A NIfTI, NRRD or MetaImage file."""
+        if wants_store(data):
+            raise NotStoredError(
+                "store: the image is a file without a DICOM header, nothing can be derived from it"
+            )
+        path = str(data["image"])
+        suffix = suffix_of(path)
+        reader = "NibabelReader" if suffix in NIFTI else "ITKReader"
+        image = LoadImage(reader=reader, image_only=True, dtype=np.float32)(path)
+        volume = volume_of(image.numpy(), modality_of(data, self._bundle))
+        quiet = quiet_series(volume, self._method(volume, wish))
+        meta = {
+            "affine": np.asarray(image.affine, np.float64),
+            "suffix": suffix,
+            "like": path if suffix in NIFTI else None,
+        }
+        return self._found(image_of(quiet.pixels, image.shape), meta, quiet)
+
+    def _denoise_series(self, folder: Path, data: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
+        """A DICOM series; with `store`, what is derived from it goes where it came from."""
+        if not wants_store(data):
+            with Decoder() as decoder:
+                volume = read_volume(folder, decoder, self._shared.settings.selection)
+                quiet = quiet_series(volume, self._method(volume, wish))
+            return self._in_space(quiet)
+        store = self._shared.store
+        if store is None:
+            raise NotStoredError(
+                "store: the images of this server do not come from a DICOMweb server"
+            )
+        options = self._shared.settings.output.series
+        with Decoder() as decoder, tempfile.TemporaryDirectory() as staging:
+            volume = read_volume(folder, decoder, self._shared.settings.selection)
+            quiet = quiet_series(volume, self._method(volume, wish), Path(staging), options)
+            assert quiet.derived is not None, "a derived series was asked for"
+            store(sorted(quiet.derived.folder.glob("*.dcm")))
+        quiet.facts["derived_series_instance_uid"] = quiet.derived.series_instance_uid
+        try:
+            return self._in_space(quiet)
+        except NotOneVolumeError:  # the viewer finds it in the PACS
+            return self._found(None, {}, quiet)
+
+    def _in_space(self, quiet: QuietSeries) -> dict[str, Any]:
+        slices, rows, columns = quiet.pixels.shape
+        meta = {"affine": affine_of(quiet.planes), "suffix": ".nii.gz", "like": None}
+        return self._found(image_of(quiet.pixels, (columns, rows, slices)), meta, quiet)
+
+    def _found(
+        self, image: np.ndarray | None, meta: dict[str, Any], quiet: QuietSeries
+    ) -> dict[str, Any]:
+        return {
+            self.output_label_key: image,
+            f"{self.output_label_key}_meta_dict": meta,
+            self.output_json_key: quiet.facts,
+        }
+
+    def _method(self, volume: Volume, wish: Wish) -> Method:
+        bundle = self._bundle or bundle_for(volume.modality, self._shared.bundles)
+        return self._shared.networks.method(bundle, volume.modality, wish)
+
+
+def dicom_folder(request: Mapping[str, Any]) -> Path | None:
+    """The DICOM series of a request: its image, or what the server made the image from."""
+    for value in (request.get("dicom"), request.get("image")):
+        if value and (Path(value).is_dir() or str(value).lower().endswith(".dcm")):
+            return Path(value)
+    return None
+
+
+def _nifti(image: np.ndarray, meta: Mapping[str, Any]) -> nibabel.Nifti1Image:
+    """With the header of the file that it came from, where it came from NIfTI."""
+    if meta["like"] is None:
+        return nibabel.Nifti1Image(image, meta["affine"])
+    source = nibabel.load(meta["like"])
+    result = nibabel.Nifti1Image(image, source.affine, source.header)
+    result.set_data_dtype(np.float32)
+    result.header.set_slope_inter(1, 0)
+    return result

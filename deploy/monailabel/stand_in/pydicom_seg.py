@@ -1,0 +1,15 @@
+"""Stands in for pydicom-seg, which cannot be imported beside pydicom 3 and NumPy 2.
+
+`monailabel.datastore.utils.convert` imports it when the server starts and uses it for DICOM
+segmentations only. This app reads and writes none: its results are images.
+"""
+
+
+def __getattr__(name: str) -> None:
+    """Say why there is nothing, should a segmentation be asked for."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise ImportError(
+        f"pydicom_seg.{name}: this environment has no pydicom-seg (it needs pydicom 2); the "
+        "Stillscan app reads and writes no DICOM segmentations"
+    )

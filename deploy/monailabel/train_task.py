@@ -1,0 +1,173 @@
+"""MONAI Label's train task: `stillscan train` on the noisy images of the server.
+
+MONAI Label runs it in a process of its own, keeps the last lines that it prints (GET /train) and
+kills it to cancel it (DELETE /train). A run that was killed is gone on with by the same request.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.tasks.train.basic_train import BasicTrainTask
+from monailabel.utils.others.generic import device_list
+from rich.console import Console
+
+from app.settings import Device, Settings
+from app.training.checkpoints import load_json, save_json
+from app.training.command import train_bundle
+from app.training.console import work_of
+from app.training.order import RUN, Order
+from app.training.profiles import PROFILES, ProfileName, TrainingProfile
+from app.training.run import STAGES
+from deploy.monailabel.datastores import link_images
+from deploy.monailabel.errors import RequestError
+from deploy.monailabel.networks import choice
+from models.bundle import METADATA, BundleInfo, read_info
+from operators.decoding import Decoder
+
+ANY_MODALITY = "as the images say"
+NEW_WEIGHTS = "none"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+PARTS = 100  # what clients are told of a whole run: they show epoch / total_epochs
+
+
+class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
+    """Trains a bundle of the site in blind spot, diffusion and student; no label, no clean image.
+
+    Of `BasicTrainTask` it keeps how requests, devices and statistics are handled; its one
+    supervised loop is replaced by `app.training`.
+    """
+
+    def __init__(
+        self, model_dir: Path, settings: Settings, bundles: Mapping[str, BundleInfo]
+    ) -> None:
+        """Bundles go below `model_dir`; `bundles` are those that a student may begin with."""
+        super().__init__(
+            model_dir=str(model_dir),
+            description="Stillscan: the three stages on the noisy images of this server",
+        )
+        self._folder = model_dir
+        self._settings = settings
+        self._bundles = bundles
+        self._config = {  # nothing else of the base class' options has a meaning here
+            "name": "site",
+            "profile": list(PROFILES),
+            "modality": [ANY_MODALITY, *settings.selection.modalities],
+            "start": [NEW_WEIGHTS, *bundles],
+            "device": device_list(),
+            "multi_gpu": False,
+        }
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train in this process; several GPUs are for `torchrun ... stillscan train`."""
+        result: dict[str, Any] = super().__call__({**request, "multi_gpu": False}, datastore)
+        return result
+
+    def pre_process(self, request: dict[str, Any], datastore: Datastore) -> Path:
+        """A folder of links to the images that the request names, or to all of them."""
+        images = request.get("images") or datastore.list_images()
+        return link_images(datastore, images, self._folder / ".images" / _name(request))
+
+    def train(
+        self, rank: int, world_size: int, request: dict[str, Any], datalist: Path
+    ) -> dict[str, Any]:
+        """Run or resume the stages and write the bundle.
+
+        Raises:
+            StillscanError: as `app.training.command.train_bundle`.
+        """
+        order = self.order(request, datalist)
+        began = {"name": order.out.name, "profile": order.profile_name, "start_ts": time.time()}
+        self._folder.mkdir(parents=True, exist_ok=True)
+        save_json(began, Path(self._stats_path))
+        with Decoder() as decoder:
+            train_bundle(order, decoder, Console(file=sys.stdout, width=160))
+        seconds = time.time() - began["start_ts"]
+        figures = read_info(order.out).metadata.get("stillscan", {}).get("training", {})
+        ended = {**began, "total_time": f"{seconds:.0f} s", "figures": figures}
+        save_json(json.loads(json.dumps(ended, default=str)), Path(self._stats_path))
+        return self.stats()
+
+    def order(self, request: Mapping[str, Any], data: Path) -> Order:
+        """What `stillscan train` is asked to do.
+
+        Raises:
+            RequestError: if a parameter has a value that it cannot have.
+        """
+        name = _name(request)
+        if name in self._bundles:
+            raise RequestError(f"name is '{name}', which is a bundle already: choose another")
+        profile = cast(ProfileName, choice(request, "profile", tuple(PROFILES)))
+        modality = choice(request, "modality", tuple(self._config["modality"]))
+        start = choice(request, "start", tuple(self._config["start"]))
+        told = () if modality == ANY_MODALITY else (modality,)
+        out = self._folder / name
+        unfinished = (out / RUN / "run.json").exists() and not (out / METADATA).exists()
+        rules = self._settings.selection
+        return Order(
+            data=data,
+            out=out,
+            profile_name=profile,
+            profile=PROFILES[profile],
+            rules=replace(rules, modalities=told) if told else rules,
+            modalities=told,
+            device=cast(Device, "cuda" if str(request["device"]).startswith("cuda") else "cpu"),
+            resume=unfinished,
+            start=None if start == NEW_WEIGHTS else self._bundles[start].folder,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """How far the last run is, as clients show it, and how it ended."""
+        path = Path(self._stats_path)
+        if not path.exists():
+            return {}
+        stats: dict[str, Any] = load_json(path)
+        done = PARTS if "total_time" in stats else self._parts_done(stats)
+        return {**stats, "epoch": done, "total_epochs": PARTS}
+
+    def _parts_done(self, stats: Mapping[str, Any]) -> int:
+        """From the log of the run: it is another process that trains."""
+        log = self._folder / stats["name"] / RUN / "log.csv"
+        if not log.exists():
+            return 0
+        with log.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return part_done(rows[-1], PROFILES[stats["profile"]]) if rows else 0
+
+    def _one_loop(self, context: Any) -> NoReturn:
+        """What the base class would ask for one supervised loop."""
+        raise NotImplementedError("three stages are trained, not one supervised loop: see `train`")
+
+    network = optimizer = loss_function = _one_loop
+    train_pre_transforms = train_post_transforms = val_inferer = _one_loop
+
+
+def part_done(row: Mapping[str, str], profile: TrainingProfile) -> int:
+    """How many of PARTS of a whole run are done, from a row of its log (stage, step)."""
+    plans = {
+        "blind spot": profile.blind_spot,
+        "diffusion": profile.diffusion,
+        "one step": profile.one_step,
+        "student": profile.student,
+    }
+    work, stage = work_of(profile), row["stage"]
+    before = sum(work[each] for each in STAGES[: STAGES.index(stage)])
+    done = before + work[stage] * int(row["step"]) / plans[stage].steps
+    return int(PARTS * done / sum(work.values()))
+
+
+def _name(request: Mapping[str, Any]) -> str:
+    """Of the new bundle: it becomes the name of a folder."""
+    name = str(request.get("name", ""))
+    if not NAME.fullmatch(name):
+        raise RequestError(f"name is '{name}', expected letters, digits, - and _")
+    return name

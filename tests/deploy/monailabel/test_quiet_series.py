@@ -1,0 +1,110 @@
+"""The label app gives the pixels of `stillscan denoise`, whatever door the image came through."""
+
+from dataclasses import replace
+
+import numpy as np
+import pydicom
+import pytest
+
+from app.methods import DEFAULT_BUNDLES
+from app.run import Job, run
+from app.settings import load_settings
+from deploy.monailabel.dicom_volume import read_volume
+from deploy.monailabel.errors import ModalityUnknownError, RequestError
+from deploy.monailabel.image_volume import image_of, volume_of
+from deploy.monailabel.networks import MODES, STRENGTHS, Networks, Wish, modality_of
+from deploy.monailabel.quiet_series import quiet_series
+from models.bundle import read_info
+from operators.decoding import Decoder
+from operators.errors import InputError
+from operators.gate_limits import GateLimits
+from operators.selection import SelectionRules
+from operators.stages import GateRefusedError
+from tests.series_factory import make_series
+
+MR = read_info(DEFAULT_BUNDLES / "mr")
+
+
+@pytest.fixture(scope="module")
+def method():
+    return Networks(load_settings()).method(MR, "MR", Wish())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_series(tmp_path / "in", rows=64, columns=48)
+    return tmp_path / "in"
+
+
+def quieted(folder, method, staging=None):
+    with Decoder() as decoder:
+        return quiet_series(read_volume(folder, decoder, SelectionRules()), method, staging)
+
+
+def test_a_file_and_its_dicom_series_become_the_same_pixels(folder, method):
+    from_dicom = quieted(folder, method)
+    with Decoder() as decoder:
+        block = next(read_volume(folder, decoder, SelectionRules()).blocks())
+    image = image_of(block.pixels, (48, 64, 4))
+    assert np.array_equal(quiet_series(volume_of(image, "MR"), method).pixels, from_dicom.pixels)
+
+
+def test_pixels_are_floats_between_the_stored_values(folder, method):
+    pixels = quieted(folder, method).pixels
+    assert pixels.dtype == np.float32
+    assert np.abs(pixels - pixels.round()).max() > 0.2
+
+
+def test_noise_goes_down_and_the_answer_says_so(folder, method):
+    facts = quieted(folder, method).facts
+    assert 0 < facts["noise_after"] < 0.6 * facts["noise_before"]
+    assert facts["verdict"] == "accept"
+    assert (facts["bundle"], facts["modality"]) == ("mr", "MR")
+
+
+def test_the_derived_series_is_that_of_the_application(folder, method, tmp_path):
+    found = quieted(folder, method, tmp_path / "staging").derived
+    result = run(Job(folder, tmp_path / "out", load_settings()))
+    (expected,) = [outcome.derived for outcome in result.outcomes]
+    assert found.series_instance_uid == expected.series_instance_uid
+    ours = sorted(found.folder.glob("*.dcm"))
+    theirs = sorted((tmp_path / "out" / found.series_instance_uid).glob("*.dcm"))
+    assert [path.name for path in ours] == [path.name for path in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.array_equal(pydicom.dcmread(one).pixel_array, pydicom.dcmread(other).pixel_array)
+
+
+def test_the_gate_refuses_here_as_well(folder):
+    strict = load_settings()
+    method = Networks(strict).method(MR, "MR", Wish())
+    none_may_change = replace(method, limits=GateLimits(residual_deviation=1e-6))
+    with pytest.raises(GateRefusedError):
+        quieted(folder, none_may_change)
+
+
+def test_a_network_is_loaded_once():
+    networks = Networks(load_settings())
+    assert networks.method(MR, "MR", Wish()) is networks.method(MR, "MR", Wish())
+
+
+def test_a_bundle_denoises_no_modality_that_it_never_saw():
+    with pytest.raises(InputError) as refused:
+        Networks(load_settings()).method(MR, "CT", Wish())
+    assert refused.value.reason == "no-bundle-for-modality"
+
+
+def test_a_client_that_does_not_choose_gets_the_first():
+    assert Wish.of({"strength": list(STRENGTHS), "mode": list(MODES)}) == Wish()
+    assert Wish.of({"strength": "low", "device": "cuda:1"}) == Wish("low", device="cuda")
+
+
+def test_a_value_that_does_not_exist_is_refused_by_its_name():
+    with pytest.raises(RequestError, match="strength is 'max', expected one of high, medium, low"):
+        Wish.of({"strength": "max"})
+
+
+def test_a_file_has_the_modality_that_request_or_model_say():
+    assert modality_of({"modality": "ct"}, MR) == "CT"
+    assert modality_of({}, MR) == "MR"
+    with pytest.raises(ModalityUnknownError, match="stillscan_mr"):
+        modality_of({}, None)
