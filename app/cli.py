@@ -316,6 +316,7 @@ def backfill(
         Strength | None, typer.Option(help="how much of the noise is taken away")
     ] = None,
     device: Annotated[Device | None, typer.Option(help="where the networks run")] = None,
+    engine: Annotated[Engine | None, typer.Option(help="what multiplies")] = None,
     models: Models = DEFAULT_BUNDLES,
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,
@@ -330,7 +331,7 @@ def backfill(
     """
 
     def action() -> ExitCode:
-        settings = with_choices(load_settings(config), mode, strength, device)
+        settings = with_choices(load_settings(config), mode, strength, device, engine)
         with Decoder() as decoder:
             # imported here: the other commands need none of it
             from app.backfill.command import Request

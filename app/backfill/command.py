@@ -22,6 +22,7 @@ from app.backfill.index import SeriesIndex
 from app.backfill.journal import Journal
 from app.backfill.listing import is_address, list_source, source_of
 from app.backfill.pool import Pool, ray_at
+from app.backfill.records import Ready
 from app.backfill.run import Loop, Tally, Workers, missing
 from app.backfill.work_items import WorkItem
 from app.backfill.worker import Order
@@ -65,15 +66,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Work:
-    """What is left to do: `loop.run(items, <workers for order>, told)` does it.
-
-    Attributes:
-        digest: of the configuration, which every worker must agree to.
-    """
+    """What is left to do, and what its workers need; `agree` is asked of each before it begins."""
 
     request: Request
     order: Order
-    digest: str
+    agree: Callable[[Ready], None]
     loop: Loop
     items: Iterator[WorkItem]
 
@@ -124,7 +121,7 @@ def backfill(
             scratch = (state / WORKING).absolute() if destination.folder else None
             order = Order(request.configuration, destination, archive, scratch)
             loop = Loop(journal, tally, request.tries, partial(_tidy, scratch))
-            work = Work(request, order, digest, loop, itertools.chain([first], waiting))
+            work = Work(request, order, journal.agree, loop, itertools.chain([first], waiting))
             with progress_shown(console, tally) as told:
                 (do or work_on_ray)(work, told)
         journal.write_csv(state / TABLE)
@@ -160,7 +157,7 @@ def work_on_ray(work: Work, told: Told) -> None:
             raise SettingsError(
                 f"--workers is {workers}; Ray has {most} {'GPUs' if gpu else 'cores'} to work on"
             )
-        work.on(Pool(ray, work.order, work.digest, workers, request.timeout_s, gpu=gpu), told)
+        work.on(Pool(ray, work.order, work.agree, workers, request.timeout_s, gpu=gpu), told)
 
 
 def _tidy(scratch: Path | None, token: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from app.methods import DEFAULT_BUNDLES, available_bundles
 from app.settings import Settings
+from app.warm_networks import WarmNetworks
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,18 @@ class Configuration:
                         told.update(file.name.encode())
                         told.update(hashlib.file_digest(weights, "sha256").digest())
         return told.hexdigest()[:32]
+
+    def arithmetic(self, networks: WarmNetworks) -> str:
+        """What the networks run on here; loads them.
+
+        Raises:
+            ModelError: if one cannot be loaded, or the device or the engine is not there.
+        """
+        if self.settings.denoise.mode == "identity":
+            return "none"
+        found = set()
+        for info in available_bundles(self.models_folder, self.bundle):
+            for method in networks({info.modalities[0]: info}, self.settings).values():
+                made = method.provenance
+                found.add(f"{made.engine} {made.precision} on {made.device}")
+        return ", ".join(sorted(found))

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS archived (
     first INTEGER              -- listing that saw it first, with so many instances
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS archived_by_study ON archived (study, listing);
+CREATE TABLE IF NOT EXISTS arithmetic (configuration TEXT PRIMARY KEY, arithmetic TEXT);
 CREATE TABLE IF NOT EXISTS outcome (
     series TEXT, content TEXT, configuration TEXT,
     state TEXT, reason TEXT, message TEXT,

@@ -6,15 +6,14 @@ import csv
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from app.backfill.database import transaction
+from app.backfill.errors import WorkerDiffersError
+from app.backfill.records import Outcome, Ready, State
 from app.backfill.work_items import WorkItem
 from operators.output_faults import naming_output_faults
 
-State = Literal["derived", "refused", "not-selected", "failed"]
 FINAL: tuple[State, ...] = ("derived", "refused", "not-selected")
 COLUMNS = (
     "series",
@@ -29,31 +28,6 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one series.
-
-    Attributes:
-        state: `derived`; `refused` (something is wrong with it); `not-selected` (by the rules);
-            `failed` (by a fault that is not its own: the next run tries again).
-        reason: stable code, empty where the series was derived.
-        derived: SeriesInstanceUID of the derived series.
-        place: folder of the derived series, relative to the destination; "" in an archive.
-        seconds: of the worker.
-        result: as in `result.json`, as JSON.
-    """
-
-    state: State
-    reason: str = ""
-    message: str = ""
-    derived: str = ""
-    place: str = ""
-    modality: str = ""
-    slices: int = 0
-    seconds: float = 0.0
-    result: str = ""
-
-
 class Journal:
     """The outcomes under one configuration: the same series with other weights is other work."""
 
@@ -65,6 +39,28 @@ class Journal:
     def is_empty(self) -> bool:
         """Whether nothing was ever recorded, under any configuration."""
         return self._connection.execute("SELECT 1 FROM outcome LIMIT 1").fetchone() is None
+
+    def agree(self, worker: Ready) -> None:
+        """Let a worker begin; the first of all runs decides what the networks run on.
+
+        Raises:
+            WorkerDiffersError: if it would make other pixels, and so other UIDs, than the others.
+        """
+        if worker.digest != self._configuration:
+            raise WorkerDiffersError("a worker has another version, other bundles or settings")
+        with transaction(self._connection):
+            self._connection.execute(
+                "INSERT OR IGNORE INTO arithmetic VALUES (?, ?)",
+                (self._configuration, worker.arithmetic),
+            )
+        (first,) = self._connection.execute(
+            "SELECT arithmetic FROM arithmetic WHERE configuration=?", (self._configuration,)
+        ).fetchone()
+        if worker.arithmetic != first:
+            raise WorkerDiffersError(
+                f"a worker runs {worker.arithmetic}, those before it ran {first}; --device, "
+                "--engine and denoise.precision make them agree"
+            )
 
     def settled(self, item: WorkItem, destination: Path | None) -> Outcome | None:
         """What became of a series, if that is final and the derived one is still there."""

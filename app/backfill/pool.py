@@ -14,22 +14,17 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from app.backfill.errors import (
-    NoWorkersError,
-    RayMissingError,
-    RayUnreachableError,
-    WorkerDiffersError,
-)
-from app.backfill.journal import Outcome
+from app.backfill.errors import NoWorkersError, RayMissingError, RayUnreachableError
+from app.backfill.records import Fault, Outcome, Ready
 from app.backfill.work_items import WorkItem
-from app.backfill.worker import MAX_MESSAGE, Fault, Order, Worker, remove_abandoned
+from app.backfill.worker import MAX_MESSAGE, Order, Worker, remove_abandoned
 from app.logs import set_up_logging
 from app.memory import share_one_heap
 
@@ -94,7 +89,7 @@ def ray_at(address: str | None, cores: int) -> Iterator[Any]:
 class OwnProcess(Worker):
     """A worker that has a process to itself."""
 
-    def prepare(self, core: int | None) -> str | Fault:
+    def prepare(self, core: int | None) -> Ready | Fault:
         """As a worker; and what concerns the whole process."""
         share_one_heap()
         set_up_logging("error")
@@ -105,21 +100,28 @@ class Pool:
     """A number of workers, each of which has at most one series."""
 
     def __init__(
-        self, ray: Any, order: Order, digest: str, workers: int, timeout_s: float, *, gpu: bool
+        self,
+        ray: Any,
+        order: Order,
+        agree: Callable[[Ready], None],
+        workers: int,
+        timeout_s: float,
+        *,
+        gpu: bool,
     ) -> None:
         """Start the workers.
 
         Args:
             ray: connected.
             order: for all of them.
-            digest: of the configuration, which each must agree to.
+            agree: is asked before a worker begins; raises where it would make something else.
             workers: how many.
             timeout_s: after so long with one series a worker is killed.
             gpu: each has a GPU; otherwise each has a core.
         """
         self._ray = ray
         self._order = order
-        self._digest = digest
+        self._agree = agree
         self._timeout_s = timeout_s
         self._gpu = gpu
         self._members: list[_Member] = []
@@ -223,11 +225,8 @@ class Pool:
             member.call = member.actor.prepare.remote(member.core)
         elif isinstance(answer, Fault):
             raise NoWorkersError(f"a worker cannot begin: {answer.reason}: {answer.message}")
-        elif answer != self._digest:
-            raise WorkerDiffersError(
-                f"the worker on {member.machine} has another version, other bundles or settings"
-            )
         else:
+            self._agree(answer)
             self._starts_in_vain = 0
             member.call = None
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from app.backfill.journal import Journal, Outcome
+from app.backfill.journal import Journal
 from app.backfill.pool import Ended
+from app.backfill.records import Outcome
 from app.backfill.work_items import WorkItem
 from operators.errors import ExitCode
 

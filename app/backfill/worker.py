@@ -17,11 +17,12 @@ from pathlib import Path
 
 from app.backfill.configuration import Configuration
 from app.backfill.destinations import Destination
-from app.backfill.journal import Outcome
+from app.backfill.records import Fault, Outcome, Place, Ready
 from app.backfill.work_items import WorkItem
 from app.dicomweb.endpoint import DicomWebError, Endpoint
 from app.run import Job, RunResult, run_with
 from app.warm_networks import WarmNetworks
+from models.lean_torch import import_torch
 from operators.decoding import Decoder
 from operators.errors import ExitCode, InputError, StillscanError
 from operators.outcome import SeriesOutcome
@@ -50,29 +51,6 @@ class Order:
     scratch: Path | None = None
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a worker runs: the machine, and the cores that it may use there."""
-
-    machine: str
-    cores: tuple[int, ...]
-    process: int
-
-
-@dataclass(frozen=True)
-class Fault:
-    """An attempt came to no end.
-
-    Attributes:
-        exit_code: what the run ends with, where the fault concerns all series; None for a fault
-            that another attempt, or another worker, may not have.
-    """
-
-    reason: str
-    message: str
-    exit_code: ExitCode | None = None
-
-
 class Worker:
     """Does one series after the other."""
 
@@ -86,8 +64,8 @@ class Worker:
         """Where it runs."""
         return Place(socket.gethostname(), tuple(sorted(os.sched_getaffinity(0))), os.getpid())
 
-    def prepare(self, core: int | None) -> str | Fault:
-        """Start the reading child and import what takes long; give the configuration's digest.
+    def prepare(self, core: int | None) -> Ready | Fault:
+        """Start the reading child, import what takes long, load the networks.
 
         Args:
             core: keep all threads and children on this one; None to leave them.
@@ -97,14 +75,14 @@ class Worker:
                 os.sched_setaffinity(int(thread.name), {core})
         try:
             self._decoder.__enter__()
-            import torch  # the child has begun
-
+            import_torch()  # the child has begun
             if core is not None:
-                torch.set_num_threads(1)
+                import_module("torch").set_num_threads(1)
             import_module("app.application")
             if self._order.scratch is None:
                 remove_abandoned(SCRATCH)
-            return self._order.configuration.digest()
+            configuration = self._order.configuration
+            return Ready(configuration.digest(), configuration.arithmetic(self._networks))
         except StillscanError as error:
             return _fault(error, error.exit_code)
 

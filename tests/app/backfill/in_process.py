@@ -14,6 +14,7 @@ from app.backfill.command import Request, Work, backfill
 from app.backfill.configuration import Configuration
 from app.backfill.console import Told
 from app.backfill.pool import Ended
+from app.backfill.records import Ready
 from app.backfill.work_items import WorkItem
 from app.backfill.worker import Worker
 from app.settings import Mode, load_settings
@@ -51,7 +52,9 @@ class InProcess:
 def in_process(work: Work, told: Told) -> None:
     """Do the work with a worker here."""
     worker = Worker(work.order)
-    assert worker.prepare(None) == work.digest
+    ready = worker.prepare(None)
+    assert isinstance(ready, Ready)
+    work.agree(ready)
     try:
         work.on(InProcess(worker), told)
     finally:

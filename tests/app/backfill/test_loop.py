@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from app.backfill.database import FILE, opened_state
-from app.backfill.errors import BackfillRunsError, JournalError
-from app.backfill.journal import Journal, Outcome
+from app.backfill.errors import BackfillRunsError, JournalError, WorkerDiffersError
+from app.backfill.journal import Journal
 from app.backfill.pool import Ended
+from app.backfill.records import Fault, Outcome, Ready
 from app.backfill.run import IN_A_ROW, MOST_WAITING, Loop, Tally, missing
 from app.backfill.work_items import WorkItem
-from app.backfill.worker import Fault
 from operators.errors import ExitCode
 
 DERIVED = Outcome("derived", derived="2.25.1", slices=3)
@@ -175,6 +175,17 @@ def test_time_left_follows_from_the_rate(journal: Journal):
     tally.now["derived", ""] = 20
     assert tally.per_hour == pytest.approx(1200, rel=0.01)
     assert tally.left_s == pytest.approx(120, rel=0.01)
+
+
+def test_workers_that_would_make_other_pixels_do_not_begin(tmp_path: Path):
+    with opened_state(tmp_path) as connection:
+        Journal(connection, "configuration").agree(Ready("configuration", "torch float32 on cpu"))
+    with opened_state(tmp_path) as connection:
+        journal = Journal(connection, "configuration")
+        journal.agree(Ready("configuration", "torch float32 on cpu"))
+        for other in (Ready("other", "torch float32 on cpu"), Ready("configuration", "on cuda")):
+            with pytest.raises(WorkerDiffersError):
+                journal.agree(other)
 
 
 def test_two_back_fills_never_share_a_record(tmp_path: Path):
