@@ -21,6 +21,8 @@ COMPLEXITY = 0.01  # what a curve that is not one pure family must gain to be pr
 DARK = (
     0.1  # of the 98th percentile: ranges below hold air, where scanners suppress or rectify noise
 )
+AIR_SAYS = 0.03  # what a curve may gain that agrees with air, in units of the loss
+AIR_PURITY, AIR_REACH = 0.4, 0.6  # of the ranges that may speak; log of variance
 RAYLEIGH_RATIO = (1.6, 2.3)  # mean / deviation of rectified noise in air is 1.91
 RAYLEIGH_DEVIATION = 0.655  # in sigma
 
@@ -127,7 +129,7 @@ def fit_curve(levels: Levels) -> Curve:
     if _is_signed(levels.chosen(dark)):
         return _fit_polynomial(levels, top)
     signal = levels.chosen(~dark) if (~dark).sum() >= 3 else levels
-    curve = _fit_polynomial(signal, top)
+    curve = _fit_polynomial(signal, top, levels.chosen(dark))
     sigma = _rayleigh_sigma(levels.chosen(dark))
     if sigma is not None:
         allowed = np.sqrt(curve.variance(np.array([top])))[0]
@@ -153,8 +155,12 @@ def _rayleigh_sigma(dark: Levels) -> float | None:
     return float(deviations[most]) / RAYLEIGH_DEVIATION
 
 
-def _fit_polynomial(levels: Levels, top: float) -> Curve:
-    weights = np.minimum(levels.counts, 60.0)
+def _fit_polynomial(levels: Levels, top: float, dark: Levels | None = None) -> Curve:
+    """The envelope of the ranges; between curves that serve equally, air may choose.
+
+    A range with many blocks says more, but the rim of a body fills ranges too: square roots.
+    """
+    weights = np.sqrt(levels.counts)
     weights = weights / weights.sum()
     logs = np.log(levels.variances)
     found = []
@@ -163,9 +169,24 @@ def _fit_polynomial(levels: Levels, top: float) -> Curve:
         offset = _weighted_quantile(ratios, weights, ENVELOPE)
         loss = _quantile_loss(ratios - offset, weights)
         penalty = 0.0 if terms[0] == 1 else COMPLEXITY * (1 if max(terms) == 1 else 2)
+        if dark is not None:
+            penalty += AIR_SAYS * _misses(dark, float(np.exp(offset)), terms, top)
         family: Family = ("gaussian", "poisson", "gamma")[int(np.argmax(terms))]
         found.append((loss + penalty, Curve(family, float(np.exp(offset)), terms, top)))
     return min(found, key=lambda pair: pair[0])[1]
+
+
+def _misses(dark: Levels, scale: float, terms: tuple[float, float, float], top: float) -> float:
+    """How far a curve is from what quiet air says (0..1), 0 where no air says anything.
+
+    Scanners mask, filter or rectify air: what is far from every curve speaks for none of them.
+    """
+    clear = dark.chosen((dark.purity > AIR_PURITY) & (dark.counts >= FEWEST_BLOCKS))
+    if len(clear.centres) == 0:
+        return 0.0
+    predicted = np.log(scale * _polynomial(clear.centres / top, terms))
+    far = np.abs(np.log(clear.variances) - predicted) / AIR_REACH
+    return float(np.minimum(far, 1).mean())
 
 
 def _term_mixtures() -> list[tuple[float, float, float]]:
@@ -195,4 +216,8 @@ def level_knots(curve: Curve, levels: Levels, edges: Array) -> tuple[Array, Arra
         at = int(np.argmin(np.abs(knots - centre)))
         if purity > 0.6:
             variances[at] = min(variances[at], variance)
+    for end, inner in ((0, 1), (-1, -2)):  # nothing was measured there: as far off as beside it
+        if len(knots) > 1 and knots[end] not in levels.centres:
+            shares = variances / curve.variance(knots)
+            variances[end] *= min(1.0, shares[inner])
     return knots, np.sqrt(variances)

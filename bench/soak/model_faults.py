@@ -21,7 +21,7 @@ from models.student import StudentNetwork
 
 SLICES = {"slow": 96}  # of most series 4
 SOUND = "mr"
-MATRIX = {"slow": 512, "greedy": 512}
+MATRIX = {"slow": 512, "greedy": 1024}  # the most that the network takes in one piece
 WIDTHS = {"slow": (256, 256), "greedy": (1024, 256)}
 # name of the bundle: state and reason of its job
 FAULTS = {

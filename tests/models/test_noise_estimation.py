@@ -7,6 +7,7 @@ import torch
 from app.training.images import subjects
 from models import noise
 from models.noise_estimation import NoNoiseError, estimate_noise_profile
+from models.noise_levels import Levels, fit_curve
 from models.noise_profile import MAX_LAG
 from models.procedural import dead_leaves
 
@@ -170,3 +171,45 @@ def test_a_rescaled_image_has_the_rescaled_profile(phantom, generator):
     profile = estimate_noise_profile([noisy]).rescaled(100.0, 0.0)
     again = estimate_noise_profile([100 * noisy])
     assert again.sigma == pytest.approx(profile.sigma, rel=0.02)
+
+
+@pytest.mark.parametrize("radius", [60, 94])
+def test_the_blurred_rim_of_a_body_does_not_count_as_noise(radius, generator):
+    # a round body fills every range of intensity with rim that varies alike: back-projected CT
+    y, x = np.mgrid[:256, :256] - 127.5
+    body = torch.from_numpy(np.clip((radius - np.hypot(y, x)) / 6 + 0.5, 0, 1)).float()
+    spectrum = noise.backprojection_spectrum(256, 256, 0.25, 2.0)
+    slices = [
+        0.006 + 0.244 * body + 0.0056 * noise.correlated_noise(spectrum, generator)
+        for _ in range(4)
+    ]
+    assert estimate_noise_profile(slices).sigma == pytest.approx(0.0056, rel=0.1)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("dose", ["010", "055", "100"])
+def test_the_noise_of_the_simulated_ct_phantom_is_found(stillscan_data, dose):
+    with np.load(stillscan_data / "dev/arrays/repeat_ct_lcd_SIMULATED.npz") as arrays:
+        images = arrays[f"d{dose}_signal_absent"].astype(np.float32)
+    slices = torch.from_numpy((images + 24) / 4095)
+    middle = slices[:, 100:156, 100:156]
+    sigma = float((middle - middle.mean(0)).square().sum(0).div(len(slices) - 1).mean().sqrt())
+    assert estimate_noise_profile(list(slices)).sigma == pytest.approx(sigma, rel=0.25)
+
+
+def test_quiet_air_says_which_of_two_curves_it_is():
+    centres = np.array([0.01, 0.4, 0.5, 0.6])
+    poisson = levels_at(centres, 0.005 * centres)
+    constant = levels_at(centres, np.full(4, 0.0025))
+    assert fit_curve(poisson).family == "poisson"
+    assert fit_curve(constant).family == "gaussian"
+
+
+def test_masked_air_says_nothing_of_the_signal():
+    centres = np.array([0.01, 0.4, 0.5, 0.6])
+    masked = levels_at(centres, np.array([1e-7, 0.0025, 0.0025, 0.0025]))
+    assert fit_curve(masked).family == "gaussian"
+
+
+def levels_at(centres, variances):
+    return Levels(centres, variances, counts=np.full(4, 200.0), purity=np.full(4, 0.8))
