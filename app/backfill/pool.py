@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections import defaultdict
@@ -38,6 +39,7 @@ RAY_FILES = "stillscan-ray-"
 OBJECT_STORE = 80 * 2**20  # bytes, the least that Ray takes: what travels is small
 MOST_STARTS_IN_VAIN = 3  # per worker, before one of them was ready
 OUR_LINE = re.compile(r'/((?:app|operators|models)/[\w/]+\.py)", line (\d+)')
+ANSWERS_S = 10.0
 START_S = 900.0  # a cluster may have to make room first
 
 
@@ -63,6 +65,8 @@ def ray_at(address: str | None, cores: int) -> Iterator[Any]:
         ray = import_module("ray")
     except ModuleNotFoundError as error:
         raise RayMissingError("back-fill needs Ray: pip install 'stillscan[backfill]'") from error
+    if address is not None:
+        require_listener(address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     remove_abandoned(RAY_FILES)
     files = Path(tempfile.mkdtemp(prefix=f"{RAY_FILES}{os.getpid()}-"))
@@ -84,6 +88,21 @@ def ray_at(address: str | None, cores: int) -> Iterator[Any]:
     finally:
         ray.shutdown()
         shutil.rmtree(files, ignore_errors=True)
+
+
+def require_listener(address: str) -> None:
+    """Ask first, since Ray tries for minutes.
+
+    Raises:
+        RayUnreachableError: if nobody listens at HOST:PORT.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise RayUnreachableError(f"the address of a Ray looks like 10.0.0.1:6379, not {address}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_S).close()
+    except (OSError, OverflowError) as error:
+        raise RayUnreachableError(f"nobody listens at {address}") from error
 
 
 class OwnProcess(Worker):

@@ -2,14 +2,16 @@
 
 import csv
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from app.backfill.command import work_on_ray
 from app.backfill.configuration import Configuration
-from app.backfill.errors import OutputHoldsBackfillError
+from app.backfill.errors import OutputHoldsBackfillError, RayMissingError, RayUnreachableError
 from operators.errors import DiskFullError, ExitCode, SettingsError
 from tests.app.backfill.in_process import derived_in, fill
 from tests.series_factory import make_series
@@ -120,6 +122,21 @@ def test_another_mode_is_other_work(tmp_path: Path):
     fill(source, tmp_path / "out")
     fill(source, tmp_path / "out", resume=True, mode="student")
     assert len(derived_in(tmp_path / "out")) == 2
+
+
+def test_without_ray_the_message_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RayMissingError, match="pip install"):
+        fill(make_archive(tmp_path / "in", 1), tmp_path / "out", do=work_on_ray)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "auto", "ray://x:1"])
+def test_an_address_without_ray_is_refused_at_once(address: str, tmp_path: Path):
+    source = make_archive(tmp_path / "in", 1)
+    with pytest.raises(RayUnreachableError, match=address):
+        fill(source, tmp_path / "out", do=work_on_ray, address=address)
 
 
 def test_a_destination_is_not_gone_on_with_unasked(tmp_path: Path):

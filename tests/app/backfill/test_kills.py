@@ -89,6 +89,16 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def listening_addresses(process: psutil.Process) -> set[str]:
+    """Where a process and its children take connections."""
+    return {
+        connection.laddr.ip
+        for each in (process, *process.children(recursive=True))
+        for connection in each.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
 def assert_complete(dest: Path) -> None:
     """Every series once, every instance once, and the table says so."""
     folders = derived_in(dest)
@@ -122,9 +132,12 @@ def test_a_killed_run_goes_on_where_it_was(archive: Path, tmp_path: Path):
     dest, log = tmp_path / "out", tmp_path / "log"
     run = start(archive, dest, log=log)
     wait_for(lambda: len(derived_in(dest)) >= SERIES // 3, run, log)
+    listening = listening_addresses(psutil.Process(run.pid))
     run.kill()
     assert run.wait() == -signal.SIGKILL
     resumed = start(archive, dest, "--resume", log=log)
     assert resumed.wait(PATIENCE_S) == 0, log.read_text()
     assert_complete(dest)
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, "Ray can be reached from outside"
+    assert listening
     assert f"{SERIES} of {SERIES} series; {SERIES} of them" not in log.read_text()
