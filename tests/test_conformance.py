@@ -7,6 +7,7 @@ import pytest
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import EnhancedSRStorage, ParametricMapStorage
 
+from app.dicomweb import query, retrieve
 from operators import maps, measurements
 from operators.derived_header import PULSE_SEQUENCE, REMOVED, OutputOptions
 from operators.pixel_data import ENCAPSULATED_UNCOMPRESSED, NATIVE_SYNTAXES, PLUGINS
@@ -98,3 +99,10 @@ def test_our_own_uids_are_stated() -> None:
     assert f"`{IMPLEMENTATION_CLASS_UID}`" in STATEMENT
     assert f"`{CODING_SCHEME_UID}`" in STATEMENT
     assert f"`{implementation_version_name('0.1.0')}`" in STATEMENT
+
+
+def test_the_back_fill_asks_as_the_statement_says():
+    section = STATEMENT.split("## Network: the back-fill")[1].split("\n## ")[0]
+    assert f"in pages of {query.PAGE} " in section
+    for accepted in (query.ACCEPT["Accept"], retrieve.ACCEPT["Accept"]):
+        assert f"`{accepted}`" in section
