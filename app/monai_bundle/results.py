@@ -47,7 +47,7 @@ def save_result(
             np.savez_compressed(path, slices=np.stack(slices))
         else:
             named = {f"slice_{number:04d}": each for number, each in enumerate(slices)}
-            np.savez_compressed(path, **named)
+            np.savez_compressed(path, **named)  # type: ignore[arg-type]
         return [path]
 
 

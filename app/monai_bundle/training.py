@@ -12,7 +12,7 @@ from rich.console import Console
 from app.training.command import train_bundle
 from app.training.noisy_folder import read_noisy_folder
 from app.training.order import Order
-from app.training.profiles import PROFILES, TrainingProfile
+from app.training.profiles import PROFILES, ProfileName, TrainingProfile
 from models.noisy_images import NoisyImage
 from operators.decoding import Decoder
 from operators.errors import ExitCode
@@ -47,7 +47,7 @@ class StagesTrainer:
     output_dir: str | Path
     device: torch.device | str = "cpu"
     modality: str = ""
-    profile: str | TrainingProfile = "quick"
+    profile: ProfileName | TrainingProfile = "quick"
     max_epochs: int = 1
     adapt: bool = False
     seed: int = 0
@@ -63,12 +63,13 @@ class StagesTrainer:
 
     def order(self) -> Order:
         """What `stillscan train` would be asked for."""
-        named = isinstance(self.profile, str)
-        profile = PROFILES[self.profile] if isinstance(self.profile, str) else self.profile
+        name, profile = "own", self.profile
+        if not isinstance(profile, TrainingProfile):
+            name, profile = profile, PROFILES[profile]
         return Order(
             Path(self.dataset_dir),
             Path(self.output_dir),
-            str(self.profile) if named else "own",
+            name,
             lengthened(profile, self.max_epochs),
             SelectionRules(),
             (self.modality,) if self.modality else (),

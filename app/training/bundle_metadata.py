@@ -95,7 +95,7 @@ class BundleText:
 
 def bundle_metadata(text: BundleText) -> dict[str, Any]:
     """The content of `metadata.json`, but for the arguments of the network (`save_bundle`)."""
-    metadata = {
+    metadata: dict[str, Any] = {
         "schema": SCHEMA,
         "version": text.version,
         "changelog": {text.version: text.changelog, **text.earlier},

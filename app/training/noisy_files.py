@@ -231,13 +231,14 @@ def _nifti_series(
 def _nifti(path: Path) -> Any:
     try:
         import nibabel
+        from nibabel.filebasedimages import ImageFileError
     except ImportError as error:
         raise ReaderMissingError(
             "NIfTI needs the package nibabel: install stillscan[train]"
         ) from error
     try:
         return nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, ValueError, EOFError, zlib.error) as error:
+    except (ImageFileError, ValueError, EOFError, zlib.error) as error:
         raise DamagedFileError("cannot be read as NIfTI") from error
     except OSError as error:  # a wrong gzip header is one as well
         raise DamagedFileError("cannot be opened as NIfTI") from error
