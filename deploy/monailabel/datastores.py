@@ -21,8 +21,11 @@ def image_file(store: Datastore, image_id: str) -> Path:
     know more (modality, padding), so they are taken.
     """
     path = Path(store.get_image_uri(image_id))
+    if not isinstance(store, DICOMWebDatastore):
+        return path
+    path = Path(store.get_image_uri(image_id))  # the first answer was a temporary file
     folder = path.with_name(path.name.removesuffix(CONVERTED))
-    return folder if isinstance(store, DICOMWebDatastore) and folder.is_dir() else path
+    return folder if folder.is_dir() else path
 
 
 def is_series(store: Datastore, image: object) -> bool:

@@ -23,6 +23,10 @@ START_S = 180.0  # it imports torch, MONAI and ITK
 ANSWER_S = 240.0
 
 
+class RefusedError(Exception):
+    """The server said no: status and detail."""
+
+
 class LabelServer:
     """The app on some studies; what it writes goes below a folder of its own."""
 
@@ -101,13 +105,18 @@ class LabelServer:
         """Status and detail of an inference that is refused."""
         try:
             self.infer(path, {})
-        except urllib.error.HTTPError as error:
-            return f"{error.code} {json.loads(error.read())['detail']}"
+        except RefusedError as error:
+            return str(error)
         raise AssertionError(f"{path} was not refused")
 
     def _ask(self, request: urllib.request.Request) -> tuple[str, bytes]:
-        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
-            return str(answer.headers["Content-Type"]), answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
+                return str(answer.headers["Content-Type"]), answer.read()
+        except urllib.error.HTTPError as error:
+            body = error.read().decode(errors="replace")
+            said = json.loads(body)["detail"] if body.startswith("{") else body
+            raise RefusedError(f"{error.code} {said}") from error
 
 
 def _url(path: str) -> str:

@@ -26,7 +26,7 @@ def main(work: Path) -> None:
     """Raises where something is not as it should be."""
     studies = work / "studies"
     studies.mkdir(parents=True)
-    image = np.ascontiguousarray(noisy_stack(4, 64).transpose(2, 1, 0))
+    image = np.ascontiguousarray(noisy_stack(4, 96).transpose(2, 1, 0))
     for name in ("one", "two"):
         nibabel.save(nibabel.Nifti1Image(image, AFFINE), studies / f"{name}.nii.gz")
     with LabelServer(work / "server", str(studies), {}) as server:
@@ -70,7 +70,7 @@ def training(server: LabelServer) -> None:
     def trains() -> bool:
         seen.update(server.get("/train/"))
         assert seen["status"] != "ERROR", seen
-        return any("blind spot: " in line for line in seen["details"])
+        return any("blind spot: " in line for line in seen.get("details", []))
 
     wait_until(trains, FIRST_STEP_S, "the first stage trains", every_s=1.0)
     stats = server.get("/info/")["train_stats"]["stillscan"]
