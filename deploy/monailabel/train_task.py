@@ -21,7 +21,7 @@ from monailabel.tasks.train.basic_train import BasicTrainTask
 from monailabel.utils.others.generic import device_list
 from rich.console import Console
 
-from app.settings import Device, Settings
+from app.settings import Settings
 from app.training.checkpoints import load_json, save_json
 from app.training.command import train_bundle
 from app.training.console import work_of
@@ -86,12 +86,13 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
             StillscanError: as `app.training.command.train_bundle`.
         """
         order = self.order(request, datalist)
-        began = {"name": order.out.name, "profile": order.profile_name, "start_ts": time.time()}
+        start = time.time()
+        began = {"name": order.out.name, "profile": order.profile_name, "start_ts": start}
         self._folder.mkdir(parents=True, exist_ok=True)
         save_json(began, Path(self._stats_path))
         with Decoder() as decoder:
             train_bundle(order, decoder, Console(file=sys.stdout, width=160))
-        seconds = time.time() - began["start_ts"]
+        seconds = time.time() - start
         figures = read_info(order.out).metadata.get("stillscan", {}).get("training", {})
         ended = {**began, "total_time": f"{seconds:.0f} s", "figures": figures}
         save_json(json.loads(json.dumps(ended, default=str)), Path(self._stats_path))
@@ -120,7 +121,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
             profile=PROFILES[profile],
             rules=replace(rules, modalities=told) if told else rules,
             modalities=told,
-            device=cast(Device, "cuda" if str(request["device"]).startswith("cuda") else "cpu"),
+            device="cuda" if str(request["device"]).startswith("cuda") else "cpu",
             resume=unfinished,
             start=None if start == NEW_WEIGHTS else self._bundles[start].folder,
         )

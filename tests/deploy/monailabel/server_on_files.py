@@ -6,8 +6,10 @@ Inside a network namespace of its own.
 from __future__ import annotations
 
 import gzip
+import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nibabel
@@ -15,8 +17,9 @@ import numpy as np
 
 from bench.pacs import namespace
 from bench.pacs.processes import wait_until
+from deploy.monailabel import slicer_denoise
 from tests.app.training.tiny_training import noisy_stack
-from tests.deploy.monailabel.label_server import LabelServer
+from tests.deploy.monailabel.label_server import PORT, LabelServer
 
 AFFINE = np.diag([0.9, 0.8, 3.0, 1.0])
 FIRST_STEP_S = 240.0
@@ -33,7 +36,7 @@ def main(work: Path) -> None:
         models = server.get("/info/")["models"]
         assert "stillscan_mr" in models, models
         image_of_the_datastore(server, image)
-        uploaded_file(server, studies / "one.nii.gz", image)
+        volume_of_slicer(studies / "one.nii.gz", work)
         refusal(server)
         training(server)
 
@@ -48,12 +51,52 @@ def image_of_the_datastore(server: LabelServer, image: np.ndarray) -> None:
     assert facts["noise_after"] < 0.6 * facts["noise_before"], facts
 
 
-def uploaded_file(server: LabelServer, file: Path, image: np.ndarray) -> None:
-    """As 3D Slicer's plug-in sends and asks."""
-    parameters = {"modality": "MR", "result_extension": ".nrrd", "result_dtype": "uint8"}
-    _, answer = server.infer("/infer/stillscan", parameters, file)
-    assert answer.startswith(b"NRRD"), answer[:100]
-    assert b"type: float" in answer[:1000], answer[:1000]
+def volume_of_slicer(file: Path, work: Path) -> None:
+    """The script for 3D Slicer, with a stand-in for Slicer itself."""
+    slicer = Slicer(file, work / "loaded.nrrd")
+    sys.modules["slicer"] = slicer
+    node = slicer_denoise.denoise(slicer, f"http://127.0.0.1:{PORT}", modality="MR")
+    assert node is slicer
+    assert slicer.name == "head (mr, 1)", slicer.name
+    head = slicer.loaded.read_bytes()[:1000]
+    assert head.startswith(b"NRRD"), head
+    assert b"type: float" in head, head
+    try:
+        slicer_denoise.denoise(slicer, f"http://127.0.0.1:{PORT}")
+    except RuntimeError as error:
+        assert "422" in str(error), error  # noqa: PT017
+    else:
+        raise AssertionError("a volume without modality was denoised")
+
+
+class Slicer(ModuleType):
+    """As much of the module `slicer`, and of a node, as the script asks for."""
+
+    def __init__(self, file: Path, loaded: Path) -> None:
+        """`file` is what the node holds; what is loaded goes to `loaded`."""
+        super().__init__("slicer")
+        self._file, self.loaded, self.name = file, loaded, ""
+        self.util = self
+
+    def GetName(self) -> str:  # noqa: N802
+        return "head"
+
+    def GetDisplayNode(self) -> Slicer:  # noqa: N802
+        return self
+
+    def CopyContent(self, other: Slicer) -> None:  # noqa: N802
+        assert other is self
+
+    def saveNode(self, node: Slicer, path: str) -> None:  # noqa: N802
+        shutil.copy(self._file, path)
+
+    def loadVolume(self, path: str, properties: dict[str, str]) -> Slicer:  # noqa: N802
+        shutil.copy(path, self.loaded)
+        self.name = properties["name"]
+        return self
+
+    def setSliceViewerLayers(self, **layers: Any) -> None:  # noqa: N802
+        assert layers["background"] is self
 
 
 def refusal(server: LabelServer) -> None:
