@@ -37,7 +37,7 @@ class SeriesIndex:
         """Begin a listing: what it does not see is no longer there."""
         self._connection = connection
         begun = connection.execute("INSERT INTO listing (began) VALUES (?)", (time.time(),))
-        self._listing = begun.lastrowid
+        self._listing = int(begun.lastrowid or 0)
 
     def together(self) -> AbstractContextManager[None]:
         """What is done inside is one transaction."""

@@ -43,7 +43,6 @@ def main(work: Path) -> None:
         archive_to_itself(work, orthanc, expected)
         archive_to_folder(work, expected)
         chosen_by_uid(work, [*series][:2], expected)
-        with_ray(work, expected)
     finally:
         orthanc.kill()
 
@@ -95,15 +94,6 @@ def chosen_by_uid(work: Path, uids: list[str], expected: dict[str, list[str]]) -
     found = {name.partition("/")[2] for name in derived_in(work / "chosen")}
     assert len(found) == len(uids)
     assert found < set(expected)
-
-
-def with_ray(work: Path, expected: dict[str, list[str]]) -> None:
-    """The command itself: workers of their own fetch."""
-    command = [sys.executable, "-c", "from app.cli import main; main()", "backfill", URL]
-    options = ["--mode", "identity", "--workers", "1", str(work / "ray")]
-    subprocess.run([*command, *options], check=True)
-    found = {name.partition("/")[2]: each for name, each in derived_in(work / "ray").items()}
-    assert found == expected
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What becomes of series whose attempts fail: tried again elsewhere, a bounded number of times."""
 
+import pickle
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -7,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from app.backfill.configuration import Configuration
 from app.backfill.database import FILE, opened_state
+from app.backfill.destinations import Destination
 from app.backfill.errors import BackfillRunsError, JournalError, WorkerDiffersError
 from app.backfill.journal import Journal
 from app.backfill.pool import Ended
 from app.backfill.records import Fault, Outcome, Ready
 from app.backfill.run import IN_A_ROW, MOST_WAITING, Loop, Tally, missing
-from app.backfill.work_items import WorkItem
+from app.backfill.work_items import ArchivedSeries, SeriesFiles, WorkItem
+from app.backfill.worker import Order
+from app.dicomweb.endpoint import Endpoint
+from app.settings import load_settings
 from operators.errors import ExitCode
 
 DERIVED = Outcome("derived", derived="2.25.1", slices=3)
@@ -186,6 +192,17 @@ def test_workers_that_would_make_other_pixels_do_not_begin(tmp_path: Path):
         for other in (Ready("other", "torch float32 on cpu"), Ready("configuration", "on cuda")):
             with pytest.raises(WorkerDiffersError):
                 journal.agree(other)
+
+
+def test_what_workers_are_given_travels(tmp_path: Path):
+    archive = Endpoint("http://127.0.0.1/dicom-web", "Bearer s3cr3t")
+    order = Order(Configuration(load_settings()), Destination(archive=archive), archive)
+    items = [
+        ArchivedSeries("1.2.3", "24 instances", "1.2", frozenset({1}), 24),
+        SeriesFiles("1.2.4", "digest", "1.2", frozenset(), (tmp_path / "a",)),
+    ]
+    assert pickle.loads(pickle.dumps((order, items))) == (order, items)
+    assert "s3cr3t" not in repr(order)
 
 
 def test_two_back_fills_never_share_a_record(tmp_path: Path):
