@@ -72,8 +72,8 @@ class only_one:  # noqa: N801  # reads as `with only_one(lock):`
         self._file = path.open("wb")
 
     def __enter__(self) -> None:
-        """Wait for the lock."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        """Wait for the lock; it is the process's own: a child that a library forks has no part."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, *exception: object) -> None:
         """Let it go."""
