@@ -107,9 +107,12 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         name = _name(request)
         if name in self._bundles:
             raise RequestError(f"name is '{name}', which is a bundle already: choose another")
-        profile = cast(ProfileName, choice(request, "profile", tuple(PROFILES)))
         modality = choice(request, "modality", tuple(self._config["modality"]))
         start = choice(request, "start", tuple(self._config["start"]))
+        chosen = dict(request)
+        if start != NEW_WEIGHTS and not isinstance(request.get("profile"), str):
+            chosen["profile"] = "adapt"  # as `stillscan train --from`
+        profile = cast(ProfileName, choice(chosen, "profile", tuple(PROFILES)))
         told = () if modality == ANY_MODALITY else (modality,)
         out = self._folder / name
         unfinished = (out / RUN / "run.json").exists() and not (out / METADATA).exists()

@@ -1,5 +1,7 @@
 """The train task under MONAI Label's own `BasicTrainTask`: a bundle of the site comes out."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from models.bundle import find_bundles, load_bundle
 from tests.app.training.tiny_training import TINY, noisy_stack
 
 BUNDLES = {each.name: each for each in find_bundles(DEFAULT_BUNDLES)}
-REQUEST = {"model": "stillscan", "modality": "MR", "device": "cpu", "profile": "quick"}
+CPU = {"device": "cpu"}
+REQUEST = {"model": "stillscan", "modality": "MR", "profile": "quick", **CPU}
 
 
 @pytest.fixture
@@ -27,18 +30,18 @@ def store(tmp_path):
     folder = tmp_path / "studies"
     (folder / "labels" / "final").mkdir(parents=True)
     nibabel.save(
-        nibabel.Nifti1Image(np.ones((128, 128, 4), np.uint8), np.eye(4)),
+        nibabel.Nifti1Image(np.ones((96, 96, 4), np.uint8), np.eye(4)),
         folder / "labels" / "final" / "sub-01_T1w.nii.gz",
     )
     for subject in ("sub-01", "sub-02"):
-        image = noisy_stack(4, 128, seed=len(subject)).transpose(2, 1, 0)
+        image = noisy_stack(4, 96, seed=len(subject)).transpose(2, 1, 0)
         nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), folder / f"{subject}_T1w.nii.gz")
     return LocalDatastore(str(tmp_path / "studies"), extensions=["*.nii.gz"], auto_reload=False)
 
 
 @pytest.fixture
 def task(tmp_path, monkeypatch):
-    monkeypatch.setitem(PROFILES, "quick", TINY)
+    monkeypatch.setitem(PROFILES, "quick", replace(TINY, label_pixels=2**14, judged=1))
     return ThreeStageTask(tmp_path / "model", load_settings(), BUNDLES)
 
 
@@ -94,6 +97,13 @@ def test_a_start_is_a_bundle(task, tmp_path):
     order = task.order({**REQUEST, "name": "site", "start": "mr"}, tmp_path)
     assert order.start == BUNDLES["mr"].folder
     assert task.order({**REQUEST, "name": "site"}, tmp_path).start is None
+
+
+def test_a_bundle_that_is_started_from_is_adapted_where_nothing_else_is_said(task, tmp_path):
+    request = {**task.config(), **CPU, "start": "mr"}
+    assert task.order(request, tmp_path).profile_name == "adapt"
+    assert task.order({**request, "profile": "quick"}, tmp_path).profile_name == "quick"
+    assert task.order({**request, "start": "none"}, tmp_path).profile_name == "quick"
 
 
 def test_files_whose_modality_nobody_says_are_not_trained_on(task, store):
