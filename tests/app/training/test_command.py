@@ -17,6 +17,7 @@ from app.cli import app
 from app.methods import DEFAULT_BUNDLES
 from app.training.errors import OutputHoldsRunError, RunDiffersError, UnknownModalityError
 from app.training.logs import open_logs
+from app.training.release import Release, Row
 from models.bundle import METADATA, find_bundles, load_bundle, load_teacher
 from models.noise_profile import NoiseProfile
 from operators.errors import ExitCode, ModelError, SettingsError
@@ -230,7 +231,9 @@ def test_the_modality_must_be_known(data, tmp_path):
     assert "modality-unknown" in result.stderr
 
 
-def test_the_student_can_begin_with_a_bundle(trained, data, tmp_path):
+def test_the_student_can_begin_with_a_bundle(trained, data, tmp_path, monkeypatch):
+    better = Release(True, ("better",), (Row("noise", 1, 1.0, (0.5, 1.5)),))
+    monkeypatch.setattr("app.training.command.judge", lambda *_: better)  # see test_adaptation.py
     _, folder, _ = trained
     order = order_for(data, tmp_path / "out", start=folder)
     assert train_tiny(order) == ExitCode.DERIVED
