@@ -49,6 +49,7 @@ def train_bundle(order: Order, decoder: Decoder, console: Console) -> ExitCode:
         SettingsError: if the arguments do not fit together or the output.
         NothingToDoError, InputError: if the images are none to train on.
         ModelError: if device or first weights are not there, or the loss diverges.
+        ReleaseRefusedError: if what was made from another bundle may not take its place.
         OutputError: if something cannot be written.
     """
     device = resolve_device(order.device)
@@ -58,6 +59,8 @@ def train_bundle(order: Order, decoder: Decoder, console: Console) -> ExitCode:
     if origin is not None and not order.modalities:
         order = replace(order, modalities=origin.info.modalities)
     require_known_modalities(order)
+    if origin is not None:  # nothing else may be learned under the bundle's name
+        order = replace(order, rules=replace(order.rules, modalities=order.modalities))
     with process_group(device) as ranks:
         if not ranks.speaks:
             console = Console(quiet=True)

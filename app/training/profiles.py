@@ -105,7 +105,7 @@ ADAPT = TrainingProfile(
     blind_spot=RESTS,
     diffusion=RESTS,
     one_step=RESTS,
-    student=StagePlan(600, learning_rate=1e-4),  # a tenth of what new weights begin with
+    student=StagePlan(200, learning_rate=1e-4),  # a tenth of what new weights begin with
     decay=0.99,
     checkpoint_every=100,
     remarks=("fine-tuned from a bundle, recorrupted-to-recorrupted, on a site's noisy series",),

@@ -12,7 +12,12 @@ from rich.console import Console
 
 from app.methods import DEFAULT_BUNDLES
 from app.monai_bundle.checks import faults_of
-from app.training.errors import NothingToAdaptError, ReleaseRefusedError, RepeatDiffersError
+from app.training.errors import (
+    EverySeriesRefusedError,
+    NothingToAdaptError,
+    ReleaseRefusedError,
+    RepeatDiffersError,
+)
 from app.training.noisy_folder import find_sources
 from app.training.noisy_series import read_noisy_series
 from app.training.profiles import ADAPT
@@ -23,6 +28,7 @@ from operators.decoding import Decoder
 from operators.errors import ExitCode, SettingsError
 from operators.selection import SelectionRules
 from tests.app.training.tiny_training import noisy_stack, order_for, train_tiny
+from tests.series_factory import make_series
 
 MR = DEFAULT_BUNDLES / "mr"
 
@@ -189,6 +195,15 @@ def test_fine_tuning_needs_a_bundle_and_a_folder_that_is_there(tmp_path):
     with pytest.raises(SettingsError, match="is not a folder"):
         train_tiny(replace(order, start=MR, evaluation=tmp_path / "nowhere"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_is_not_fine_tuned_on_another_modality(tmp_path):
+    make_series(tmp_path / "data", modality="CT", rows=128, columns=128)
+    order = order_for(
+        tmp_path / "data", tmp_path / "out", profile=brief(1, 1e-4), modalities=(), start=MR
+    )
+    with pytest.raises(EverySeriesRefusedError, match="modality"):
+        train_tiny(order)
 
 
 def test_a_repeated_scan_is_the_same_series_twice(tmp_path):
