@@ -103,7 +103,7 @@ def test_search_works_on_pages_read_from_the_disk(site, browser):
     page.locator("input.md-search__input").click()
     page.keyboard.type("low-contrast detectability")
     found = page.locator(".md-search-result__link").first
-    found.wait_for(timeout=20_000)
+    found.wait_for(timeout=60_000)
     assert "method.html" in (found.get_attribute("href") or "")
     assert not wrong
     assert all(url.startswith(("file:", "data:", "blob:", "about:")) for url in asked)
