@@ -1,8 +1,9 @@
 """`python -m app.training.shipped_bundles CHECKPOINT METHOD`: the bundles `mr`, `xray` and `ct`.
 
 All three hold the same networks, trained on all domains at once; what differs is whom they serve
-and the figures that `stillscan evaluate` measured for that domain. Without arguments the weights
-and the figures that are there stay, and the files beside them are written anew.
+and the figures that `stillscan evaluate` measured for that domain. Without METHOD the teacher that
+is there stays; without arguments all weights and figures stay, and the files beside them are
+written anew.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from app.monai_bundle.files import add_bundle_files
 from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
 from app.training.images import SPLIT
 from models.blind_spot import BlindSpotNetwork
-from models.bundle import METADATA, read_info, save_bundle
+from models.bundle import METADATA, load_teacher, read_info, save_bundle
 from models.diffusion import DiffusionNetwork
 from models.simulated_noise import SIGMA_RANGE
 from models.student import StudentNetwork
 from models.weights import load_network
 
 BUNDLE_VERSION = "0.3.0"
-CHANGES = "configs for MONAI's bundle tools, licence files and models/model.pt"
+CHANGES = (
+    "student trained further with faint structures: low contrast stays; configs for MONAI's "
+    "bundle tools, licence files and models/model.pt"
+)
 EARLIER = {
     "0.2.0": "student trained for longer; teacher (blind spot, conditional diffusion) joins the "
     "bundle"
@@ -36,6 +40,10 @@ COMMANDS = (
     "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/first --steps 11000",
     "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/student "
     "--from runs/first/checkpoint.pt --steps 12000 --seed 1 --learning-rate 0.0007",
+    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/faint "
+    "--from runs/student/checkpoint.pt --steps 2200 --seed 3 --learning-rate 0.0005 --faint 0.6",
+    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/faint2 "
+    "--from runs/faint/checkpoint.pt --steps 3000 --seed 4 --learning-rate 0.0007 --faint 0.9",
     "python -m bench.method --data $STILLSCAN_DATA --out runs/method",
 )
 SERVES = {"mr": ["MR"], "xray": ["CR", "DX"], "ct": ["CT"]}
@@ -80,7 +88,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models/bundles"),
 ) -> None:
     """Write the three bundles; without an evaluation their figures stay empty."""
-    if checkpoint is None or method is None:
+    if checkpoint is None:
         for domain in SERVES:
             before = read_info(out / domain).metadata
             ours = before["stillscan"]
@@ -94,15 +102,28 @@ def main(
     network = StudentNetwork()
     network.load_state_dict(state["average"])
     figures = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else {}
+    for domain in SERVES:
+        teacher, choice = _kept(out / domain) if method is None else _trained(method)
+        metadata = _metadata(domain, _training(choice), _figures(domain, figures))
+        save_bundle(network, out / domain, metadata, teacher)
+        _add_files(domain, metadata, out / domain)
+
+
+def _trained(method: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], dict[str, Any]]:
+    """The teacher of `bench.method`, and the table that chose it."""
     blind_spot = load_network(method / "blind_spot.safetensors")
     diffusion = load_network(method / "diffusion.safetensors")
     assert isinstance(blind_spot, BlindSpotNetwork)
     assert isinstance(diffusion, DiffusionNetwork)
     choice = json.loads((method / "candidates.json").read_text(encoding="utf-8"))
-    for domain in SERVES:
-        metadata = _metadata(domain, _training(choice), _figures(domain, figures))
-        save_bundle(network, out / domain, metadata, (blind_spot, diffusion))
-        _add_files(domain, metadata, out / domain)
+    return (blind_spot, diffusion), choice
+
+
+def _kept(folder: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], dict[str, Any]]:
+    """The teacher of the bundle that is there, and the table that chose it."""
+    blind_spot, diffusion, _ = load_teacher(folder)
+    ours = read_info(folder).metadata["stillscan"]
+    return (blind_spot, diffusion), ours["training"]["teacher_candidates"]
 
 
 def _add_files(domain: str, metadata: dict[str, Any], folder: Path) -> None:
