@@ -20,7 +20,7 @@ from app.backfill.destinations import Destination
 from app.backfill.records import Fault, Outcome, Place, Ready
 from app.backfill.work_items import WorkItem
 from app.dicomweb.endpoint import DicomWebError, Endpoint
-from app.run import Job, RunResult, run_with
+from app.run import Job, RunResult
 from app.warm_networks import WarmNetworks
 from models.lean_torch import import_torch
 from operators.decoding import Decoder
@@ -78,7 +78,7 @@ class Worker:
             import_torch()  # the child has begun
             if core is not None:
                 import_module("torch").set_num_threads(1)
-            import_module("app.application")
+            import_module("app.backfill.one_by_one")
             if self._order.scratch is None:
                 remove_abandoned(SCRATCH)
             configuration = self._order.configuration
@@ -136,7 +136,9 @@ class Worker:
             configuration.bundle,
             item.taken_numbers,
         )
-        result = run_with(job, self._decoder, self._networks)
+        from app.backfill.one_by_one import run_one_by_one  # it imports torch
+
+        result = run_one_by_one(job, self._decoder, self._networks)
         derived = next((each for each in result.outcomes if each.status == "derived"), None)
         if derived is None:
             return ending_of(result)
