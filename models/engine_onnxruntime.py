@@ -34,7 +34,7 @@ class OnnxRuntimeEngine:
         self.precision = precision
         self.device = torch.device("cpu")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = 1  # of each caller: slices and tiles are side by side
         model: bytes = _Graph(onnx, network).model().SerializeToString()
         self._session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
+from threading import Lock, local
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,41 +34,49 @@ class OpenVinoEngine:
         """
         if precision not in HINTS:
             raise EngineError(f"engine openvino has no {precision}; it has {', '.join(HINTS)}")
-        try:
-            import openvino
-        except ImportError as error:
-            raise EngineError("engine openvino is not installed (the extra `speed`)") from error
+        openvino = _openvino()
         self.precision = precision
         self.device = torch.device("cpu")
+        self._threads = torch.get_num_threads()
         self._core = openvino.Core()
         self._graph = _Graph(network)
-        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._lock = Lock()
+        self._own = local()  # of each thread: its requests
 
     @torch.inference_mode()
     def run(self, seen: Seen) -> tuple[Planes, Planes]:
-        """See `models.engine.Engine`."""
+        """See `Engine`; may be called from several threads, each computes on one core."""
         results = self._request(tuple(seen.shape)).infer([seen.contiguous().numpy()])
         noise, log_variance = (torch.from_numpy(results[i].copy()) for i in range(2))
         return noise, log_variance
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """An inference request of the network that is compiled for this shape."""
-        if shape not in self._requests:
-            compiled = self._core.compile_model(
-                self._graph.model(shape),
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-                    "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                    "NUM_STREAMS": 1,
-                    "ENABLE_CPU_PINNING": False,  # others work beside us
-                },
-            )
-            self._requests[shape] = compiled.create_infer_request()
-            if len(self._requests) > COMPILED:
-                self._requests.popitem(last=False)
-        self._requests.move_to_end(shape)
-        return self._requests[shape]
+        """This thread's request to the network that is compiled for this shape."""
+        compiled = self._network(shape)
+        known, request = getattr(self._own, "request", (None, None))
+        if known is not compiled:  # one is enough: shapes seldom change
+            request = compiled.create_infer_request()
+            self._own.request = compiled, request
+        return request
+
+    def _network(self, shape: tuple[int, ...]) -> Any:
+        with self._lock:
+            if shape not in self._compiled:
+                self._compiled[shape] = self._core.compile_model(
+                    self._graph.model(shape),
+                    "CPU",
+                    {
+                        "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+                        "INFERENCE_NUM_THREADS": self._threads,
+                        "NUM_STREAMS": self._threads,  # one thread for each slice or tile
+                        "ENABLE_CPU_PINNING": False,  # others work beside us
+                    },
+                )
+                if len(self._compiled) > COMPILED:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(shape)
+            return self._compiled[shape]
 
 
 class _Graph:
@@ -125,3 +136,19 @@ class _Graph:
         from openvino import opset13
 
         return opset13.constant(self._weights[f"{name}.bias"].reshape(1, -1, 1, 1))
+
+
+def _openvino() -> ModuleType:
+    """The library without its telemetry.
+
+    Its import would send a message to a server outside, from a forked process that outlives ours.
+
+    Raises:
+        EngineError: if it is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not importable
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineError("engine openvino is not installed (the extra `speed`)") from error
+    return openvino

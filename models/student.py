@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from models.blocks import PlainUNet
 from models.denoiser import Estimate
 from models.engine import Engine, Planes, Precision, Seen, TorchEngine
 from models.noise_profile import CORRELATION_LAGS, NoiseProfile
+from models.side_by_side import SideBySide
 from models.tiles import inside, spans
 
 Image = Float[Tensor, "batch 1 height width"]
@@ -146,10 +148,10 @@ def running_sum(values: Float[Tensor, "*shape"], size: int, axis: int) -> Float[
 class StudentDenoiser:
     """A student and the engine that runs its convolutions.
 
-    On a CPU slices go through one after the other: what a layer makes of one still lies in the
-    cache for the next. A large image is cut into tiles of one shape that overlap by all that an
-    output depends on, so that memory is bounded and there is no seam. What the network sees is
-    computed before the cut.
+    On a CPU each slice goes through by itself, on one thread: what a layer makes of it still lies
+    in the cache for the next. A large image is cut into tiles of one shape that overlap by all
+    that an output depends on, so that memory is bounded and there is no seam. What the network
+    sees is computed before the cut.
 
     Args:
         network: with its weights.
@@ -171,6 +173,7 @@ class StudentDenoiser:
         self.network = network
         self.engine: Engine = engine or TorchEngine(network, device, name)
         self._tile = tile
+        self._side_by_side = SideBySide(1 if self.device.type == "cuda" else None)
 
     @property
     def device(self) -> torch.device:
@@ -183,9 +186,13 @@ class StudentDenoiser:
         if self.device.type == "cuda":
             return self._denoised_on_gpu(image, noise)
         mean, spread = torch.empty_like(image), torch.empty_like(image)
-        for index in range(len(image)):
+
+        @torch.inference_mode()
+        def denoise_one(index: int) -> None:
             one = slice(index, index + 1)
             mean[one], spread[one] = self._denoised(image[one], noise)
+
+        self._side_by_side.map(denoise_one, range(len(image)))
         return Estimate(mean=mean, spread=spread)
 
     def _denoised_on_gpu(self, image: Image, noise: NoiseProfile) -> Estimate:
@@ -217,12 +224,18 @@ class StudentDenoiser:
         overlap = multiple * math.ceil(self.network.reach / multiple)
         shape = (len(seen), 4, height, width)
         whole = seen.new_empty(shape), seen.new_empty(shape)
-        for rows, inner_rows in spans(height, self._tile, overlap, multiple):
-            for columns, inner_columns in spans(width, self._tile, overlap, multiple):
-                tile = self.engine.run(seen[..., rows, columns])
-                y, x = inside(inner_rows, rows), inside(inner_columns, columns)
-                for plane, part in zip(whole, tile, strict=True):
-                    plane[..., inner_rows, inner_columns] = part[..., y, x]
+
+        @torch.inference_mode()
+        def run_tile(place: tuple[tuple[slice, slice], tuple[slice, slice]]) -> None:
+            (rows, inner_rows), (columns, inner_columns) = place
+            tile = self.engine.run(seen[..., rows, columns])
+            y, x = inside(inner_rows, rows), inside(inner_columns, columns)
+            for plane, part in zip(whole, tile, strict=True):
+                plane[..., inner_rows, inner_columns] = part[..., y, x]
+
+        down = spans(height, self._tile, overlap, multiple)
+        places = list(product(down, list(spans(width, self._tile, overlap, multiple))))
+        self._side_by_side.map(run_tile, places)
         return whole
 
 

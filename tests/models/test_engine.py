@@ -58,7 +58,7 @@ def test_only_the_last_shapes_stay_compiled(network):
     engine = OpenVinoEngine(network)
     for size in range(4, 44, 4):
         engine.run(torch.randn(1, 13, 4, size))
-    assert len(engine._requests) == 4
+    assert len(engine._compiled) == 4
 
 
 @pytest.mark.parametrize("name", ["torch", *ENGINES])
