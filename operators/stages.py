@@ -28,8 +28,8 @@ from operators.read_ahead import volume_with
 from operators.report import write_series_report
 from operators.volume import Volume, VolumeBlock
 
-# What torch says where a CPU is the device: it has no exception of its own for this.
-NO_MEMORY = "can't allocate memory"
+# What torch, OpenVINO and ONNX Runtime say on a CPU: they have no exception of their own for this.
+NO_MEMORY = ("can't allocate memory", "bad_alloc", "Failed to allocate memory")
 
 
 class DenoiserFailedError(ModelError):
@@ -141,7 +141,8 @@ def _denoise(method: Method, block: VolumeBlock, plan: Plan) -> DenoisedBlock:
     except MemoryError as error:
         raise DenoiserMemoryError(_where(block, "not enough memory")) from error
     except RuntimeError as error:  # torch raises nothing more precise, CUDA faults included
-        if type(error).__name__ == "OutOfMemoryError" or NO_MEMORY in str(error):
+        no_memory = any(words in str(error) for words in NO_MEMORY)
+        if type(error).__name__ == "OutOfMemoryError" or no_memory:
             raise DenoiserMemoryError(_where(block, "not enough device memory")) from error
         raise DenoiserFailedError(_where(block, type(error).__name__)) from error
 

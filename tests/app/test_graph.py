@@ -215,6 +215,7 @@ def test_a_file_that_vanishes_while_it_is_read_refuses_its_series_alone(
         (MemoryError(), "out-of-memory"),
         (torch.OutOfMemoryError("20 GiB"), "out-of-memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out-of-memory"),
+        (RuntimeError("allocator.cpp:79: std::bad_alloc"), "out-of-memory"),
     ],
 )
 def test_a_network_that_fails_refuses_the_series_alone(
