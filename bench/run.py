@@ -1,8 +1,9 @@
 """`make bench`: speed, memory and quality beside NLM, on this machine, in one run.
 
-Prints a table and saves it with the machine's description under `bench/results/`, as JSON for
-programs and Markdown for people. Figures of different machines, and of one machine under different
-load, are not comparable.
+Core-seconds of every stage, engine and peer, share of the machine's convolution peak, growth with
+pixels and slices, whole runs. Prints tables and saves them with the machine's description under
+`bench/results/`, as JSON for programs, Markdown and a plot for people. Figures of different
+machines, and of one machine under different load, are not comparable.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from bench.growth import Growth, growth_with_pixels, growth_with_slices
 from bench.machine import describe_machine
+from bench.peak import peak_gflops, precisions
+from bench.speed_plot import plot_stages
+from bench.stages import MATRIX, StageTime, measure_stages
 from bench.student_speed import SliceTime, measure_slices
 from bench.whole_run import WholeRun, measure_whole_run
 
-RUNS = ((20, 256), (200, 512), (800, 512))  # slices, matrix; the last one shows memory alone
+RUNS = ((20, 256), (1, 3000), (50, 512), (200, 512))  # slices, matrix
+LONG = ((800, 512),)  # shows that memory does not grow; takes minutes
+FEWEST_OF_GROWTH = 50  # slices
 RESULTS = Path(__file__).with_name("results")
 DEFAULT_BUNDLE = Path("models/bundles/mr")
 
@@ -28,24 +35,62 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
     parser.add_argument("--mode", default="student", help="of the whole runs")
-    parser.add_argument("--skip-slices", action="store_true", help="measure whole runs alone")
+    parser.add_argument("--engine", default="auto", help="of the whole runs")
+    parser.add_argument("--skip-slices", action="store_true", help="no quality beside NLM")
+    parser.add_argument("--skip-stages", action="store_true", help="no stages, peers and growth")
+    parser.add_argument("--skip-runs", action="store_true", help="no whole runs")
+    parser.add_argument("--long", action="store_true", help="also 800 slices")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     machine = describe_machine()
+    machine |= {f"convolution peak, {p}": f"{peak_gflops(p):.0f} GFLOP/s" for p in precisions()}
+    stages = []
+    growth = []
+    if not arguments.skip_stages:
+        for stage in measure_stages(arguments.bundle):
+            print(f"{stage.what}, {stage.threads} threads: {stage.core_seconds:.4f}", flush=True)
+            stages.append(stage)
+        growth.append(growth_with_pixels(arguments.bundle))
     slices = [] if arguments.skip_slices else measure_slices(arguments.bundle)
     runs = []
-    for count, matrix in RUNS:
+    for count, matrix in () if arguments.skip_runs else RUNS + (LONG if arguments.long else ()):
         print(f"whole run: {count} x {matrix}x{matrix} ...", flush=True)
-        runs.append(measure_whole_run(count, matrix, ("--mode", arguments.mode)))
-    text = markdown(machine, slices, runs)
+        options = ("--mode", arguments.mode, "--engine", arguments.engine)
+        runs.append(measure_whole_run(count, matrix, options))
+    long_runs = [run for run in runs if run.matrix == MATRIX and run.slices >= FEWEST_OF_GROWTH]
+    if len(long_runs) > 1:
+        start = measure_whole_run(1, MATRIX, ("--engine", arguments.engine)).core_seconds
+        growth.append(growth_with_slices(long_runs, start))
+    text = markdown(machine, slices, runs, stages, growth)
     print(text)
-    save(arguments.out, text, machine, slices, runs)
+    save(arguments.out, text, Record(machine, slices, runs, stages, growth))
 
 
-def markdown(machine: dict[str, str], slices: list[SliceTime], runs: list[WholeRun]) -> str:
+@dataclass(frozen=True)
+class Record:
+    """Everything that one benchmark measured."""
+
+    machine: dict[str, str]
+    slices: list[SliceTime]
+    runs: list[WholeRun]
+    stages: list[StageTime]
+    growth: list[Growth]
+
+
+def markdown(
+    machine: dict[str, str],
+    slices: list[SliceTime],
+    runs: list[WholeRun],
+    stages: Sequence[StageTime] = (),
+    growth: Sequence[Growth] = (),
+) -> str:
     """The figures as a Markdown document."""
     lines = ["# Benchmark", ""]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
+    if stages:
+        lines += ["", *_stage_lines(stages)]
+    lines += [""] if growth else []
+    lines += [f"- {one.of}: time ~ size ^ {one.exponent:.2f}" for one in growth]
     if slices:
         lines += [
             "",
@@ -77,24 +122,35 @@ def markdown(machine: dict[str, str], slices: list[SliceTime], runs: list[WholeR
     return "\n".join(lines) + "\n"
 
 
-def save(
-    folder: Path,
-    text: str,
-    machine: dict[str, str],
-    slices: list[SliceTime],
-    runs: list[WholeRun],
-) -> None:
-    """Write the figures as `<time>.json` and `<time>.md`."""
+def _stage_lines(stages: Sequence[StageTime]) -> list[str]:
+    """A table of stages, peers beside them; the loss is against the student in float32."""
+    lines = [
+        f"One {MATRIX}x{MATRIX} slice, by stage:",
+        "",
+        "| what | threads | core-seconds | wall (s) | of the peak | PSNR lost (dB) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in stages:
+        peak = "" if one.share_of_peak is None else f"{one.share_of_peak:.0%}"
+        loss = "" if one.psnr_loss is None else f"{one.psnr_loss:.3f}"
+        lines.append(
+            f"| {one.what} | {one.threads} | {one.core_seconds:.4f} | {one.wall_seconds:.4f} | "
+            f"{peak} | {loss} |"
+        )
+    return lines
+
+
+def save(folder: Path, text: str, record: Record) -> None:
+    """Write the figures as `<time>.json`, `<time>.md` and, of stages, `<time>.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = time.strftime("%Y-%m-%dT%H%M%S")
-    record: dict[str, Any] = {
-        "machine": machine,
-        "slices": [asdict(one) for one in slices],
-        "runs": [asdict(run) for run in runs],
-    }
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    print(f"saved: {folder / name}.json, {folder / name}.md")
+    base = folder / time.strftime("%Y-%m-%dT%H%M%S")
+    growth = [{**asdict(one), "exponent": one.exponent} for one in record.growth]
+    figures = {**asdict(record), "growth": growth}
+    base.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    base.with_suffix(".md").write_text(text, encoding="utf-8")
+    if record.stages:
+        plot_stages(record.stages, base.with_suffix(".png"))
+    print(f"saved: {base}.json, .md" + (", .png" if record.stages else ""))
 
 
 if __name__ == "__main__":
