@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from jaxtyping import Float32
 
 from app.evaluation.noise_cases import noise_case
 from app.evaluation.peers import bm3d_told, is_installed, nlm, total_variation, wavelet
@@ -30,6 +31,7 @@ from operators.gate_limits import GateLimits
 from operators.intensity import scaling_for
 from operators.provenance import Provenance
 from operators.reading import find_series, read_series
+from operators.volume import VolumeBlock
 
 MATRIX = 512
 TEACHER_CROP = 256  # its time is in proportion to the pixels
@@ -120,7 +122,7 @@ def _teacher(bundle: Path, example: _Example) -> Iterator[StageTime]:
     crop = example.noisy[..., middle, middle]
     whole = (MATRIX / TEACHER_CROP) ** 2
     for mode in ("blind_spot", "one_step", "srds"):
-        denoiser, _ = load_mode(bundle, mode)  # type: ignore[arg-type]
+        denoiser, _ = load_mode(bundle, mode)
         seeded = denoiser.seeded([7]) if hasattr(denoiser, "seeded") else denoiser
         core, wall = _seconds(lambda: seeded.denoise(crop, example.noise), runs=1)  # noqa: B023
         yield StageTime(f"teacher, {mode}", MATRIX, 1, core * whole, wall * whole)
@@ -157,8 +159,8 @@ def _files() -> Iterator[StageTime]:
 class _Unchanged:
     """A block that went through no network."""
 
-    block: object
-    pixels: np.ndarray
+    block: VolumeBlock
+    pixels: Float32[np.ndarray, "slice row column"]
 
 
 def _per_slice(what: str, wall: float, core: float) -> StageTime:

@@ -63,7 +63,7 @@ class CapturedFunction:
         if len(self._graphs) >= CAPTURED:
             self._graphs.popitem(last=False)
         given = like.clone()
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):

@@ -31,7 +31,7 @@ class OnnxRuntimeEngine:
             import onnxruntime
         except ImportError as error:
             raise EngineError("engine onnxruntime is not installed (the extra `speed`)") from error
-        self.precision = precision
+        self.precision: Precision = precision
         self.device = torch.device("cpu")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # of each caller: slices and tiles are side by side
