@@ -77,7 +77,7 @@ def sigma_at(level: Tensor, levels: tuple[float, ...], sigmas: tuple[float, ...]
     """Piecewise linear interpolation of the level curve, constant beyond its ends."""
     if len(levels) == 1:
         return torch.full_like(level, sigmas[0])
-    knots = np.unique(np.float32(levels)).tolist()
+    knots = np.unique(np.asarray(levels, np.float32)).tolist()
     values = np.interp(knots, levels, sigmas).tolist()
     sigma = torch.full_like(level, values[0])
     for (low, below), (high, above) in pairwise(zip(knots, values, strict=True)):
