@@ -194,7 +194,8 @@ def naming_memory_faults() -> Iterator[None]:
     except MemoryError as error:
         raise DenoiserMemoryError("not enough memory to train") from error
     except RuntimeError as error:  # torch raises nothing more precise on a CPU
-        if isinstance(error, torch.OutOfMemoryError) or NO_MEMORY in str(error):
+        no_memory = any(words in str(error) for words in NO_MEMORY)
+        if isinstance(error, torch.OutOfMemoryError) or no_memory:
             raise DenoiserMemoryError("not enough device memory to train") from error
         raise
 
