@@ -35,7 +35,7 @@ def test_clients_see_a_model_for_each_bundle_and_one_that_chooses(app):
 def test_an_image_of_the_datastore_is_denoised(app, noisy_image):
     answer = app.infer({"model": "stillscan_mr", "image": "head", **CPU})
     assert nibabel.load(answer["file"]).shape == noisy_image.shape
-    assert answer["params"]["verdict"] in ("accept", "clamp")
+    assert answer["params"]["verdict"].startswith("accept")
 
 
 def test_a_refusal_says_its_reason_to_the_client(app):

@@ -1,6 +1,7 @@
 """The label app gives the pixels of `stillscan denoise`, whatever door the image came through."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pydicom
@@ -58,11 +59,16 @@ def test_pixels_are_floats_between_the_stored_values(folder, method):
 def test_noise_goes_down_and_the_answer_says_so(folder, method):
     facts = quieted(folder, method).facts
     assert 0 < facts["noise_after"] < 0.6 * facts["noise_before"]
-    assert facts["verdict"] == "accept"
+    assert facts["verdict"].startswith("accept")
     assert (facts["bundle"], facts["modality"]) == ("mr", "MR")
 
 
+@pytest.mark.skipif(
+    find_spec("holoscan") is None,
+    reason="the environment of MONAI Label has no holoscan: `make test` runs this",
+)
 def test_the_derived_series_is_that_of_the_application(folder, method, tmp_path):
+    (tmp_path / "staging").mkdir()
     found = quieted(folder, method, tmp_path / "staging").derived
     result = run(Job(folder, tmp_path / "out", load_settings()))
     (expected,) = [outcome.derived for outcome in result.outcomes]
