@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from threading import Lock, local
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -42,41 +42,47 @@ class OpenVinoEngine:
         self._graph = _Graph(network)
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._lock = Lock()
-        self._own = local()  # of each thread: its requests
+        self._idle: dict[tuple[int, ...], list[Any]] = {}  # requests that nobody uses now
 
     @torch.inference_mode()
     def run(self, seen: Seen) -> tuple[Planes, Planes]:
         """See `Engine`; may be called from several threads, each computes on one core."""
-        results = self._request(tuple(seen.shape)).infer([seen.contiguous().numpy()])
+        shape = tuple(seen.shape)
+        request = self._request(shape)
+        results = request.infer([seen.contiguous().numpy()])
         noise, log_variance = (torch.from_numpy(results[i].copy()) for i in range(2))
+        with self._lock:
+            self._idle.setdefault(shape, []).append(request)
         return noise, log_variance
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """This thread's request to the network that is compiled for this shape."""
-        compiled = self._network(shape)
-        known, request = getattr(self._own, "request", (None, None))
-        if known is not compiled:  # one is enough: shapes seldom change
-            request = compiled.create_infer_request()
-            self._own.request = compiled, request
-        return request
+        """A request that no other thread uses, to the network that is compiled for this shape.
+
+        Requests belong to no thread: a thread that is not Python's own (holoscan's) loses what is
+        local to it after every call, and a request must not end there.
+        """
+        with self._lock:
+            network = self._network(shape)
+            idle = self._idle.get(shape)
+            return idle.pop() if idle else network.create_infer_request()
 
     def _network(self, shape: tuple[int, ...]) -> Any:
-        with self._lock:
-            if shape not in self._compiled:
-                self._compiled[shape] = self._core.compile_model(
-                    self._graph.model(shape),
-                    "CPU",
-                    {
-                        "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-                        "INFERENCE_NUM_THREADS": self._threads,
-                        "NUM_STREAMS": self._threads,  # one thread for each slice or tile
-                        "ENABLE_CPU_PINNING": False,  # others work beside us
-                    },
-                )
-                if len(self._compiled) > COMPILED:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(shape)
-            return self._compiled[shape]
+        if shape not in self._compiled:
+            self._compiled[shape] = self._core.compile_model(
+                self._graph.model(shape),
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+                    "INFERENCE_NUM_THREADS": self._threads,
+                    "NUM_STREAMS": self._threads,  # one thread for each slice or tile
+                    "ENABLE_CPU_PINNING": False,  # others work beside us
+                },
+            )
+            if len(self._compiled) > COMPILED:
+                oldest, _ = self._compiled.popitem(last=False)
+                self._idle.pop(oldest, None)
+        self._compiled.move_to_end(shape)
+        return self._compiled[shape]
 
 
 class _Graph:
