@@ -64,7 +64,9 @@ def ray_at(address: str | None, cores: int) -> Iterator[Any]:
     try:
         ray = import_module("ray")
     except ModuleNotFoundError as error:
-        raise RayMissingError("back-fill needs Ray: pip install 'stillscan[backfill]'") from error
+        raise RayMissingError(
+            "back-fill needs Ray: pip install '.[backfill]' in the checkout"
+        ) from error
     if address is not None:
         require_listener(address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}

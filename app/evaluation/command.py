@@ -31,7 +31,7 @@ def evaluate(plan: Plan, command: str, decoder: Decoder, console: Console) -> Ex
     Raises:
         StillscanError: whatever is wrong with folders, names, packages or networks.
     """
-    need("matplotlib", "pip install 'stillscan[evaluate]'")
+    need("matplotlib", "pip install '.[evaluate]' in the checkout")
     evaluation = Evaluation(plan, decoder)
     columns = (
         TextColumn("{task.description}"),

@@ -37,7 +37,7 @@ from operators.errors import ModelError, SettingsError
 Series = Float[Tensor, "slice height width"]
 Told = Literal["nothing", "truth"]
 
-SKIMAGE = "pip install 'stillscan[evaluate]'"
+SKIMAGE = "pip install '.[evaluate]' in the checkout"
 BM3D = "BM3D told"
 MODALITIES = {"mr": "MR", "xray": "CR", "ct": "CT"}
 UNREAD = NoiseProfile(1.0, (0.0,), (1.0,), np.pad([[1.0]], MAX_LAG), "gaussian")

@@ -36,7 +36,7 @@ NETWORK = (
     "its noise and the noise's correlation, and gives the clean image and the standard deviation "
     "of its error. TorchScript is not supported."
 )
-USE = """Stillscan must be installed (`pip install 'stillscan[bundles]'` from its checkout).
+USE = """Stillscan must be installed (`pip install '.[bundles]'` in its checkout).
 
 ```sh
 python -m monai.bundle run --bundle_root . --config_file configs/inference.yaml \\
