@@ -30,8 +30,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def one_shot(source: Path, output: Path) -> None:
+    """With the engine that the image has: another engine's pixels have other UIDs."""
+    settings = output.with_name("torch.yaml")
+    shipped = (ROOT / "app" / "app.yaml").read_text(encoding="utf-8")
+    settings.write_text(shipped.replace("engine: auto", "engine: torch"), encoding="utf-8")
     command = [sys.executable, ROOT / "app", "-i", source, "-o", output]
-    subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=True)
+    environment = {"PATH": "/usr/bin:/bin", "HOLOSCAN_CONFIG_PATH": str(settings)}
+    subprocess.run(command, env=environment, capture_output=True, check=True)
 
 
 @pytest.mark.data
