@@ -43,11 +43,14 @@ class Endpoint:
         url: up to `studies`, without credentials.
         authorization: the header of that name; never shown.
         timeout_s: of a connection, and of each piece of an answer.
+        tls: who is trusted and who we are; None: the authorities of the system (SSL_CERT_FILE
+            names another).
     """
 
     url: str
     authorization: str | None = field(default=None, repr=False)
     timeout_s: float = 60.0
+    tls: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the address.
@@ -106,7 +109,7 @@ class Endpoint:
         parts = urlsplit(self.url)
         assert parts.hostname is not None, "checked when it was made"
         if parts.scheme == "https":
-            context = ssl.create_default_context()  # SSL_CERT_FILE names another authority
+            context = self.tls or ssl.create_default_context()
             return http.client.HTTPSConnection(
                 parts.hostname, parts.port, timeout=self.timeout_s, context=context
             )

@@ -14,11 +14,14 @@ CHUNK = 2**20
 MAX_ANSWER = 2**24
 STORED = (200, 202)
 FAILED_SOPS, REFERENCED_SOPS = "00081198", "00081199"
-FAILURE_REASON = "00081197"
+FAILURE_REASON, WARNING_REASON = "00081197", "00081196"
 
 
-def store(endpoint: Endpoint, files: Sequence[Path]) -> None:
+def store(endpoint: Endpoint, files: Sequence[Path]) -> int:
     """Store files; what is there already has the same UIDs and stays as it is.
+
+    Returns:
+        How many were stored with a warning.
 
     Raises:
         DicomWebError: if not every instance is named as stored.
@@ -35,7 +38,7 @@ def store(endpoint: Endpoint, files: Sequence[Path]) -> None:
     body = _body(files, head, tail)
     with endpoint.request("/studies", headers, "POST", body) as answer:
         content = answer.read(MAX_ANSWER)
-    _require_stored(answer.status, content, len(files))
+    return _warned(answer.status, content, len(files))
 
 
 def _body(files: Sequence[Path], head: bytes, tail: bytes) -> Iterator[bytes]:
@@ -48,7 +51,8 @@ def _body(files: Sequence[Path], head: bytes, tail: bytes) -> Iterator[bytes]:
     yield tail
 
 
-def _require_stored(status: int, content: bytes, sent: int) -> None:
+def _warned(status: int, content: bytes, sent: int) -> int:
+    """What the answer means: every instance has to be named as stored."""
     try:
         answer = json.loads(content or b"{}")
         failed, stored = _items(answer, FAILED_SOPS), _items(answer, REFERENCED_SOPS)
@@ -61,6 +65,7 @@ def _require_stored(status: int, content: bytes, sent: int) -> None:
         raise DicomWebError(f"http-{status}", f"storing was answered with HTTP {status}{why}")
     if failed or len(stored) < sent:
         raise DicomWebError("stow-failed", f"{len(stored)} of {sent} instances stored{why}")
+    return sum(WARNING_REASON in each for each in stored)
 
 
 def _items(answer: Any, sequence: str) -> list[dict[str, Any]]:

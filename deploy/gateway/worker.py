@@ -19,10 +19,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.methods import DEFAULT_BUNDLES, load_methods
+from app.methods import DEFAULT_BUNDLES
 from app.output_folder import REPORT
 from app.run import Job, RunResult, run_with
 from app.settings import DEFAULT_SETTINGS, Settings, load_settings
+from app.warm_networks import WarmNetworks
 from deploy.gateway.database import Database
 from deploy.gateway.jobs import ClaimedJob, Ending, JobQueue
 from deploy.gateway.logs import log
@@ -31,14 +32,13 @@ from deploy.gateway.planner import instance_path
 from deploy.gateway.series import Task
 from deploy.gateway.settings import GatewaySettings, Places, StorageSection
 from deploy.gateway.spool import DiskGuard
-from models.bundle import BundleInfo
 from operators.decoding import Decoder
 from operators.errors import ExitCode, StillscanError
 from operators.output_faults import naming_output_faults
 from operators.report import series_result
 
 if TYPE_CHECKING:  # it imports torch
-    from operators.stages import Method
+    pass
 
 IDLE_S = 0.25
 MAX_MESSAGE = 500
@@ -178,26 +178,6 @@ class Worker:
 
     def _folder(self, job: ClaimedJob) -> Path:
         return self._places.work / str(job.number)
-
-
-class WarmNetworks:
-    """Loads the networks that a job needs, each of them once (`app.methods.load_methods`)."""
-
-    def __init__(self) -> None:
-        """Nothing is loaded yet."""
-        self._loaded: dict[object, dict[str, Method]] = {}
-
-    def __call__(
-        self, bundles: Mapping[str, BundleInfo], settings: Settings
-    ) -> Mapping[str, Method]:
-        """The method for each modality."""
-        key = (
-            frozenset((modality, info.folder) for modality, info in bundles.items()),
-            settings.denoise,
-        )
-        if key not in self._loaded:
-            self._loaded[key] = load_methods(bundles, settings)
-        return self._loaded[key]
 
 
 def ending_of(result: RunResult) -> Ending:

@@ -16,7 +16,7 @@ import pytest
 from pydicom import dcmread
 from pynetdicom import AE, StoragePresentationContexts, evt
 
-from deploy.gateway.deliver_stow import FAILED_SOPS, REFERENCED_SOPS
+from app.dicomweb.store import FAILED_SOPS, REFERENCED_SOPS
 from deploy.gateway.delivering import DeliveryFailedError, deliver
 from deploy.gateway.settings import Destination, Tls
 from tests.series_factory import make_series
