@@ -60,8 +60,8 @@ def main() -> int:
     """Measure, print, and say whether the targets are met."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--series", type=int, default=200)
-    parser.add_argument("--slices", type=int, default=8)
-    parser.add_argument("--matrix", type=int, default=128)
+    parser.add_argument("--slices", type=int, default=6)
+    parser.add_argument("--matrix", type=int, default=192)
     parser.add_argument("--json", type=Path, help="write the figures there")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stillscan-bench-") as name:
