@@ -14,6 +14,7 @@ from models.blocks import PlainUNet
 from models.denoiser import Estimate
 from models.engine import Engine, Planes, Precision, Seen, TorchEngine
 from models.noise_profile import CORRELATION_LAGS, NoiseProfile
+from models.precision import computes_bfloat16
 from models.side_by_side import SideBySide
 from models.tiles import inside, spans
 
@@ -156,7 +157,7 @@ class StudentDenoiser:
     Args:
         network: with its weights.
         device: of torch.
-        precision: of torch's products; bfloat16 by default.
+        precision: of torch's products; None: bfloat16 where the device computes it.
         engine: in place of torch.
         tile: the largest side that is not cut, in half-resolution pixels.
     """
@@ -165,10 +166,12 @@ class StudentDenoiser:
         self,
         network: StudentNetwork,
         device: torch.device | str = "cpu",
-        precision: torch.dtype = torch.bfloat16,
+        precision: torch.dtype | None = None,
         engine: Engine | None = None,
         tile: int = TILE,
     ) -> None:
+        if precision is None:
+            precision = torch.bfloat16 if computes_bfloat16(device) else torch.float32
         name: Precision = "float32" if precision == torch.float32 else "bfloat16"
         self.network = network
         self.engine: Engine = engine or TorchEngine(network, device, name)

@@ -85,3 +85,11 @@ def test_padding_keeps_the_image_in_its_corner():
     padded = pad_to_multiple(image, 8)
     assert padded.shape == (1, 1, 16, 16)
     assert torch.equal(padded[..., :13, :9], image)
+
+
+@pytest.mark.parametrize(("in_hardware", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_unless_told_it_computes_in_what_the_processor_has(
+    network, monkeypatch, in_hardware, precision
+):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: in_hardware)
+    assert StudentDenoiser(network).engine.precision == precision
