@@ -73,7 +73,7 @@ def publish(staging: Path, output: Path) -> None:
                     target.rename(old)
                 moved.append((source, target, old))
                 source.rename(target)
-            _sync(output)
+            make_names_durable(output)
     except BaseException:
         _take_back(moved)
         raise
@@ -96,8 +96,8 @@ def _take_back(moved: list[tuple[Path, Path, Path | None]]) -> None:
             old.rename(target)
 
 
-def _sync(folder: Path) -> None:
-    """Make the renames durable."""
+def make_names_durable(folder: Path) -> None:
+    """Have the disk hold what was renamed in a folder."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

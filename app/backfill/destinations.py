@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from app.backfill.work_items import digest_of
 from app.dicomweb.endpoint import Endpoint
 from app.dicomweb.query import is_uid
 from app.dicomweb.store import store
+from app.output_folder import make_names_durable
 from operators.output_faults import naming_output_faults
 
 STATE = ".stillscan-backfill"  # in a destination folder: the record, and what is being worked on
@@ -65,15 +65,6 @@ def _publish(made: Path, target: Path) -> None:
     with naming_output_faults("publish a derived series"):
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            _sync(made)
+            make_names_durable(made)
             made.rename(target)
-            _sync(target.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make names durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            make_names_durable(target.parent)

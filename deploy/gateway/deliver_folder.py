@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.output_folder import make_names_durable
 from deploy.gateway.delivering import DeliveryFailedError
 from deploy.gateway.settings import Destination
 
@@ -35,17 +36,9 @@ def _store_series(folder: Path, series: Path, files: Sequence[Path]) -> None:
             shutil.copyfileobj(source, copy)
             copy.flush()
             os.fsync(copy.fileno())
-    _sync(part)
+    make_names_durable(part)
     if target.exists():  # the same UID says that it has the same content
         target.rename(old)
     part.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    make_names_durable(folder)

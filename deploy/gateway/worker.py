@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.methods import DEFAULT_BUNDLES
-from app.output_folder import REPORT
+from app.output_folder import REPORT, make_names_durable
 from app.run import Job, RunResult, run_with
 from app.settings import DEFAULT_SETTINGS, Settings, load_settings
 from app.warm_networks import WarmNetworks
@@ -139,7 +139,7 @@ class Worker:
         ending = ending_of(result)
         if ending.state == "derived":
             self._move_report(job, outbox)
-            _sync(self._places.outbox)
+            make_names_durable(self._places.outbox)
             return replace(ending, instances=len(files_of(self._places, job.number)))
         shutil.rmtree(outbox, ignore_errors=True)
         return ending
@@ -231,11 +231,3 @@ def limit_memory(megabytes: int) -> None:
 
 def _short(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
