@@ -25,7 +25,7 @@ DEFAULT_SETTINGS = Path(__file__).with_name("app.yaml")
 Mode = Literal["student", "srds", "one_step", "blind_spot", "identity"]
 Strength = Literal["low", "medium", "high"]
 Device = Literal["auto", "cpu", "cuda"]
-Engine = Literal["auto", "torch", "openvino", "onnxruntime"]
+Engine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 # How much of the estimated noise is taken away: `out = in + strength * (denoised - in)`.
@@ -64,7 +64,8 @@ class DenoiseSection:
             where the bundle has one); or `identity` (a control: pixels stay as they are).
         strength: share of the estimated noise that is taken away, see `STRENGTHS`.
         device: where the network runs; `auto` takes a GPU where there is one.
-        engine: what multiplies; `auto` takes OpenVINO on a CPU where it is installed, else torch.
+        engine: what multiplies; `auto` takes what this machine is good at, see
+            `models.engine_choice`.
         precision: of the network's arithmetic; `auto` takes what the device is good at.
     """
 

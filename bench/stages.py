@@ -36,7 +36,7 @@ from operators.volume import VolumeBlock
 MATRIX = 512
 TEACHER_CROP = 256  # its time is in proportion to the pixels
 SLICES = 8  # read and written
-ENGINES: tuple[WantedEngine, ...] = ("torch", "openvino", "onnxruntime")
+ENGINES: tuple[WantedEngine, ...] = ("torch", "ncnn", "openvino", "onnxruntime")
 PEER_RUNS = 2
 CONTROL = Provenance("0", "none", "0" * 64, "identity", 1.0, "none", "float32", "cpu")
 
@@ -100,7 +100,7 @@ def _students(bundle: Path, example: _Example, threads: int) -> Iterator[StageTi
         for engine in ENGINES:
             if engine != "torch" and not find_spec(engine):
                 continue
-            if engine == "onnxruntime" and precision != "float32":
+            if engine in ("ncnn", "onnxruntime") and precision != "float32":
                 continue
             denoiser = load_bundle(bundle, precision=precision, engine=engine).denoiser
             core, wall = _seconds(lambda: denoiser.denoise(example.noisy, example.noise))  # noqa: B023

@@ -20,7 +20,7 @@ BLIND_SPOT = Path("models/blind_spot.safetensors")
 DIFFUSION = Path("models/diffusion.safetensors")
 SAMPLING_STEPS = 10
 
-WantedEngine = Literal["auto", "torch", "openvino", "onnxruntime"]
+WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 BundleMode = Literal["student", "srds", "one_step", "blind_spot"]
 
 

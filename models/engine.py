@@ -18,7 +18,7 @@ from models.cuda_graphs import CapturedFunction
 Seen = Float[Tensor, "batch channel half_height half_width"]
 Planes = Float[Tensor, "batch 4 half_height half_width"]
 
-EngineName = Literal["torch", "openvino", "onnxruntime"]
+EngineName = Literal["torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}

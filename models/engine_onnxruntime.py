@@ -1,15 +1,18 @@
-"""The student on ONNX Runtime: for machines where that is the library at hand."""
+"""The student on ONNX Runtime: where that is the library at hand, and with TensorRT on a GPU."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from models.engine import EngineError, EngineName, Planes, Precision, Seen
+from models.student_graph import planes_of, weights_of
 
 OPSET, IR_VERSION = 17, 8
+SEEN = "seen"
 EDGES = ("batch", "channel", "height", "width")
 
 
@@ -26,80 +29,117 @@ class OnnxRuntimeEngine:
         """
         if precision != "float32":
             raise EngineError(f"engine onnxruntime has no {precision}; it has float32")
-        try:
-            import onnx
-            import onnxruntime
-        except ImportError as error:
-            raise EngineError("engine onnxruntime is not installed (the extra `speed`)") from error
         self.precision: Precision = precision
         self.device = torch.device("cpu")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # of each caller: slices and tiles are side by side
-        model: bytes = _Graph(onnx, network).model().SerializeToString()
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _session(self.name, network, "CPUExecutionProvider", {})
 
     @torch.inference_mode()
     def run(self, seen: Seen) -> tuple[Planes, Planes]:
         """See `models.engine.Engine`."""
-        results = self._session.run(None, {"seen": seen.contiguous().numpy()})
+        results = self._session.run(None, {SEEN: seen.contiguous().numpy()})
         noise, log_variance = (torch.from_numpy(each) for each in results)
         return noise, log_variance
 
 
+class TensorRtEngine:
+    """TensorRT through ONNX Runtime, on a GPU; nothing is copied: it reads and writes our tensors.
+
+    For every new shape TensorRT builds an engine, which takes a while; the last ones are kept by
+    the session. Not measured on a GPU: the tests run its bindings on a CPU.
+    """
+
+    name: EngineName = "tensorrt"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device | str = "cuda",
+        precision: Precision = "float32",
+        provider: str = "TensorrtExecutionProvider",
+    ) -> None:
+        """Make the session; `provider` is another one in tests alone.
+
+        Raises:
+            EngineError: if the library or its TensorRT is not installed, or lacks the precision.
+        """
+        if precision not in ("float32", "bfloat16"):
+            raise EngineError(f"engine tensorrt has no {precision}; it has float32, bfloat16")
+        self.precision: Precision = precision
+        self.device = torch.device(device)
+        options: dict[str, Any] = {}
+        if self.device.type == "cuda":
+            options = {"device_id": self.device.index or 0}
+            options |= {"trt_bf16_enable": True} if precision == "bfloat16" else {}
+        self._session = _session(self.name, network, provider, options)
+
+    @torch.inference_mode()
+    def run(self, seen: Seen) -> tuple[Planes, Planes]:
+        """See `models.engine.Engine`."""
+        seen = seen.contiguous()
+        planes = [seen.new_empty((len(seen), 4, *seen.shape[-2:])) for _ in range(2)]
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()  # the session has its own stream
+        binding = self._session.io_binding()
+        place = (self.device.type, self.device.index or 0, np.float32)
+        binding.bind_input(SEEN, *place, tuple(seen.shape), seen.data_ptr())
+        for output, plane in zip(self._session.get_outputs(), planes, strict=True):
+            binding.bind_output(output.name, *place, tuple(plane.shape), plane.data_ptr())
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return planes[0], planes[1]
+
+
+def _session(name: str, network: nn.Module, provider: str, options: dict[str, Any]) -> Any:
+    """A session of the student on one provider of ONNX Runtime.
+
+    Raises:
+        EngineError: if the library is not installed or lacks the provider.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"engine {name} is not installed (the extra `speed`)") from error
+    if provider not in onnxruntime.get_available_providers():
+        raise EngineError(f"engine {name} is not installed: onnxruntime here has no {provider}")
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1  # of each caller: slices and tiles are side by side
+    model: bytes = _Graph(onnx, network).model().SerializeToString()
+    return onnxruntime.InferenceSession(model, settings, providers=[(provider, options)])
+
+
 class _Graph:
-    """`StudentNetwork.planes`, written in ONNX's operations."""
+    """The student in ONNX's operations; values are the names of their tensors."""
 
     def __init__(self, onnx: Any, network: nn.Module) -> None:
         self._onnx = onnx
-        weights = network.state_dict().items()
-        self._weights = {name: tensor.detach().cpu().float().numpy() for name, tensor in weights}
+        self._weights = weights_of(network)
         self._nodes: list[Any] = []
 
     def model(self) -> Any:
         """The network for what is seen of any shape."""
-        weights = self._weights
-        downs = sum(name.startswith("body.downs.") for name in weights) // 2
-        middle = sum(name.startswith("body.middle.") for name in weights) // 4
-        x = self._convolution("body.enter", "seen")
-        skips = []
-        for level in range(downs):
-            x = self._block(f"body.encoders.{level}", x)
-            skips.append(x)
-            x = self._convolution(f"body.downs.{level}", x, stride=2)
-        for block in range(middle):
-            x = self._block(f"body.middle.{block}", x)
-        for level in reversed(range(downs)):
-            x = self._node("Add", self._up(f"body.ups.{level}", x), skips.pop())
-            x = self._block(f"body.decoders.{level}", x)
-        noise = self._convolution("noise", x)
-        hidden = self._node("Relu", self._convolution("log_variance.0", x))
-        log_variance = self._convolution("log_variance.2", hidden)
-        return self._finished(noise, log_variance)
-
-    def _finished(self, noise: str, log_variance: str) -> Any:
         helper, kind = self._onnx.helper, self._onnx.TensorProto.FLOAT
-        values = [
-            helper.make_tensor_value_info(name, kind, EDGES)
-            for name in ("seen", noise, log_variance)
-        ]
+        outputs = planes_of(self._weights, self, SEEN)
+        values = [helper.make_tensor_value_info(name, kind, EDGES) for name in (SEEN, *outputs)]
         weights = [self._onnx.numpy_helper.from_array(w, name) for name, w in self._weights.items()]
         graph = helper.make_graph(self._nodes, "student", values[:1], values[1:], weights)
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
 
-    def _block(self, name: str, x: str) -> str:
-        first = self._node("Relu", self._convolution(f"{name}.first", x))
-        return self._node("Add", x, self._convolution(f"{name}.second", first))
-
-    def _convolution(self, name: str, x: str, stride: int = 1) -> str:
-        reach = 0 if stride > 1 else self._weights[f"{name}.weight"].shape[-1] // 2
+    def convolution(self, name: str, x: str, stride: int = 1, *, relu: bool = False) -> str:
+        """See `models.student_graph.Operations`."""
+        around = 0 if stride > 1 else self._weights[f"{name}.weight"].shape[-1] // 2
         inputs = (x, f"{name}.weight", f"{name}.bias")
-        return self._node("Conv", *inputs, strides=[stride] * 2, pads=[reach] * 4)
+        made = self._node("Conv", *inputs, strides=[stride] * 2, pads=[around] * 4)
+        return self._node("Relu", made) if relu else made
 
-    def _up(self, name: str, x: str) -> str:
+    def up(self, name: str, x: str) -> str:
+        """See `models.student_graph.Operations`."""
         return self._node("ConvTranspose", x, f"{name}.weight", f"{name}.bias", strides=[2, 2])
+
+    def add(self, x: str, y: str) -> str:
+        """See `models.student_graph.Operations`."""
+        return self._node("Add", x, y)
 
     def _node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add an operation; gives the name of its output."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from models.engine import EngineError, EngineName, Planes, Precision, Seen
+from models.student_graph import planes_of, weights_of
 
 HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 COMPILED = 4  # shapes whose networks are kept
@@ -86,62 +87,44 @@ class OpenVinoEngine:
 
 
 class _Graph:
-    """`StudentNetwork.planes`, written in OpenVINO's operations."""
+    """The student in OpenVINO's operations."""
 
     def __init__(self, network: nn.Module) -> None:
-        weights = network.state_dict().items()
-        self._weights = {name: tensor.detach().cpu().float().numpy() for name, tensor in weights}
-        self._downs = sum(name.startswith("body.downs.") for name in self._weights) // 2
-        self._middle = sum(name.startswith("body.middle.") for name in self._weights) // 4
+        from openvino import opset13
+
+        self._operations = opset13
+        self._weights = weights_of(network)
 
     def model(self, shape: tuple[int, ...]) -> Any:
         """The network for what is seen of this shape."""
-        from openvino import Model, opset13
+        from openvino import Model
 
-        seen = x = opset13.parameter(list(shape), np.float32)
-        x = self._convolution("body.enter", x)
-        skips = []
-        for level in range(self._downs):
-            x = self._block(f"body.encoders.{level}", x)
-            skips.append(x)
-            x = self._convolution(f"body.downs.{level}", x, stride=2)
-        for block in range(self._middle):
-            x = self._block(f"body.middle.{block}", x)
-        for level in reversed(range(self._downs)):
-            # of `PlainUNet`, ups and decoders are numbered like the encoders
-            x = opset13.add(self._up(f"body.ups.{level}", x), skips.pop())
-            x = self._block(f"body.decoders.{level}", x)
-        noise = self._convolution("noise", x)
-        hidden = opset13.relu(self._convolution("log_variance.0", x))
-        return Model([noise, self._convolution("log_variance.2", hidden)], [seen], "student")
+        seen = self._operations.parameter(list(shape), np.float32)
+        return Model(list(planes_of(self._weights, self, seen)), [seen], "student")
 
-    def _block(self, name: str, x: Any) -> Any:
-        from openvino import opset13
-
-        first = opset13.relu(self._convolution(f"{name}.first", x))
-        return opset13.add(x, self._convolution(f"{name}.second", first))
-
-    def _convolution(self, name: str, x: Any, stride: int = 1) -> Any:
-        from openvino import opset13
-
+    def convolution(self, name: str, x: Any, stride: int = 1, *, relu: bool = False) -> Any:
+        """See `models.student_graph.Operations`."""
         weight = self._weights[f"{name}.weight"]
-        reach = [0 if stride > 1 else weight.shape[-1] // 2] * 2
-        made = opset13.convolution(x, opset13.constant(weight), [stride] * 2, reach, reach, [1, 1])
-        return opset13.add(made, self._bias(name))
+        around = [0 if stride > 1 else weight.shape[-1] // 2] * 2
+        constant = self._operations.constant(weight)
+        made = self._operations.convolution(x, constant, [stride] * 2, around, around, [1, 1])
+        made = self.add(made, self._bias(name))
+        return self._operations.relu(made) if relu else made
 
-    def _up(self, name: str, x: Any) -> Any:
-        from openvino import opset13
-
-        weight = opset13.constant(self._weights[f"{name}.weight"])
-        made = opset13.convolution_backprop_data(
+    def up(self, name: str, x: Any) -> Any:
+        """See `models.student_graph.Operations`."""
+        weight = self._operations.constant(self._weights[f"{name}.weight"])
+        made = self._operations.convolution_backprop_data(
             x, weight, [2, 2], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1]
         )
-        return opset13.add(made, self._bias(name))
+        return self.add(made, self._bias(name))
+
+    def add(self, x: Any, y: Any) -> Any:
+        """See `models.student_graph.Operations`."""
+        return self._operations.add(x, y)
 
     def _bias(self, name: str) -> Any:
-        from openvino import opset13
-
-        return opset13.constant(self._weights[f"{name}.bias"].reshape(1, -1, 1, 1))
+        return self._operations.constant(self._weights[f"{name}.bias"].reshape(1, -1, 1, 1))
 
 
 def _openvino() -> ModuleType:

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from models.engine import EngineError, TorchEngine
-from models.engine_choice import choose_engine
-from models.engine_onnxruntime import OnnxRuntimeEngine
+from models.engine_choice import choose_engine, preferred_engines
+from models.engine_ncnn import NcnnEngine
+from models.engine_onnxruntime import OnnxRuntimeEngine, TensorRtEngine
 from models.engine_openvino import OpenVinoEngine
 from models.student import StudentDenoiser, StudentNetwork
 from tests.models.test_student import white_profile
 
 TOLERANCE = 1e-3  # of sigma: what engines may differ by in float32
-ENGINES = {"openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}
+ENGINES = {"ncnn": NcnnEngine, "openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}
 
 
 @pytest.fixture
@@ -45,9 +46,10 @@ def test_every_engine_gives_the_image_of_torch(network, name):
         torch.testing.assert_close(found.spread, expected.spread, rtol=1e-3, atol=0)
 
 
-def test_results_of_one_call_outlive_the_next(network):
+@pytest.mark.parametrize("name", ENGINES)
+def test_results_of_one_call_outlive_the_next(network, name):
     """The library's own memory is used again; ours is not."""
-    engine = OpenVinoEngine(network)
+    engine = ENGINES[name](network)
     first, _ = engine.run(torch.randn(1, 13, 16, 16))
     kept = first.clone()
     engine.run(torch.randn(1, 13, 16, 16))
@@ -67,24 +69,93 @@ def test_a_precision_that_an_engine_lacks_is_named(network, name):
         {"torch": TorchEngine, **ENGINES}[name](network, precision="int8")
 
 
-@pytest.mark.parametrize("wanted", ["torch", "openvino", "onnxruntime"])
+@pytest.mark.parametrize("wanted", ["torch", *ENGINES])
 def test_the_engine_that_is_asked_for_is_taken(network, wanted):
     assert choose_engine(network, wanted, precision="float32").name == wanted
 
 
-def test_auto_takes_openvino_on_a_cpu_and_torch_where_it_is_missing(network, monkeypatch):
-    assert choose_engine(network).name == "openvino"
+@pytest.mark.parametrize(
+    ("bfloat16", "precision", "expected"),
+    [
+        (False, "auto", ["ncnn", "openvino"]),
+        (True, "auto", ["openvino"]),
+        (True, "float32", ["ncnn", "openvino"]),
+        (False, "bfloat16", ["openvino"]),
+    ],
+)
+def test_auto_goes_by_what_the_processor_multiplies(monkeypatch, bfloat16, precision, expected):
+    monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: bfloat16)
+    assert preferred_engines("cpu", precision) == expected
+    assert preferred_engines("cuda", precision) == []
+
+
+def test_auto_takes_what_is_installed(network, monkeypatch):
+    assert choose_engine(network, precision="float32").name == "ncnn"
+    monkeypatch.setattr("models.engine_choice.find_spec", lambda name: name == "openvino")
+    assert choose_engine(network, precision="float32").name == "openvino"
     monkeypatch.setattr("models.engine_choice.find_spec", lambda name: None)
-    assert choose_engine(network).name == "torch"
+    assert choose_engine(network, precision="float32").name == "torch"
 
 
-def test_auto_goes_on_with_torch_where_openvino_does_not_start(network, monkeypatch, caplog):
+def test_auto_goes_on_where_an_engine_does_not_start(network, monkeypatch, caplog):
     def broken(*arguments):
         raise RuntimeError("no such processor")
 
     monkeypatch.setattr("models.engine_openvino.OpenVinoEngine", broken)
-    assert choose_engine(network).name == "torch"
+    monkeypatch.setattr("models.engine_ncnn.NcnnEngine", broken)
+    assert choose_engine(network, precision="float32").name == "torch"
+    assert "ncnn does not start" in caplog.text
     assert "openvino does not start" in caplog.text
+
+
+def test_tensorrt_reads_and_writes_our_memory(network):
+    """Its bindings, run by ONNX Runtime's own provider: there is no GPU to test on."""
+    engine = TensorRtEngine(network, "cpu", provider="CPUExecutionProvider")
+    for shape in [(2, 13, 16, 24), (1, 13, 8, 8)]:
+        seen = torch.randn(shape)
+        expected = TorchEngine(network).run(seen)
+        for plane, of_torch in zip(engine.run(seen), expected, strict=True):
+            torch.testing.assert_close(plane, of_torch, rtol=0, atol=TOLERANCE)
+
+
+def test_tensorrt_that_is_not_installed_is_named(network, monkeypatch):
+    with pytest.raises(EngineError, match="onnxruntime here has no TensorrtExecutionProvider"):
+        TensorRtEngine(network)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError, match="tensorrt is not installed"):
+        TensorRtEngine(network)
+
+
+def test_tensorrt_computes_on_a_gpu_alone(network):
+    with pytest.raises(EngineError, match="tensorrt computes on a GPU alone"):
+        choose_engine(network, "tensorrt")
+
+
+def test_ncnn_tells_that_memory_is_short(network):
+    class NoMemory:
+        def __init__(self, *arguments):
+            pass
+
+        def input(self, *arguments):
+            pass
+
+        def extract(self, name):
+            return -100, None
+
+    engine = NcnnEngine(network)
+    engine._network = type("Network", (), {"create_extractor": NoMemory})()
+    with pytest.raises(MemoryError, match="status -100"):
+        engine.run(torch.randn(1, 13, 8, 8))
+
+
+def test_ncnn_without_files_in_memory(network, monkeypatch, tmp_path):
+    """Where the system has none, a temporary file does, and is gone afterwards."""
+    monkeypatch.delattr("os.memfd_create")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen = torch.randn(1, 13, 8, 8)
+    noise, _ = NcnnEngine(network).run(seen)
+    torch.testing.assert_close(noise, TorchEngine(network).run(seen)[0], rtol=0, atol=TOLERANCE)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ENGINES)
