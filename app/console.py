@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.lines import derived_line, refusal_line, skipped_line
-from app.methods import is_preliminary
+from app.methods import is_preliminary, is_refused
 from app.output_folder import REPORT
 from app.run import RunResult, Survey
 from operators.outcome import Progress as SeriesProgress
@@ -73,6 +73,8 @@ def show_survey(console: Console, found: Survey) -> None:
         with_what = f"with bundle {bundle.name}" if bundle else "in identity mode"
         if bundle and is_preliminary(bundle):
             with_what += " (preliminary)"
+        if bundle and is_refused(bundle):
+            with_what += " (refused by its own release check)"
         console.print(
             f"would denoise {candidate.series_instance_uid} {with_what}: {candidate.modality}, "
             f"{counted(candidate.slices, 'slice')}, {candidate.why}",

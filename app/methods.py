@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import models
 from app.settings import STRENGTHS, Settings
+from app.training.errors import ReleaseRefusedError
 from models.bundle import BundleError, BundleInfo, find_bundles
 from operators.errors import InputError, ModelError, SettingsError
 from operators.provenance import Provenance
@@ -16,10 +18,12 @@ if TYPE_CHECKING:
     from models.denoiser import Denoiser
     from operators.stages import Method
 
+log = logging.getLogger("stillscan")
+
 DEFAULT_BUNDLES = Path(models.__path__[0]) / "bundles"
 
-
 PRELIMINARY = "bundle {} is preliminary: it has learned from too few real images"
+REFUSED = f"bundle {{}} was refused by its own release check ({ReleaseRefusedError.reason}): {{}}"
 
 
 class NoBundleError(InputError):
@@ -83,6 +87,31 @@ def is_preliminary(bundle: BundleInfo) -> bool:
     return bool(bundle.metadata.get("stillscan", {}).get("preliminary", False))
 
 
+def is_refused(bundle: BundleInfo) -> bool:
+    """Whether the check that a fine-tuned bundle goes through refused it (`app.training.release`).
+
+    Such a bundle lies where nobody looks for one; who names it all the same gets what it makes.
+    """
+    return not _release(bundle).get("released", True)
+
+
+def warnings_of(bundle: BundleInfo) -> tuple[str, ...]:
+    """What a person should know of every series that a bundle denoises."""
+    warnings = []
+    if is_refused(bundle):
+        reasons = "; ".join(_release(bundle).get("reasons", ()))
+        warnings.append(REFUSED.format(bundle.name, reasons))
+    if is_preliminary(bundle):
+        warnings.append(PRELIMINARY.format(bundle.name))
+    return tuple(warnings)
+
+
+def _release(bundle: BundleInfo) -> dict[str, Any]:
+    """Empty for a bundle that was not made from another."""
+    release: dict[str, Any] = bundle.metadata.get("stillscan", {}).get("release", {})
+    return release
+
+
 def identity_method(settings: Settings) -> Method:
     """The control: pixels stay as they are, everything else happens."""
     from models.denoiser import IdentityDenoiser
@@ -120,6 +149,9 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
     for info in bundles.values():
         if info.folder in loaded:
             continue
+        warnings = warnings_of(info)
+        if is_refused(info):  # said also where no series gets so far as to have a report
+            log.warning("%s", warnings[0])
         try:
             denoiser, digest = load_mode(
                 info.folder, mode, device, settings.denoise.precision, settings.denoise.engine
@@ -144,7 +176,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
             strength,
             info.noise_range,
             settings.gate,
-            (PRELIMINARY.format(info.name),) if is_preliminary(info) else (),
+            warnings,
         )
     return {modality: loaded[info.folder] for modality, info in bundles.items()}
 

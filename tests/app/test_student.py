@@ -1,6 +1,7 @@
 """The shipped bundles through the real command."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
-from app.methods import DEFAULT_BUNDLES
+from app.methods import DEFAULT_BUNDLES, load_methods, warnings_of
+from app.settings import load_settings
+from app.training.release import Release
+from models.bundle import METADATA, read_info
 from tests.series_factory import make_series
 
 
@@ -47,6 +51,50 @@ def test_a_preliminary_bundle_says_so(tmp_path: Path) -> None:
     result, series = denoise(tmp_path / "in", tmp_path / "out")
     assert any("bundle ct is preliminary" in each for each in series["warnings"])
     assert "bundle ct is preliminary" in result.stderr
+
+
+@pytest.fixture
+def refused_bundle(tmp_path: Path) -> Path:
+    """The student for MR as a fine-tune that was not released."""
+    folder = tmp_path / "site" / ".training" / "refused"
+    shutil.copytree(DEFAULT_BUNDLES / "mr", folder)
+    metadata = json.loads((folder / METADATA).read_text())
+    reasons = ("simulated noise: worse, -2.00 dB", "nothing gained")
+    found = Release(False, reasons, ())
+    metadata["stillscan"]["release"] = found.for_metadata({"name": "mr"})
+    (folder / METADATA).write_text(json.dumps(metadata))
+    return folder
+
+
+def test_a_bundle_that_was_refused_runs_and_says_so(refused_bundle: Path, tmp_path: Path) -> None:
+    make_series(tmp_path / "in")
+    result, series = denoise(tmp_path / "in", tmp_path / "out", "--models", str(refused_bundle))
+    said = (
+        "bundle refused was refused by its own release check (release-refused): "
+        "simulated noise: worse, -2.00 dB; nothing gained"
+    )
+    assert series["warnings"][0] == said
+    assert result.stderr.startswith(f"stillscan: {said}")
+    (page,) = (tmp_path / "out" / "report").glob("*.html")
+    assert said in page.read_text()
+    arguments = ["inspect", str(tmp_path / "in"), "--models", str(refused_bundle)]
+    asked = CliRunner().invoke(app, arguments)
+    assert "with bundle refused (refused by its own release check)" in asked.stdout
+
+
+def test_loading_a_bundle_that_was_refused_is_logged(
+    refused_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For runs in which no series gets so far as to have a report."""
+    load_methods({"MR": read_info(refused_bundle)}, load_settings())
+    assert "(release-refused): simulated noise: worse, -2.00 dB" in caplog.text
+
+
+def test_a_released_bundle_has_nothing_to_say(refused_bundle: Path) -> None:
+    metadata = json.loads((refused_bundle / METADATA).read_text())
+    metadata["stillscan"]["release"]["released"] = True
+    (refused_bundle / METADATA).write_text(json.dumps(metadata))
+    assert warnings_of(read_info(refused_bundle)) == ()
 
 
 def test_a_modality_without_a_bundle_is_refused(tmp_path: Path) -> None:
