@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from app.output_folder import staging_in
 from tests.app.conftest import ROOT
 from tests.series_factory import make_series
 
@@ -102,27 +103,53 @@ def test_a_file_system_that_takes_no_more_is_an_output_fault(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_removes_what_is_staged(
-    number: signal.Signals, identity_settings: Path, tmp_path: Path
-) -> None:
-    make_series(tmp_path / "in", slices=40, rows=512, columns=512)
+@pytest.fixture(scope="module")
+def long_series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a series that takes long enough to be stopped in the middle."""
+    folder = tmp_path_factory.mktemp("long")
+    make_series(folder, slices=40, rows=512, columns=512)
+    return folder
+
+
+@pytest.fixture
+def staging_process(
+    long_series: Path, identity_settings: Path, tmp_path: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """A run in a session of its own that has begun to stage instances below `tmp_path/out`."""
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, str(ROOT / "app"), "-i", str(tmp_path / "in"), "-o", str(out)),
-            *("-c", str(identity_settings)),
-        ],
+    command = [sys.executable, str(ROOT / "app"), "-i", str(long_series), "-o", str(out)]
+    with subprocess.Popen(
+        [*command, "-c", str(identity_settings)],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".stillscan-*/*/*.dcm")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, number)  # as a terminal does: the reading child gets it too
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, said
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(out.glob(".stillscan-*/*/*.dcm")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_removes_what_is_staged(
+    number: signal.Signals, staging_process: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    os.killpg(staging_process.pid, number)  # as a terminal does: the reading child gets it too
+    _, said = staging_process.communicate(timeout=60)
+    assert staging_process.returncode == 128 + number, said
     assert said.splitlines()[-1] == (f"stillscan: stopped by {number.name}; nothing was written")
     assert "Traceback" not in said
-    assert list(out.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_next_run_removes_what_a_killed_one_staged(
+    staging_process: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    (left,) = (tmp_path / "out").iterdir()
+    with staging_in(tmp_path / "out"):
+        assert left.exists()
+    staging_process.kill()
+    staging_process.communicate(timeout=60)
+    assert left.exists()
+    with staging_in(tmp_path / "out"):
+        assert not left.exists()
