@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, FileMetaDataset
+from pydicom import Dataset
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
+from bench.mr_series import made_up_uid, mr_header, write_slice
 from deploy.gateway.requestor import QuietReactor
 
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -62,35 +62,23 @@ def make_series(
         attributes: DICOM keywords to set.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    instance = _header(number, matrix)
+    header = _header(number, matrix)
     if expected != 0:
-        instance.ImagesInAcquisition = slices if expected is None else expected
+        header.ImagesInAcquisition = slices if expected is None else expected
     for keyword, value in attributes.items():
-        setattr(instance, keyword, value)
+        setattr(header, keyword, value)
     generator = np.random.default_rng(number)
     clean = _disc(matrix)
-    files, uids = [], []
-    for index in range(slices):
+    files = tuple(folder / f"{number:05d}-{index:05d}.dcm" for index in range(slices))
+    uids = tuple(_uid(number, "instance", index) for index in range(slices))
+    for index, (file, uid) in enumerate(zip(files, uids, strict=True)):
         noisy = clean + generator.normal(scale=NOISE, size=clean.shape)
-        instance.SOPInstanceUID = _uid(number, "instance", index)
-        instance.InstanceNumber = index + 1
-        instance.ImagePositionPatient = [-100, -100, 3.0 * index]
-        instance.SliceLocation = 3.0 * index
-        instance.PixelData = np.clip(np.rint(noisy), 0, 4095).astype("<u2").tobytes()
-        instance["PixelData"].VR = "OW"
-        instance.file_meta = FileMetaDataset()
-        instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        file = folder / f"{number:05d}-{index:05d}.dcm"
-        instance.save_as(file, enforce_file_format=True)
-        files.append(file)
-        uids.append(str(instance.SOPInstanceUID))
-    return SentSeries(str(instance.SeriesInstanceUID), tuple(files), tuple(uids))
+        write_slice(file, header, uid, index + 1, (-100, -100, 3.0 * index), noisy)
+    return SentSeries(str(header.SeriesInstanceUID), files, uids)
 
 
 def _uid(number: int, *what: object) -> str:
-    return generate_uid(
-        prefix=None, entropy_srcs=["stillscan-scanner", str(number), *map(str, what)]
-    )
+    return made_up_uid("stillscan-scanner", number, *what)
 
 
 def _disc(matrix: int) -> np.ndarray:
@@ -101,41 +89,18 @@ def _disc(matrix: int) -> np.ndarray:
 
 
 def _header(number: int, matrix: int) -> Dataset:
-    """What all instances of a series share (PS3.3 A.4)."""
-    instance = Dataset()
-    instance.SOPClassUID = MRImageStorage
-    instance.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
-    instance.StudyInstanceUID = _uid(number, "study")
-    instance.SeriesInstanceUID = _uid(number, "series")
-    instance.FrameOfReferenceUID = _uid(number, "frame")
-    instance.PositionReferenceIndicator = ""
-    instance.StudyDate = instance.SeriesDate = instance.ContentDate = "20260101"
-    instance.StudyTime = instance.SeriesTime = instance.ContentTime = "120000"
-    instance.PatientName = f"{PATIENT_NAME}^{number}"
-    instance.PatientID = f"{PATIENT_ID}-{number}"
-    instance.PatientBirthDate = instance.ReferringPhysicianName = instance.AccessionNumber = ""
-    instance.PatientSex = "O"
-    instance.StudyID = "1"
-    instance.SeriesDescription = "made up"
-    instance.SeriesNumber = 2
-    instance.AcquisitionNumber = 1
-    instance.Modality = "MR"
-    instance.Manufacturer = "Stillscan project"
-    instance.PatientPosition = "HFS"
-    instance.ScanningSequence = "GR"
-    instance.SequenceVariant = "NONE"
-    instance.ScanOptions = ""
-    instance.MRAcquisitionType = "2D"
-    instance.RepetitionTime, instance.EchoTime, instance.EchoTrainLength = 500, 10, 1
-    instance.SliceThickness = 3
-    instance.PixelSpacing = [1, 1]
-    instance.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    instance.Rows = instance.Columns = matrix
-    instance.SamplesPerPixel = 1
-    instance.PhotometricInterpretation = "MONOCHROME2"
-    instance.BitsAllocated, instance.BitsStored, instance.HighBit = 16, 12, 11
-    instance.PixelRepresentation = 0
-    return instance
+    """What all instances of a series share."""
+    header = mr_header(matrix, pixel_mm=1)
+    header.StudyInstanceUID = _uid(number, "study")
+    header.SeriesInstanceUID = _uid(number, "series")
+    header.FrameOfReferenceUID = _uid(number, "frame")
+    header.PatientName = f"{PATIENT_NAME}^{number}"
+    header.PatientID = f"{PATIENT_ID}-{number}"
+    header.SeriesDescription = "made up"
+    header.SequenceVariant = "NONE"
+    header.RepetitionTime, header.EchoTime = 500, 10
+    header.SliceThickness = 3
+    return header
 
 
 @dataclass
