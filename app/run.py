@@ -35,7 +35,9 @@ from operators.output_faults import naming_output_faults
 from operators.reading import Candidate, Refusal, find_series, read_series
 
 if TYPE_CHECKING:  # it imports torch
-    from operators.stages import Method
+    from operators.stages import Method, SeriesSource
+
+    Load = Callable[[Mapping[str, BundleInfo], Settings], Mapping[str, Method]]
 
 log = logging.getLogger("stillscan")
 
@@ -155,7 +157,7 @@ def run(job: Job, watch: Watch = _silent) -> RunResult:
 def run_with(
     job: Job,
     decoder: Decoder,
-    load: Callable[[Mapping[str, BundleInfo], Settings], Mapping[str, Method]],
+    load: Load,
     watch: Watch = _silent,
 ) -> RunResult:
     """`run` for a service: with a reading child and networks that stay from job to job.
@@ -201,25 +203,33 @@ def _import_graph() -> None:
 
 
 def _derive(
-    job: Job,
-    found: Survey,
-    decoder: Decoder,
-    load: Callable[[Mapping[str, BundleInfo], Settings], Mapping[str, Method]],
-    staging: Path,
-    watch: Watch,
+    job: Job, found: Survey, decoder: Decoder, load: Load, staging: Path, watch: Watch
 ) -> tuple[SeriesOutcome, ...]:
     """Load the networks and send the chosen series through the graph."""
     from app.application import derive_all  # it imports torch and holoscan
+
+    methods = methods_for(found, job.settings, load)
+    sources = sources_of(found, decoder)
+    return derive_all(sources, methods, staging, job.settings.output, watch)
+
+
+def methods_for(found: Survey, settings: Settings, load: Load) -> Mapping[str, Method]:
+    """The method for each modality of the chosen series; `load` is not called for the control.
+
+    Raises:
+        ModelError: as `load_methods`.
+    """
+    if settings.denoise.mode == "identity":
+        control = identity_method(settings)
+        return {candidate.modality: control for candidate, _ in found.chosen}
+    return load({candidate.modality: info for candidate, info in found.chosen if info}, settings)
+
+
+def sources_of(found: Survey, decoder: Decoder) -> list[SeriesSource]:
+    """The chosen series, to be read one after the other."""
     from operators.stages import SeriesSource
 
-    identity = identity_method(job.settings) if job.settings.denoise.mode == "identity" else None
-    bundles = {candidate.modality: bundle for candidate, bundle in found.chosen if bundle}
-    methods = (
-        {candidate.modality: identity for candidate, _ in found.chosen}
-        if identity
-        else load(bundles, job.settings)
-    )
-    sources = [
+    return [
         SeriesSource(
             candidate.series_instance_uid,
             tuple(each.path for each in candidate.instances),
@@ -227,7 +237,6 @@ def _derive(
         )
         for candidate, _ in found.chosen
     ]
-    return derive_all(sources, methods, staging, job.settings.output, watch)
 
 
 def _report(folder: Path, job: Job, result: RunResult) -> None:

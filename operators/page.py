@@ -6,6 +6,7 @@ It is one file with its pictures inside and opens from the file system without a
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from string import Template
@@ -53,13 +54,13 @@ def _numbers(outcome: SeriesOutcome) -> list[tuple[str, str]]:
 def _sections(outcome: SeriesOutcome) -> list[str]:
     sections = []
     if outcome.verdict and outcome.verdict.reasons:
-        sections.append(_list("Why", outcome.verdict.reasons))
+        sections.append(list_section("Why", outcome.verdict.reasons))
     if outcome.warnings:
-        sections.append(_list("To know", outcome.warnings))
+        sections.append(list_section("To know", outcome.warnings))
     if outcome.verdict and outcome.verdict.measurements:
         measured = outcome.verdict.measurements.items()
         rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in measured]
-        sections.append(_table("Measurements", rows))
+        sections.append(table_section("Measurements", rows))
     if outcome.provenance:
         made = outcome.provenance
         rows = [
@@ -69,13 +70,13 @@ def _sections(outcome: SeriesOutcome) -> list[str]:
             ("SHA-256 of the weights", made.model_sha256),
             ("Engine", f"{made.engine}, {made.precision}, {made.device}"),
         ]
-        sections.append(_table("How it was made", [row for row in rows if row[1]]))
+        sections.append(table_section("How it was made", [row for row in rows if row[1]]))
     if outcome.derived:
         uids = [
             ("Original series", outcome.series_instance_uid or ""),
             ("Denoised series", outcome.derived.series_instance_uid),
         ]
-        sections.append(_table("Series", uids))
+        sections.append(table_section("Series", uids))
     return sections
 
 
@@ -83,16 +84,18 @@ def _number(name: str, value: str) -> str:
     return f"  <div><dt>{escape(name)}</dt><dd>{value}</dd></div>"
 
 
-def _list(heading: str, items: tuple[str, ...]) -> str:
+def list_section(heading: str, items: Iterable[str]) -> str:
+    """A heading with a list below it."""
     lines = "".join(f"<li>{escape(item)}</li>" for item in items)
     return f"<h2>{escape(heading)}</h2><ul>{lines}</ul>"
 
 
-def _table(heading: str, rows: list[tuple[str, str]]) -> str:
+def table_section(heading: str, rows: Iterable[tuple[str, str]]) -> str:
+    """A heading with a table of names and values below it."""
     lines = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows
     )
-    return f"<h2>{escape(heading)}</h2><table>{lines}</table>"
+    return f"<h2>{escape(heading)}</h2><table><tbody>{lines}</tbody></table>"
 
 
 def _data_uri(picture: bytes) -> str:

@@ -7,20 +7,16 @@ without a graph, and its threads, for each of them: plain code takes the same ti
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from typing import TYPE_CHECKING
 
-from app.methods import identity_method
 from app.output_folder import publish, staging_in
-from app.run import Job, RunResult, survey
-from app.settings import Settings
-from models.bundle import BundleInfo
+from app.run import Job, RunResult, methods_for, sources_of, survey
 from operators.decoding import Decoder
 from operators.outcome import exit_code_of
-from operators.reading import read_series
-from operators.stages import DenoisingStage, Method, SeriesSource, WritingStage, read_in_blocks
+from operators.stages import DenoisingStage, WritingStage, read_in_blocks
 
-Load = Callable[[Mapping[str, BundleInfo], Settings], Mapping[str, Method]]
+if TYPE_CHECKING:
+    from app.run import Load
 
 
 def run_one_by_one(job: Job, decoder: Decoder, load: Load) -> RunResult:
@@ -32,14 +28,7 @@ def run_one_by_one(job: Job, decoder: Decoder, load: Load) -> RunResult:
     started = time.monotonic()
     with staging_in(job.output) as staging:
         found = survey(job, decoder)
-        methods: Mapping[str, Method] = {}
-        if job.settings.denoise.mode == "identity":
-            control = identity_method(job.settings)
-            methods = {candidate.modality: control for candidate, _ in found.chosen}
-        elif found.chosen:
-            methods = load(
-                {each.modality: info for each, info in found.chosen if info}, job.settings
-            )
+        methods = methods_for(found, job.settings, load) if found.chosen else {}
         abandoned: set[str] = set()
         denoising = DenoisingStage(methods, abandoned)
         output = job.settings.output
@@ -52,16 +41,8 @@ def run_one_by_one(job: Job, decoder: Decoder, load: Load) -> RunResult:
             watch=lambda _: None,
             objects=output.objects,
         )
-        sources = (
-            SeriesSource(
-                candidate.series_instance_uid,
-                tuple(each.path for each in candidate.instances),
-                partial(read_series, candidate, decoder),
-            )
-            for candidate, _ in found.chosen
-        )
         try:
-            for block in read_in_blocks(sources, abandoned):
+            for block in read_in_blocks(sources_of(found, decoder), abandoned):
                 denoised = denoising.take(block)
                 if denoised is not None:
                     writing.take(denoised)

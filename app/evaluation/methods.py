@@ -29,7 +29,8 @@ from app.evaluation.peers import (
     total_variation,
     wavelet,
 )
-from models.bundle import BundleError, BundleInfo, find_bundles, load_bundle
+from app.methods import available_bundles
+from models.bundle import BundleError, BundleInfo, load_bundle
 from models.denoiser import Denoiser, IdentityDenoiser
 from models.noise_profile import MAX_LAG, NoiseProfile
 from operators.errors import ModelError, SettingsError
@@ -130,12 +131,7 @@ def bundles_by_domain(folder: Path) -> dict[str, BundleInfo]:
     Raises:
         ModelError: if there is none, or one is broken.
     """
-    try:
-        found = find_bundles(folder)
-    except BundleError as error:
-        raise ModelError(str(error)) from error
-    if not found:
-        raise ModelError(f"{folder} is no bundle and holds none")
+    found = available_bundles(folder, None)
     chosen = {}
     for domain, modality in MODALITIES.items():
         serving = [info for info in found if modality in info.modalities]

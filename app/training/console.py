@@ -19,6 +19,7 @@ from app.training.noisy_series import NoisySeries
 from app.training.profiles import TrainingProfile
 from app.training.release import Release
 from app.training.run import STAGES, Progress
+from models.stages import StagePlan
 from operators.outcome import counted
 from operators.reading import Refusal
 
@@ -160,17 +161,21 @@ def watching(console: Console, profile: TrainingProfile) -> Iterator[Watch]:
         yield Watch(console, profile, bars)
 
 
-def work_of(profile: TrainingProfile) -> dict[str, float]:
-    """How much of the whole each stage is, in any unit."""
-    plans = {
+def plans_of(profile: TrainingProfile) -> dict[str, StagePlan]:
+    """The stages that train a network."""
+    return {
         "blind spot": profile.blind_spot,
         "diffusion": profile.diffusion,
         "one step": profile.one_step,
         "student": profile.student,
     }
+
+
+def work_of(profile: TrainingProfile) -> dict[str, float]:
+    """How much of the whole each stage is, in any unit."""
     found = {
         stage: COST[stage] * plan.steps * plan.batch * plan.patch**2
-        for stage, plan in plans.items()
+        for stage, plan in plans_of(profile).items()
     }
     short = SHORT_STAGES * sum(found.values())
     return {stage: found.get(stage, short) for stage in STAGES}

@@ -13,6 +13,7 @@ from typing import Any
 
 from deploy.gateway.overview import Counts, DeliveryRow, JobRow
 from operators.outcome import counted, noise_change, unit_suffix
+from operators.page import list_section, table_section
 
 REFRESH_S = 10
 BADGES = {
@@ -60,7 +61,7 @@ def job_page(
     """One series: pictures, verdict, where it went, and the button for another attempt."""
     sections = [_numbers(_job_numbers(job))]
     if job.reason or job.message:
-        sections.append(_table("Why", [(job.reason, job.message)]))
+        sections.append(table_section("Why", [(job.reason, job.message)]))
     if has_report:
         sections.append(
             f'<h2>Before and after</h2><iframe src="/jobs/{job.number}/report" '
@@ -69,7 +70,7 @@ def job_page(
     sections += _result_sections(job.result) if not has_report else []
     if deliveries:
         sections.append(_deliveries_table(deliveries))
-    sections.append(_table("Series", _uids(job)))
+    sections.append(table_section("Series", _uids(job)))
     sections.append(_retry_form(job, deliveries, may_retry))
     badge = _badge(job.state, BADGES.get(job.state, ""))
     return _page(f"Job {job.number}", badge, "\n".join(sections))
@@ -132,13 +133,13 @@ def _result_sections(result: Mapping[str, Any]) -> list[str]:
     sections = []
     verdict = result.get("verdict") or {}
     if verdict.get("reasons"):
-        sections.append(_list("Verdict", verdict["reasons"]))
+        sections.append(list_section("Verdict", verdict["reasons"]))
     measured = verdict.get("measurements") or {}
     rows = [(k.replace("_", " "), f"{v:.4g}") for k, v in measured.items() if v is not None]
     if rows:
-        sections.append(_table("Measurements", rows))
+        sections.append(table_section("Measurements", rows))
     if result.get("warnings"):
-        sections.append(_list("To know", result["warnings"]))
+        sections.append(list_section("To know", result["warnings"]))
     return sections
 
 
@@ -219,16 +220,6 @@ def _badge(text: str, kind: str) -> str:
 def _numbers(numbers: Iterable[tuple[str, str]]) -> str:
     inside = "\n".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers)
     return f'<dl class="numbers">\n{inside}\n</dl>'
-
-
-def _table(heading: str, rows: Iterable[tuple[str, str]]) -> str:
-    inside = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows)
-    return f"<h2>{heading}</h2><table><tbody>{inside}</tbody></table>"
-
-
-def _list(heading: str, items: Iterable[str]) -> str:
-    inside = "".join(f"<li>{escape(item)}</li>" for item in items)
-    return f"<h2>{heading}</h2><ul>{inside}</ul>"
 
 
 def _page(title: str, badge: str, content: str, refresh: bool = False) -> str:

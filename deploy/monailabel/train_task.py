@@ -24,7 +24,7 @@ from rich.console import Console
 from app.settings import Settings
 from app.training.checkpoints import load_json, save_json
 from app.training.command import train_bundle
-from app.training.console import work_of
+from app.training.console import plans_of, work_of
 from app.training.order import RUN, Order
 from app.training.profiles import PROFILES, ProfileName, TrainingProfile
 from app.training.run import STAGES
@@ -157,15 +157,9 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
 
 def part_done(row: Mapping[str, str], profile: TrainingProfile) -> int:
     """How many of PARTS of a whole run are done, from a row of its log (stage, step)."""
-    plans = {
-        "blind spot": profile.blind_spot,
-        "diffusion": profile.diffusion,
-        "one step": profile.one_step,
-        "student": profile.student,
-    }
     work, stage = work_of(profile), row["stage"]
     before = sum(work[each] for each in STAGES[: STAGES.index(stage)])
-    done = before + work[stage] * int(row["step"]) / plans[stage].steps
+    done = before + work[stage] * int(row["step"]) / plans_of(profile)[stage].steps
     return int(PARTS * done / sum(work.values()))
 
 
