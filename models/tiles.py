@@ -9,15 +9,18 @@ from collections.abc import Iterator
 def spans(length: int, tile: int, overlap: int, multiple: int) -> Iterator[tuple[slice, slice]]:
     """Where each tile of a side begins and ends, and which part of the side is taken from it.
 
-    All tiles have one length, a multiple of `multiple` as their beginnings are, and end `overlap`
-    beyond their part or at the image's border.
+    All tiles have one length, a multiple of `multiple` as their beginnings are. Within the image
+    they end `overlap` beyond their part; at its border nothing is beyond.
     """
     count = math.ceil(length / tile)
-    part = multiple * math.ceil(length / count / multiple)
-    extent = min(length, part + 2 * overlap)
-    for inner in range(0, length, part):
-        start = min(max(inner - overlap, 0), length - extent)
-        yield slice(start, start + extent), slice(inner, min(inner + part, length))
+    among_all = length + 2 * overlap * (count - 1)
+    extent = min(length, multiple * math.ceil(among_all / count / multiple))
+    start = done = 0
+    while done < length:
+        stop = start + extent
+        until = length if stop == length else stop - overlap
+        yield slice(start, stop), slice(done, until)
+        start, done = min(stop - 2 * overlap, length - extent), until
 
 
 def inside(inner: slice, outer: slice) -> slice:

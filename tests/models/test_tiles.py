@@ -21,6 +21,12 @@ def test_the_parts_of_the_tiles_are_the_whole_side(length, overlap):
     assert len({outer.stop - outer.start for outer, _ in tiles}) == 1
 
 
+def test_tiles_at_the_border_reach_no_farther_than_they_must():
+    """Of a radiograph of 2048 pixels, in half-resolution pixels: a sixth more than the whole."""
+    tiles = [outer for outer, _ in spans(1024, 512, 40, 4)]
+    assert tiles == [slice(0, 552), slice(472, 1024)]
+
+
 @pytest.fixture
 def network():
     torch.manual_seed(0)
