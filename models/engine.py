@@ -21,6 +21,8 @@ Planes = Float[Tensor, "batch 4 half_height half_width"]
 EngineName = Literal["torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
+PIECE = 512  # half-resolution pixels: the longest side that is computed in one piece
+
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -45,11 +47,14 @@ class Engine(Protocol):
         name: of the library, as in the settings.
         precision: of the products.
         device: where what it is given must lie.
+        piece: the longest side that it should be given, in half-resolution pixels: what it needs
+            of memory grows with the square of it.
     """
 
     name: EngineName
     precision: Precision
     device: torch.device
+    piece: int
 
     def run(self, seen: Seen) -> tuple[Planes, Planes]:
         """Planes of the noise and of the log variance of its error, float32."""
@@ -60,6 +65,7 @@ class TorchEngine:
     """torch itself, on any device that it knows; on a GPU from one captured graph per shape."""
 
     name: EngineName = "torch"
+    piece = PIECE
 
     def __init__(
         self,

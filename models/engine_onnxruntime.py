@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.engine import EngineError, EngineName, Planes, Precision, Seen
+from models.engine import PIECE, EngineError, EngineName, Planes, Precision, Seen
 from models.student_graph import planes_of, weights_of
 
 OPSET, IR_VERSION = 17, 8
@@ -20,6 +20,7 @@ class OnnxRuntimeEngine:
     """One session for all shapes, float32."""
 
     name: EngineName = "onnxruntime"
+    piece = PIECE
 
     def __init__(self, network: nn.Module, precision: Precision = "float32") -> None:
         """Make the session; its model lives in memory alone.
@@ -49,6 +50,7 @@ class TensorRtEngine:
     """
 
     name: EngineName = "tensorrt"
+    piece = PIECE
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.engine import EngineError, EngineName, Planes, Precision, Seen
+from models.engine import PIECE, EngineError, EngineName, Planes, Precision, Seen
 from models.student_graph import planes_of, weights_of
 
 HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
@@ -26,6 +26,7 @@ class OpenVinoEngine:
     """
 
     name: EngineName = "openvino"
+    piece = PIECE
 
     def __init__(self, network: nn.Module, precision: Precision = "float32") -> None:
         """Load the library.

@@ -23,7 +23,6 @@ Correlation = Float[Tensor, "batch lag"]
 
 LOCAL_SIZE = 15  # pixels
 WIDE_SIZE = 7  # cells of 8 pixels
-TILE = 512  # half-resolution pixels that a side may have before it is cut, without the overlap
 SQUASH = 8.0  # in sigma: the input is linear well below this, logarithmic above
 LOG_VARIANCE_RANGE = (-10.0, 2.0)  # of the error, in sigma^2
 BOUND = 6.0  # in sigma: no pixel is changed by more, whatever the weights say
@@ -159,7 +158,7 @@ class StudentDenoiser:
         device: of torch.
         precision: of torch's products; None: bfloat16 where the device computes it.
         engine: in place of torch.
-        tile: the largest side that is not cut, in half-resolution pixels.
+        tile: the largest side that is not cut, in half-resolution pixels; None: as the engine says.
     """
 
     def __init__(
@@ -168,14 +167,14 @@ class StudentDenoiser:
         device: torch.device | str = "cpu",
         precision: torch.dtype | None = None,
         engine: Engine | None = None,
-        tile: int = TILE,
+        tile: int | None = None,
     ) -> None:
         if precision is None:
             precision = torch.bfloat16 if computes_bfloat16(device) else torch.float32
         name: Precision = "float32" if precision == torch.float32 else "bfloat16"
         self.network = network
         self.engine: Engine = engine or TorchEngine(network, device, name)
-        self._tile = tile
+        self._tile = tile or self.engine.piece
         self._side_by_side = SideBySide(1 if self.device.type == "cuda" else None)
 
     @property
