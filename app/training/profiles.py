@@ -56,9 +56,9 @@ class TrainingProfile:
 
 QUICK = TrainingProfile(
     blind_spot=StagePlan(2000, batch=8),
-    diffusion=StagePlan(3500),
-    one_step=StagePlan(6000),
-    student=StagePlan(5000),
+    diffusion=StagePlan(3000),
+    one_step=StagePlan(5000),
+    student=StagePlan(2500),
     remarks=("made for two cores of a CPU in half an hour: small networks, briefly trained",),
 )
 STANDARD = TrainingProfile(

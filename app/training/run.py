@@ -32,6 +32,7 @@ from models.denoiser import Denoiser, IdentityDenoiser, Seeded
 from models.diffusion import DiffusionNetwork
 from models.diffusion_denoiser import DiffusionDenoiser, Sampling
 from models.noisy_images import NoisyImage
+from models.precision import computes_bfloat16
 from models.schedule import NoiseSchedule
 from models.stages import (
     StagePlan,
@@ -47,6 +48,7 @@ from models.training import Step, Training
 
 STAGES = ("blind spot", "diffusion", "one step", "teacher", "labels", "student")
 SRDS = "SRDS"
+RECORRUPTED = "recorrupted"  # the one-step network of the student's kind
 NOISY = "noisy image"  # the first candidate: a teacher must be better than nothing
 SEEDS_OF_A_RUN = 16  # each stage draws its own examples
 
@@ -149,7 +151,7 @@ class Run:
         labelled = yield from self._labels(teachers[teacher], passes(teacher, profile.steps))
         student = yield from self._stage(
             "student",
-            self._first_student,
+            lambda: self._first_student(one_step if teacher == RECORRUPTED else None),
             profile.student,
             lambda training, plan, seed: distill(training, labelled, plan, seed),
         )
@@ -196,16 +198,20 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * SEEDS_OF_A_RUN + stage)
             network = make().to(self.ranks.device)
-        if isinstance(network, BlindSpotNetwork):
+        device = self.ranks.device
+        if isinstance(network, BlindSpotNetwork) and computes_bfloat16(device):
             # torch 2.13's CPU gives NaN gradients for dilated convolutions in bfloat16 there
             return network
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _first_student(self) -> StudentNetwork:
-        if self.start is None:
-            return StudentNetwork(self.profile.student_widths)
-        network = StudentNetwork(self.start.widths, self.start.middle_blocks)
-        network.load_state_dict(self.start.state_dict())
+    def _first_student(self, teacher: StudentNetwork | None = None) -> StudentNetwork:
+        """With the weights of what it goes on from; a teacher of its own kind is such a one."""
+        network = StudentNetwork(self.profile.student_widths)
+        start = self.start or teacher
+        if start is None or (start is teacher and start.widths != network.widths):
+            return network
+        network = StudentNetwork(start.widths, start.middle_blocks)
+        network.load_state_dict(start.state_dict())
         return network
 
     def _teachers(
@@ -221,7 +227,7 @@ class Run:
         found: dict[str, Denoiser] = {
             NOISY: IdentityDenoiser(),
             "blind spot + centre": BlindSpotDenoiser(blind_spot, device=device),
-            "recorrupted": StudentDenoiser(one_step, device=device),
+            RECORRUPTED: StudentDenoiser(one_step, device=device),
             "one step": diffusion.sampled(Sampling("one_step")),
             SRDS: diffusion.sampled(Sampling("srds", steps=steps)),
         }

@@ -20,7 +20,16 @@ from app.training.errors import DivergedError
 from app.training.noisy_folder import read_noisy_folder, split
 from app.training.profiles import PROFILES
 from app.training.ranks import Ranks
-from app.training.run import NOISY, SRDS, STAGES, Run, middle, passes, thinned
+from app.training.run import (
+    NOISY,
+    RECORRUPTED,
+    SRDS,
+    STAGES,
+    Run,
+    middle,
+    passes,
+    thinned,
+)
 from models.bundle import METADATA, WEIGHTS
 from models.denoiser import IdentityDenoiser
 from models.diffusion import PAPER
@@ -206,8 +215,16 @@ def test_patches_fit_into_the_smallest_image(run_in, images, tmp_path):
 
 
 def test_passes_are_looks_of_the_network_at_a_pixel():
-    found = [passes(name, 10) for name in ("recorrupted", "one step x 8", SRDS, "SRDS x 4")]
-    assert found == [1, 8, 20, 80]
+    names = (RECORRUPTED, "one step x 8", SRDS, "SRDS x 4")
+    assert [passes(name, 10) for name in names] == [1, 8, 20, 80]
+
+
+def test_a_student_goes_on_from_a_teacher_of_its_kind(run_in, tmp_path):
+    run, teacher = run_in(tmp_path), StudentNetwork(TINY.student_widths)
+    assert_same_weights(run._first_student(teacher), teacher)
+    assert run._first_student(StudentNetwork((8, 8))).widths == TINY.student_widths
+    told = StudentNetwork((8, 8))
+    assert_same_weights(run_in(tmp_path, start=told)._first_student(teacher), told)
 
 
 def test_labels_are_made_of_as_many_pixels_as_allowed(images):
