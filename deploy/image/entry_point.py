@@ -7,6 +7,7 @@ Standard library alone, so that a broken application can still be looked into.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -23,7 +24,7 @@ from deploy.image.mercure import MercureTask, task_of
 
 EXPORT = Path("/var/run/holoscan/export")
 STACK_BYTES = 32 << 20  # holoscan's floor; a container starts with 8 MB
-STAGING = ".stillscan-*"  # of `app.output_folder`
+STAGING, LOCK = ".stillscan-*", "writer.lock"  # of `app.output_folder`
 USAGE_FAULT, OUTPUT_FAULT = 2, 7  # of `operators.errors.ExitCode`
 
 USAGE = """\
@@ -186,8 +187,21 @@ def supervise(command: Sequence[str], environment: Mapping[str, str], output: Pa
     if code >= 0:
         return code
     for left in set(output.glob(STAGING)) - before:
-        shutil.rmtree(left, ignore_errors=True)
+        if not is_held(left):
+            shutil.rmtree(left, ignore_errors=True)
     return complain(f"the application was ended by signal {-code}; nothing was written", 128 - code)
+
+
+def is_held(staging: Path) -> bool:
+    """Whether a living process writes there: one that began after ours, into the same output."""
+    try:
+        with (staging / LOCK).open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock was made, or the file system has none
+        return False
+    return False
 
 
 def complain(message: str, code: int) -> int:

@@ -1,6 +1,8 @@
 """The image's entry point, without an image."""
 
+import fcntl
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -60,6 +62,24 @@ def test_staging_of_another_run_stays(tmp_path: Path) -> None:
     program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     supervise([sys.executable, "-c", program], {}, tmp_path)
     assert (tmp_path / ".stillscan-other").exists()
+
+
+def test_staging_of_a_run_that_began_later_and_lives_stays(tmp_path: Path) -> None:
+    other = tmp_path / ".stillscan-later"
+    program = f"""
+import os, pathlib, signal
+folder = pathlib.Path({str(other)!r})
+folder.mkdir()
+os.link({str(tmp_path / "lock")!r}, folder / "writer.lock")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with (tmp_path / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        supervise([sys.executable, "-c", program], {}, tmp_path)
+        assert other.exists()
+    shutil.rmtree(other)
+    supervise([sys.executable, "-c", program], {}, tmp_path)
+    assert not other.exists()
 
 
 def test_what_begins_with_a_dash_is_for_the_application(environment: dict[str, str]) -> None:
