@@ -22,7 +22,10 @@ from models.student import StudentNetwork
 SLICES = {"slow": 96}  # of most series 4
 SOUND = "mr"
 MATRIX = {"slow": 512, "greedy": 1024}  # the most that the network takes in one piece
-WIDTHS = {"slow": (256, 256), "greedy": (1024, 256)}
+NETWORKS = {  # widths, middle blocks
+    "slow": ((128, 128), 8),  # deep rather than wide: time, not memory
+    "greedy": ((1024, 256), 1),
+}
 # name of the bundle: state and reason of its job
 FAULTS = {
     "no-numbers": ("refused", "quality-gate"),
@@ -99,8 +102,7 @@ def make_bundles(models: Path) -> None:
     save_file(weights, file)
     file = models / "damaged" / WEIGHTS
     file.write_bytes(file.read_bytes()[:-1000])
-    for name, widths in WIDTHS.items():
-        middle_blocks = 1
+    for name, (widths, middle_blocks) in NETWORKS.items():
         network = StudentNetwork(widths, middle_blocks)
         half = {key: each.half().contiguous() for key, each in network.state_dict().items()}
         save_file(half, models / name / WEIGHTS)
