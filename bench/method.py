@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,7 +92,6 @@ ROWS = {
     "neighbor2neighbor": _one_step(losses.neighbor2neighbor),
     "noise2void": _one_step(losses.noise2void),
 }
-STUDENT = _one_step(losses.distillation)
 
 
 def main(
@@ -108,7 +107,7 @@ def main(
         if (out / f"{name}.safetensors").exists():
             continue
         if name == "distilled":
-            train_row(name, STUDENT, out, clean, list(_labelled(out, noisy)))
+            distil_twice(out, clean, noisy)
         else:
             train_row(name, ROWS[name], out, clean, noisy)
 
@@ -203,15 +202,38 @@ def candidates(out: Path) -> dict[str, Denoiser]:
     }
 
 
-def _labelled(out: Path, noisy: list[NoisyImage]) -> Iterator[NoisyImage]:
-    """The images with the labels of the teacher that the clean-free criterion chooses."""
+def distil_twice(out: Path, clean: list[TrainingImage], noisy: list[NoisyImage]) -> None:
+    """Stage 3, as `app.training.run` does it.
+
+    The first round learns from the teacher that the clean-free criterion chooses, and begins with
+    its weights where it is a student's network; the second learns from labels of the first, and
+    begins with its weights.
+    """
     teachers = candidates(out)
     sample = noisy[:: max(1, len(noisy) // JUDGED)]
     chosen, table = choose(teachers, sample, SEED)
     found = {"chosen": chosen, "images": len(sample), "table": [asdict(line) for line in table]}
     (out / "candidates.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(f"teacher: {chosen}", flush=True)
-    yield from label_images(teachers[chosen], noisy)
+    start = chosen if chosen == "recorrupted" else None
+    first = _taught(start, out)
+    train_row("distilled_once", first, out, clean, list(label_images(teachers[chosen], noisy)))
+    network = load_network(out / "distilled_once.safetensors")
+    assert isinstance(network, StudentNetwork)
+    labelled = list(label_images(StudentDenoiser(network), noisy))
+    train_row("distilled", _taught("distilled_once", out), out, clean, labelled)
+
+
+def _taught(start: str | None, out: Path) -> Row:
+    """A round of distillation that begins with the weights of another row."""
+
+    def build() -> nn.Module:
+        network = _student()
+        if start is not None:
+            network.load_state_dict(load_network(out / f"{start}.safetensors").state_dict())
+        return network
+
+    return replace(_one_step(losses.distillation), build=build)
 
 
 if __name__ == "__main__":

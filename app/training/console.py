@@ -18,7 +18,7 @@ from app.training.noisy_folder import NoisyFolder
 from app.training.noisy_series import NoisySeries
 from app.training.profiles import TrainingProfile
 from app.training.release import Release
-from app.training.run import STAGES, Progress
+from app.training.run import SECOND_ROUND, STAGES, Progress
 from models.stages import StagePlan
 from operators.outcome import counted
 from operators.reading import Refusal
@@ -27,7 +27,13 @@ SERIES_SHOWN = 40
 REFUSED_SHOWN = 20
 LINE_EVERY_S = 30.0
 # seconds of a patch of 64 x 64 in one update, relative to the student's network
-COST = {"blind spot": 6.5, "diffusion": 3.2, "one step": 1.0, "student": 1.0}
+COST = {
+    "blind spot": 6.5,
+    "diffusion": 3.2,
+    "one step": 1.0,
+    "student": 1.0,
+    "second student": 1.0,
+}
 SHORT_STAGES = 0.04  # teacher, labels: of the rest, each
 
 
@@ -163,12 +169,13 @@ def watching(console: Console, profile: TrainingProfile) -> Iterator[Watch]:
 
 def plans_of(profile: TrainingProfile) -> dict[str, StagePlan]:
     """The stages that train a network."""
-    return {
+    plans = {
         "blind spot": profile.blind_spot,
         "diffusion": profile.diffusion,
         "one step": profile.one_step,
         "student": profile.student,
     }
+    return plans | ({"second student": profile.student} if profile.second_round else {})
 
 
 def work_of(profile: TrainingProfile) -> dict[str, float]:
@@ -178,7 +185,8 @@ def work_of(profile: TrainingProfile) -> dict[str, float]:
         for stage, plan in plans_of(profile).items()
     }
     short = SHORT_STAGES * sum(found.values())
-    return {stage: found.get(stage, short) for stage in STAGES}
+    left_out = () if profile.second_round else SECOND_ROUND
+    return {stage: 0.0 if stage in left_out else found.get(stage, short) for stage in STAGES}
 
 
 def show_candidates(console: Console, figures: Mapping[str, object], teacher: str) -> None:

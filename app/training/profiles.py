@@ -31,6 +31,8 @@ class TrainingProfile:
             looks at each pixel 20 times.
         checkpoint_every: updates.
         remarks: what a reader of the bundle should know of the profile.
+        second_round: the student then learns once more, from labels of its own: they err less than
+            its teacher's, since it also learned to see through more noise (`models.losses`).
         adapts: only the student of a bundle learns, recorrupted-to-recorrupted; its teacher stays.
     """
 
@@ -51,14 +53,17 @@ class TrainingProfile:
     label_pixels: int = 2**28
     checkpoint_every: int = 250
     remarks: tuple[str, ...] = field(default=())
+    second_round: bool = True
     adapts: bool = False
 
 
 QUICK = TrainingProfile(
-    blind_spot=StagePlan(2000, batch=8),
-    diffusion=StagePlan(3000),
-    one_step=StagePlan(5000),
-    student=StagePlan(2500),
+    blind_spot=StagePlan(1500, batch=8),
+    diffusion=StagePlan(2000),
+    one_step=StagePlan(4500),
+    student=StagePlan(1500),
+    blind_spot_width=32,
+    blind_spot_blocks=3,
     remarks=("made for two cores of a CPU in half an hour: small networks, briefly trained",),
 )
 STANDARD = TrainingProfile(
@@ -94,6 +99,7 @@ PUBLISHED = TrainingProfile(
     judged_side=512,
     label_pixels=2**33,
     checkpoint_every=1000,
+    second_round=False,
     remarks=(
         "diffusion as published (arXiv 2504.00264): noise prediction, L1, condition BSN(y)",
         "unlike there, all networks are this project's plain convolutional ones: no PUCA or LG-BPN "
@@ -109,6 +115,7 @@ ADAPT = TrainingProfile(
     decay=0.99,
     checkpoint_every=100,
     remarks=("fine-tuned from a bundle, recorrupted-to-recorrupted, on a site's noisy series",),
+    second_round=False,
     adapts=True,
 )
 PROFILES: Mapping[ProfileName, TrainingProfile] = {

@@ -46,7 +46,8 @@ from models.student import StudentDenoiser, StudentNetwork
 from models.teacher_choice import choose, interval, squared_errors
 from models.training import Step, Training
 
-STAGES = ("blind spot", "diffusion", "one step", "teacher", "labels", "student")
+SECOND_ROUND = ("second labels", "second student")
+STAGES = ("blind spot", "diffusion", "one step", "teacher", "labels", "student", *SECOND_ROUND)
 SRDS = "SRDS"
 RECORRUPTED = "recorrupted"  # the one-step network of the student's kind
 NOISY = "noisy image"  # the first candidate: a teacher must be better than nothing
@@ -148,15 +149,30 @@ class Run:
         teachers = self._teachers(blind_spot, diffusion, one_step, schedule)
         choice = yield from self._choice(teachers)
         teacher = SRDS if profile.teacher == "srds" else choice["chosen"]
-        labelled = yield from self._labels(teachers[teacher], passes(teacher, profile.steps))
+        looks = passes(teacher, profile.steps)
+        labelled = yield from self._labels("labels", teachers[teacher], looks)
         student = yield from self._stage(
             "student",
             lambda: self._first_student(one_step if teacher == RECORRUPTED else None),
             profile.student,
             lambda training, plan, seed: distill(training, labelled, plan, seed),
         )
+        if profile.second_round:
+            student = yield from self._second_round(student)
         figures = choice | {"student": self._student_figures(student, teachers[teacher])}
         return Trained(student, blind_spot, diffusion, one_step, teacher, choice["chosen"], figures)
+
+    def _second_round(self, student: StudentNetwork) -> Generator[Progress, None, StudentNetwork]:
+        """The student goes on, learning from its own estimates in place of its teacher's."""
+        own = StudentDenoiser(student, self.ranks.device)
+        labelled = yield from self._labels("second labels", own, 1)
+        second: StudentNetwork = yield from self._stage(
+            "second student",
+            lambda: going_on_from(student),
+            self.profile.student,
+            lambda training, plan, seed: distill(training, labelled, plan, seed),
+        )
+        return second
 
     def _stage(
         self,
@@ -210,9 +226,7 @@ class Run:
         start = self.start or teacher
         if start is None or (start is teacher and start.widths != network.widths):
             return network
-        network = StudentNetwork(start.widths, start.middle_blocks)
-        network.load_state_dict(start.state_dict())
-        return network
+        return going_on_from(start)
 
     def _teachers(
         self,
@@ -256,18 +270,18 @@ class Run:
         return [middle(image, self.profile.judged_side) for image in images]
 
     def _labels(
-        self, teacher: Denoiser, looks: int
+        self, stage: str, teacher: Denoiser, looks: int
     ) -> Generator[Progress, None, tuple[NoisyImage, ...]]:
         """Training images with the teacher's estimates; as many as the profile allows."""
         images = thinned(self.training, self.profile.label_pixels // looks)
-        folder = self.folder / "labels"
+        folder = self.folder / stage.replace(" ", "_")
         for number, image in enumerate(images):
             path = folder / f"{number:06d}.npy"
             if number % self.ranks.count == self.ranks.rank and not path.exists():
                 (labelled,) = label_images(seeded(teacher, number), [image])
                 assert labelled.label is not None
                 save_array(labelled.label.numpy(), path)
-            yield Progress("labels", number + 1, len(images))
+            yield Progress(stage, number + 1, len(images))
         self.ranks.wait()
         labels = (np.load(folder / f"{number:06d}.npy") for number in range(len(images)))
         return tuple(
@@ -284,6 +298,13 @@ class Run:
         taught = squared_errors(teacher, images, seed)
         behind, limits = interval(own, taught, torch.Generator().manual_seed(seed))
         return {"behind_teacher_db": behind, "interval_db": limits}
+
+
+def going_on_from(student: StudentNetwork) -> StudentNetwork:
+    """Another network with the same weights."""
+    network = StudentNetwork(student.widths, student.middle_blocks)
+    network.load_state_dict(student.state_dict())
+    return network
 
 
 def passes(teacher: str, steps: int) -> int:

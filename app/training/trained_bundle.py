@@ -93,6 +93,7 @@ def metadata_of(
                     stage: asdict(getattr(profile, stage))
                     for stage in ("blind_spot", "diffusion", "one_step", "student")
                 },
+                "rounds_of_distillation": 2 if profile.second_round else 1,
                 "images": {
                     "fingerprint": folder.fingerprint(),
                     "series": [

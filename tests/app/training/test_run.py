@@ -23,6 +23,7 @@ from app.training.ranks import Ranks
 from app.training.run import (
     NOISY,
     RECORRUPTED,
+    SECOND_ROUND,
     SRDS,
     STAGES,
     Run,
@@ -219,6 +220,15 @@ def test_passes_are_looks_of_the_network_at_a_pixel():
     assert [passes(name, 10) for name in names] == [1, 8, 20, 80]
 
 
+def test_the_second_round_can_be_left_out(run_in, tmp_path):
+    once = replace(TINY, second_round=False)
+    trained, seen = finished(run_in(tmp_path, profile=once))
+    assert {each.stage for each in seen} == set(STAGES) - set(SECOND_ROUND)
+    saved = torch.load(tmp_path / "student.pt", weights_only=True)
+    for name, value in trained.student.state_dict().items():
+        assert torch.equal(value, saved["average"][name]), name
+
+
 def test_a_student_goes_on_from_a_teacher_of_its_kind(run_in, tmp_path):
     run, teacher = run_in(tmp_path), StudentNetwork(TINY.student_widths)
     assert_same_weights(run._first_student(teacher), teacher)
@@ -251,5 +261,6 @@ def test_profiles_are_whole(name):
     work = work_of(profile)
     assert set(work) == set(STAGES)
     untaught = {"blind spot", "diffusion", "one step"} if profile.adapts else set()
+    untaught |= set() if profile.second_round else set(SECOND_ROUND)
     assert {stage for stage, share in work.items() if share == 0} == untaught
     assert profile.condition == PAPER if name == "paper" else profile.condition.recorruption > 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from models.precision import computes_bfloat16
 from tests.deploy.image.conftest import Image
 from tests.series_factory import make_series
 
@@ -30,10 +31,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def one_shot(source: Path, output: Path) -> None:
-    """With the engine that the image has: another engine's pixels have other UIDs."""
-    settings = output.with_name("torch.yaml")
+    """With the engine that the image takes: another engine's pixels have other UIDs."""
+    engine = "torch" if computes_bfloat16("cpu") else "ncnn"  # the image has no OpenVINO
+    settings = output.with_name("engine.yaml")
     shipped = (ROOT / "app" / "app.yaml").read_text(encoding="utf-8")
-    settings.write_text(shipped.replace("engine: auto", "engine: torch"), encoding="utf-8")
+    settings.write_text(shipped.replace("engine: auto", f"engine: {engine}"), encoding="utf-8")
     command = [sys.executable, ROOT / "app", "-i", source, "-o", output]
     environment = {"PATH": "/usr/bin:/bin", "HOLOSCAN_CONFIG_PATH": str(settings)}
     subprocess.run(command, env=environment, capture_output=True, check=True)

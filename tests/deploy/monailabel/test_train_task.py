@@ -118,7 +118,8 @@ def test_a_name_is_no_path_and_no_bundle_that_is_there(task, store, name):
 
 
 def test_the_share_that_is_done_grows_from_stage_to_stage():
-    rows = [("blind spot", 50), ("diffusion", 50), ("one step", 50), ("student", 5000)]
+    last = ("second student", PROFILES["quick"].student.steps)
+    rows = [("blind spot", 50), ("diffusion", 50), ("one step", 50), ("student", 50), last]
     shares = [
         part_done({"stage": stage, "step": str(step)}, PROFILES["quick"]) for stage, step in rows
     ]
