@@ -113,7 +113,7 @@ def test_a_run_that_is_left_anywhere_goes_on_as_if_it_was_not(run_in, tmp_path):
     while True:
         stages = run_in(tmp_path / "broken").train()
         try:
-            for _ in range(chance.randint(1, 20)):
+            for _ in range(chance.randint(1, 30)):
                 next(stages)
         except StopIteration as end:
             resumed = end.value
