@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from app.memory import share_one_heap
 from bench.growth import Growth, growth_with_pixels, growth_with_slices
 from bench.machine import describe_machine
 from bench.peak import peak_gflops, precisions
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="also 800 slices")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    share_one_heap()  # as the application does
     machine = describe_machine()
     machine |= {f"convolution peak, {p}": f"{peak_gflops(p):.0f} GFLOP/s" for p in precisions()}
     stages = []
