@@ -19,6 +19,7 @@ WEIGHTS = Path("models/model.safetensors")
 BLIND_SPOT = Path("models/blind_spot.safetensors")
 DIFFUSION = Path("models/diffusion.safetensors")
 SAMPLING_STEPS = 10
+RADIOGRAPHS = {"CR", "DX"}
 
 WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 BundleMode = Literal["student", "srds", "one_step", "blind_spot"]
@@ -137,7 +138,8 @@ def load_bundle(
         network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise BundleError(f"bundle {info.name}: {WEIGHTS} cannot be loaded: {error}") from error
-    chosen = choose_engine(network, engine, device, precision)
+    large = set(info.modalities) <= RADIOGRAPHS
+    chosen = choose_engine(network, engine, device, precision, large=large)
     denoiser = StudentDenoiser(network, engine=chosen)
     return Bundle(info, hashlib.sha256(data).hexdigest(), denoiser)
 

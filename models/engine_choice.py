@@ -18,7 +18,12 @@ log = logging.getLogger("stillscan")
 
 
 def choose_engine(
-    network: nn.Module, wanted: WantedEngine = "auto", device: str = "cpu", precision: str = "auto"
+    network: nn.Module,
+    wanted: WantedEngine = "auto",
+    device: str = "cpu",
+    precision: str = "auto",
+    *,
+    large: bool = False,
 ) -> Engine:
     """The engine for a student.
 
@@ -30,13 +35,14 @@ def choose_engine(
         wanted: the name of an engine, or "auto".
         device: torch device; a GPU has torch and tensorrt alone.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes it.
+        large: the images are radiographs.
 
     Raises:
         EngineError: if the engine that is asked for is not there, or lacks the precision.
     """
     if wanted != "auto":
         return _engine(network, wanted, device, precision)
-    for name in preferred_engines(device, precision):
+    for name in preferred_engines(device, precision, large=large):
         try:
             return _engine(network, name, device, precision)
         except (EngineError, RuntimeError) as error:  # openvino raises nothing more precise
@@ -44,18 +50,18 @@ def choose_engine(
     return _engine(network, "torch", device, precision)
 
 
-def preferred_engines(device: str, precision: str) -> list[EngineName]:
+def preferred_engines(device: str, precision: str, *, large: bool = False) -> list[EngineName]:
     """What `auto` tries before torch, the best first: of those that are installed.
 
-    On a CPU in float32 ncnn, by a third faster than OpenVINO; in bfloat16, which ncnn does not
-    multiply, OpenVINO.
+    On a CPU in float32 ncnn, by a quarter faster than OpenVINO; in bfloat16, which ncnn does not
+    multiply, OpenVINO. Of large images too: ncnn's memory would have them cut into small tiles,
+    whose overlap costs what it gains.
     """
     if device != "cpu":
         return []
-    exact = precision == "float32" or not computes_bfloat16(device)
-    names: tuple[EngineName, ...] = ("ncnn", "openvino")
-    able = names if exact and precision != "bfloat16" else names[1:]
-    return [name for name in able if find_spec(name)]
+    exact = precision == "float32" or (precision == "auto" and not computes_bfloat16(device))
+    names: tuple[EngineName, ...] = ("ncnn", "openvino") if exact and not large else ("openvino",)
+    return [name for name in names if find_spec(name)]
 
 
 def _engine(network: nn.Module, name: EngineName, device: str, precision: str) -> Engine:

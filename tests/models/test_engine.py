@@ -1,10 +1,13 @@
 """The engines: one student, the same numbers whichever library multiplies."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import models
+from models.bundle import load_bundle
 from models.engine import EngineError, TorchEngine
 from models.engine_choice import choose_engine, preferred_engines
 from models.engine_ncnn import NcnnEngine
@@ -86,7 +89,17 @@ def test_the_engine_that_is_asked_for_is_taken(network, wanted):
 def test_auto_goes_by_what_the_processor_multiplies(monkeypatch, bfloat16, precision, expected):
     monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: bfloat16)
     assert preferred_engines("cpu", precision) == expected
+    assert preferred_engines("cpu", precision, large=True) == ["openvino"]
     assert preferred_engines("cuda", precision) == []
+
+
+def test_radiographs_are_not_for_ncnn(monkeypatch):
+    monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: False)
+    monkeypatch.setattr("models.engine_choice.find_spec", lambda name: name == "ncnn")
+    bundles = Path(models.__path__[0]) / "bundles"
+    chosen = {name: load_bundle(bundles / name, engine="auto") for name in ("mr", "xray")}
+    names = {name: bundle.denoiser.engine.name for name, bundle in chosen.items()}
+    assert names == {"mr": "ncnn", "xray": "torch"}
 
 
 def test_auto_takes_what_is_installed(network, monkeypatch):
