@@ -58,10 +58,10 @@ class TrainingProfile:
 
 
 QUICK = TrainingProfile(
-    blind_spot=StagePlan(1500, batch=8),
-    diffusion=StagePlan(2000),
-    one_step=StagePlan(4500),
-    student=StagePlan(1500),
+    blind_spot=StagePlan(1400, batch=8),
+    diffusion=StagePlan(1400),
+    one_step=StagePlan(4000),
+    student=StagePlan(1400),
     blind_spot_width=32,
     blind_spot_blocks=3,
     remarks=("made for two cores of a CPU in half an hour: small networks, briefly trained",),
