@@ -31,7 +31,7 @@ class NcnnEngine:
     """One network for all shapes; memory is taken and given back in every call."""
 
     name: EngineName = "ncnn"
-    piece = 256  # Winograd's transforms take three times the memory of direct convolutions
+    piece = 384  # Winograd's transforms take three times the memory of direct convolutions
 
     def __init__(self, network: nn.Module, precision: Precision = "float32") -> None:
         """Hand the weights over.

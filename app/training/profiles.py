@@ -31,8 +31,8 @@ class TrainingProfile:
             looks at each pixel 20 times.
         checkpoint_every: updates.
         remarks: what a reader of the bundle should know of the profile.
-        second_round: the student then learns once more, from labels of its own: they err less than
-            its teacher's, since it also learned to see through more noise (`models.losses`).
+        second_round: the student then learns once more, from labels of its own, which err less than
+            its teacher's (measured: docs/method.md).
         adapts: only the student of a bundle learns, recorrupted-to-recorrupted; its teacher stays.
     """
 
