@@ -22,7 +22,7 @@ from operators.selection import SelectionRules
 
 DEFAULT_SETTINGS = Path(__file__).with_name("app.yaml")
 
-Mode = Literal["student", "srds", "one_step", "blind_spot", "identity"]
+Mode = Literal["student", "fast_student", "srds", "one_step", "blind_spot", "identity"]
 Strength = Literal["low", "medium", "high"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
@@ -60,8 +60,9 @@ class DenoiseSection:
     """How series are denoised.
 
     Attributes:
-        mode: `student` (the one-step network); `srds`, `one_step` or `blind_spot` (its teacher,
-            where the bundle has one); or `identity` (a control: pixels stay as they are).
+        mode: `student` (the one-step network); `fast_student` (a smaller one) or `srds`, `one_step`
+            or `blind_spot` (its teacher), where the bundle has them; or `identity` (a control:
+            pixels stay as they are).
         strength: share of the estimated noise that is taken away, see `STRENGTHS`.
         device: where the network runs; `auto` takes a GPU where there is one.
         engine: what multiplies; `auto` takes what this machine is good at, see

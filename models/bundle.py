@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 METADATA = Path("configs/metadata.json")
 WEIGHTS = Path("models/model.safetensors")
+FAST_STUDENT = Path("models/fast_student.safetensors")
 BLIND_SPOT = Path("models/blind_spot.safetensors")
 DIFFUSION = Path("models/diffusion.safetensors")
 SAMPLING_STEPS = 10
 RADIOGRAPHS = {"CR", "DX"}
 
 WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
-BundleMode = Literal["student", "srds", "one_step", "blind_spot"]
+BundleMode = Literal["student", "fast_student", "srds", "one_step", "blind_spot"]
 
 
 class BundleError(ValueError):
@@ -127,8 +128,7 @@ def load_bundle(
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from models.engine_choice import choose_engine
-    from models.student import StudentDenoiser, StudentNetwork
+    from models.student import StudentNetwork
 
     info = read_info(folder)
     try:
@@ -138,10 +138,19 @@ def load_bundle(
         network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise BundleError(f"bundle {info.name}: {WEIGHTS} cannot be loaded: {error}") from error
+    denoiser = _student_denoiser(network, info, device, precision, engine)
+    return Bundle(info, hashlib.sha256(data).hexdigest(), denoiser)
+
+
+def _student_denoiser(
+    network: StudentNetwork, info: BundleInfo, device: str, precision: str, engine: WantedEngine
+) -> StudentDenoiser:
+    from models.engine_choice import choose_engine
+    from models.student import StudentDenoiser
+
     large = set(info.modalities) <= RADIOGRAPHS
     chosen = choose_engine(network, engine, device, precision, large=large)
-    denoiser = StudentDenoiser(network, engine=chosen)
-    return Bundle(info, hashlib.sha256(data).hexdigest(), denoiser)
+    return StudentDenoiser(network, engine=chosen)
 
 
 def load_mode(
@@ -153,16 +162,20 @@ def load_mode(
 ) -> tuple[Denoiser, str]:
     """The denoiser of a bundle that a mode names, and the SHA-256 of its weights.
 
-    `student`: the one-step network that the bundle is made for. The others are the teacher's:
-    `srds` (stabilised sampling), `one_step` (its first prediction, the control of sampling) and
-    `blind_spot` (with the centre pixel put back).
+    `student`: the one-step network that the bundle is made for; `fast_student`: a smaller one. The
+    others are the teacher's: `srds` (stabilised sampling), `one_step` (its first prediction, the
+    control of sampling) and `blind_spot` (with the centre pixel put back).
 
     Raises:
-        BundleError: as `load_bundle`, or if the bundle came without its teacher.
+        BundleError: as `load_bundle`, or if the bundle came without what the mode needs.
+        EngineError: as `load_bundle`.
     """
     if mode == "student":
         bundle = load_bundle(folder, device, precision, engine)
         return bundle.denoiser, bundle.sha256
+    if mode == "fast_student":
+        fast, digest = load_fast_student(folder)
+        return _student_denoiser(fast, read_info(folder), device, precision, engine), digest
     from models.blind_spot import BlindSpotDenoiser
     from models.diffusion_denoiser import DiffusionDenoiser, Sampling
     from models.schedule import NoiseSchedule
@@ -190,7 +203,7 @@ def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]
     if not all(path.is_file() for path in paths):
         raise BundleError(
             f"bundle {folder.name} came without its teacher ({BLIND_SPOT.name}, {DIFFUSION.name}); "
-            "it has the mode student only"
+            "it has no mode that samples"
         )
     try:
         blind_spot, network = (load_network(path) for path in paths)
@@ -200,6 +213,27 @@ def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]
         raise BundleError(f"bundle {folder.name}: its teacher's files hold other networks")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
     return blind_spot, network, digest
+
+
+def load_fast_student(folder: Path) -> tuple[StudentNetwork, str]:
+    """The smaller student of a bundle, and the SHA-256 of its file.
+
+    Raises:
+        BundleError: if it is not there, damaged, or something else.
+    """
+    from models.student import StudentNetwork
+    from models.weights import WeightsError, load_network
+
+    path = folder / FAST_STUDENT
+    if not path.is_file():
+        raise BundleError(f"bundle {folder.name} came without a fast student ({FAST_STUDENT.name})")
+    try:
+        network = load_network(path)
+    except WeightsError as error:
+        raise BundleError(f"bundle {folder.name}: {error}") from error
+    if not isinstance(network, StudentNetwork):
+        raise BundleError(f"bundle {folder.name}: {FAST_STUDENT.name} holds another network")
+    return network, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _network_arguments(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -212,6 +246,7 @@ def save_bundle(
     folder: Path,
     metadata: dict[str, Any],
     teacher: tuple[BlindSpotNetwork, DiffusionNetwork] | None = None,
+    fast: StudentNetwork | None = None,
 ) -> None:
     """Write weights (float16 in the file, float32 when loaded) and metadata.
 
@@ -219,7 +254,8 @@ def save_bundle(
         network: the trained network.
         folder: of the bundle; made if needed.
         metadata: without the network's arguments, which are added.
-        teacher: what the modes beside `student` need.
+        teacher: what the modes `srds`, `one_step` and `blind_spot` need.
+        fast: what the mode `fast_student` needs.
     """
     from safetensors.torch import save
 
@@ -227,6 +263,8 @@ def save_bundle(
 
     for path, part in zip((BLIND_SPOT, DIFFUSION), teacher or (), strict=False):
         save_network(part, folder / path)
+    if fast is not None:
+        save_network(fast, folder / FAST_STUDENT)
 
     metadata["stillscan"]["network"] = {
         "widths": list(network.widths),

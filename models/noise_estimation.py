@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models.noise_blocks import (
-    MAX_BLOCKS,
     Array,
     Blocks,
     Correlation,
@@ -54,6 +53,7 @@ FINE_PURITY = 0.5  # the same for the finest detail alone
 UNPROVEN_SHARE = 0.1  # of a level that nothing bears out: it may be structure
 ROUNDING = 1e-7  # of the range of intensities: a level below this is no noise
 QUIET = 0.001  # of the brightest places: the highest level that is told then
+COMPARED_BLOCKS = 2000  # of a slice, before and after
 FLATTEST = 0.2  # upper edge of the blocks that the correlation is measured on, as CLUSTER
 
 
@@ -218,7 +218,7 @@ def remaining_share(
     """
     image, cleaned = (plane.numpy().astype(np.float64) for plane in (before, after))
     size = min(BLOCK_SIZES[-1], *image.shape)
-    step = spread_out(image.shape, size, MAX_BLOCKS)
+    step = spread_out(image.shape, size, COMPARED_BLOCKS)
     usable = holds_noise(image, None if valid is None else valid.numpy(), size, step)
     if not usable.any():
         return 1.0

@@ -25,6 +25,10 @@ AIR_SAYS = 0.03  # what a curve may gain that agrees with air, in units of the l
 AIR_PURITY, AIR_REACH = 0.4, 0.6  # of the ranges that may speak; log of variance
 RAYLEIGH_RATIO = (1.6, 2.3)  # mean / deviation of rectified noise in air is 1.91
 RAYLEIGH_DEVIATION = 0.655  # in sigma
+# shares of constant, linear and square term, in tenths [mixture, 3]
+MIXTURES = np.array(
+    [((10 - b - c) / 10, b / 10, c / 10) for b, c in product(range(11), range(11)) if b + c <= 10]
+)
 
 
 def intensity_ranges(means: Array) -> tuple[Array, np.ndarray]:
@@ -102,11 +106,12 @@ class Curve:
         """At each intensity; never below a thousandth of its value at the top."""
         if self.family == "rician":
             return _rician_variance(intensity, np.sqrt(self.scale))
-        return self.scale * _polynomial(intensity / self.top, self.terms)
+        return self.scale * _polynomial(intensity / self.top, np.array(self.terms))
 
 
-def _polynomial(x: Array, terms: tuple[float, float, float]) -> Array:
-    a, b, c = terms
+def _polynomial(x: Array, terms: Array) -> Array:
+    """At each x, of one mixture of terms [3], or of many at once [mixture, 3]."""
+    a, b, c = np.moveaxis(terms[..., None], -2, 0)
     x = np.clip(x, 0, None)
     return np.maximum(a + b * x + c * x**2, 1e-3)
 
@@ -162,48 +167,44 @@ def _fit_polynomial(levels: Levels, top: float, dark: Levels | None = None) -> C
     """
     weights = np.sqrt(levels.counts)
     weights = weights / weights.sum()
-    logs = np.log(levels.variances)
-    found = []
-    for terms in _term_mixtures():
-        ratios = logs - np.log(_polynomial(levels.centres / top, terms))
-        offset = _weighted_quantile(ratios, weights, ENVELOPE)
-        loss = _quantile_loss(ratios - offset, weights)
-        penalty = 0.0 if terms[0] == 1 else COMPLEXITY * (1 if max(terms) == 1 else 2)
-        if dark is not None:
-            penalty += AIR_SAYS * _misses(dark, float(np.exp(offset)), terms, top)
-        family: Family = ("gaussian", "poisson", "gamma")[int(np.argmax(terms))]
-        found.append((loss + penalty, Curve(family, float(np.exp(offset)), terms, top)))
-    return min(found, key=lambda pair: pair[0])[1]
+    ratios = np.log(levels.variances) - np.log(_polynomial(levels.centres / top, MIXTURES))
+    offsets = _weighted_quantiles(ratios, weights, ENVELOPE)
+    losses = _quantile_losses(ratios - offsets[:, None], weights)
+    largest = MIXTURES.max(1)
+    losses += COMPLEXITY * np.where(MIXTURES[:, 0] == 1, 0, np.where(largest == 1, 1, 2))
+    if dark is not None:
+        losses += AIR_SAYS * _misses(dark, np.exp(offsets), top)
+    best = int(np.argmin(losses))
+    a, b, c = MIXTURES[best].tolist()
+    family: Family = ("gaussian", "poisson", "gamma")[int(np.argmax(MIXTURES[best]))]
+    return Curve(family, float(np.exp(offsets[best])), (a, b, c), top)
 
 
-def _misses(dark: Levels, scale: float, terms: tuple[float, float, float], top: float) -> float:
-    """How far a curve is from what quiet air says (0..1), 0 where no air says anything.
+def _misses(dark: Levels, scales: Array, top: float) -> Array:
+    """How far each mixture's curve is from what quiet air says (0..1), 0 where none says anything.
 
     Scanners mask, filter or rectify air: what is far from every curve speaks for none of them.
     """
     clear = dark.chosen((dark.purity > AIR_PURITY) & (dark.counts >= FEWEST_BLOCKS))
     if len(clear.centres) == 0:
-        return 0.0
-    predicted = np.log(scale * _polynomial(clear.centres / top, terms))
+        return np.zeros(len(scales))
+    predicted = np.log(scales[:, None] * _polynomial(clear.centres / top, MIXTURES))
     far = np.abs(np.log(clear.variances) - predicted) / AIR_REACH
-    return float(np.minimum(far, 1).mean())
+    return np.asarray(np.minimum(far, 1).mean(1))
 
 
-def _term_mixtures() -> list[tuple[float, float, float]]:
-    """Shares of constant, linear and square term, in tenths."""
-    tenths = product(range(11), range(11))
-    return [((10 - b - c) / 10, b / 10, c / 10) for b, c in tenths if b + c <= 10]
+def _weighted_quantiles(values: Array, weights: Array, quantile: float) -> Array:
+    """Of each row."""
+    order = np.argsort(values, 1)
+    ordered = np.take_along_axis(values, order, 1)
+    positions = np.cumsum(weights[order], 1) - 0.5 * weights[order]
+    wanted = quantile * weights.sum()
+    return np.array([np.interp(wanted, *row) for row in zip(positions, ordered, strict=True)])
 
 
-def _weighted_quantile(values: Array, weights: Array, quantile: float) -> float:
-    order = np.argsort(values)
-    position = np.cumsum(weights[order]) - 0.5 * weights[order]
-    return float(np.interp(quantile * weights.sum(), position, values[order]))
-
-
-def _quantile_loss(errors: Array, weights: Array) -> float:
-    """What structure adds above the curve is cheap, a range below the curve is dear."""
-    return float((weights * np.where(errors > 0, ENVELOPE, ENVELOPE - 1) * errors).sum())
+def _quantile_losses(errors: Array, weights: Array) -> Array:
+    """Of each row: what structure adds above the curve is cheap, a range below it is dear."""
+    return np.asarray((weights * np.where(errors > 0, ENVELOPE, ENVELOPE - 1) * errors).sum(1))
 
 
 def level_knots(curve: Curve, levels: Levels, edges: Array) -> tuple[Array, Array]:

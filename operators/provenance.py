@@ -26,7 +26,7 @@ class Provenance:
         version: of the application.
         bundle: name of the weights' bundle.
         model_sha256: of the weights file.
-        mode: which denoiser (student, srds, one_step, blind_spot, identity).
+        mode: which denoiser (student, fast_student, srds, one_step, blind_spot, identity).
         strength: share of the estimated noise that is taken away, 0 to 1.
         engine: what ran the network (torch, openvino, onnxruntime).
         precision: of its arithmetic (float32, bfloat16).

@@ -8,8 +8,9 @@ the truth; there whoever needs to be told gets the profile of the series.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ from app.evaluation.peers import (
     wavelet,
 )
 from app.methods import available_bundles
-from models.bundle import BundleError, BundleInfo, load_bundle
+from models.bundle import FAST_STUDENT, BundleError, BundleInfo, BundleMode, load_mode
 from models.denoiser import Denoiser, IdentityDenoiser
 from models.noise_profile import MAX_LAG, NoiseProfile
 from operators.errors import ModelError, SettingsError
@@ -146,20 +147,30 @@ def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
         ModelError: if a bundle cannot be loaded.
     """
     by_domain = bundles_by_domain(folder)
-    try:
-        loaded = {
-            info.folder: load_bundle(info.folder, device)
-            for info in {info.folder: info for info in by_domain.values()}.values()
-        }
-    except BundleError as error:
-        raise ModelError(str(error)) from error
+    folders = list(dict.fromkeys(info.folder for info in by_domain.values()))
+    modes: list[BundleMode] = ["student"]
+    if all((each / FAST_STUDENT).is_file() for each in folders):
+        modes.append("fast_student")
+    for mode in modes:
+        try:
+            loaded = {each: load_mode(each, mode, device) for each in folders}
+        except BundleError as error:
+            raise ModelError(str(error)) from error
+        denoiser = partial(_of_domain, by_domain, loaded)
+        mark = "+".join(digest[:12] for _, digest in loaded.values())
+        name = mode.replace("_", " ")
+        yield Method(f"{name}{suffix}", "nothing", denoiser, gated=True, fingerprint=mark)
+        yield Method(f"{name} told{suffix}", "truth", denoiser, fingerprint=mark)
 
-    def student(case: NoiseCase | None, domain: str) -> Denoiser:
-        return loaded[by_domain.get(domain, by_domain["mr"]).folder].denoiser
 
-    mark = "+".join(bundle.sha256[:12] for bundle in loaded.values())
-    yield Method(f"student{suffix}", "nothing", student, gated=True, fingerprint=mark)
-    yield Method(f"student told{suffix}", "truth", student, fingerprint=mark)
+def _of_domain(
+    by_domain: Mapping[str, BundleInfo],
+    loaded: Mapping[Path, tuple[Denoiser, str]],
+    case: NoiseCase | None,
+    domain: str,
+) -> Denoiser:
+    denoiser, _ = loaded[by_domain.get(domain, by_domain["mr"]).folder]
+    return denoiser
 
 
 def choose(methods: Iterable[Method], named: Sequence[str]) -> list[Method]:

@@ -38,13 +38,15 @@ def main(
         typer.Option("--from", help="begin with the weights of this bundle or checkpoint"),
     ] = None,
     faint: Annotated[float, typer.Option(help="share of examples with faint structures")] = 0.0,
+    widths: Annotated[str, typer.Option(help="channels at each resolution")] = "48,96,192",
     resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in OUT")] = False,
 ) -> None:
     """Train one student on all domains; `out/checkpoint.pt` holds all that `--resume` needs."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     torch.manual_seed(seed)
-    network = StudentNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = StudentNetwork(tuple(map(int, widths.split(","))))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
         network.load_state_dict(_weights(start))
     training = Training.begin(network, learning_rate)
