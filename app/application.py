@@ -1,4 +1,4 @@
-"""The graph: series reader -> denoiser -> derived series writer, on holoscan.
+"""The graph: series reader -> denoiser -> gate -> derived series writer, on holoscan.
 
 `monai.deploy.core.Application` is `holoscan.core.Application` under another name, so this is a
 MONAI Deploy application; importing it from where it is made costs 0.1 s instead of 4.8 s.
@@ -21,10 +21,12 @@ from holoscan.schedulers import EventBasedScheduler
 from app.settings import OutputSection
 from operators.denoise_operator import DenoiseOperator
 from operators.derived_series_writer_operator import DerivedSeriesWriterOperator
+from operators.gate_operator import GateOperator
 from operators.outcome import SeriesOutcome, Watch
 from operators.series_reader_operator import SeriesReaderOperator
 from operators.stages import (
     DenoisingStage,
+    GateStage,
     Method,
     SeriesFailed,
     SeriesSource,
@@ -33,25 +35,27 @@ from operators.stages import (
 )
 from operators.volume import VolumeBlock
 
-STAGES = 3  # each has a worker, so that reading, denoising and writing overlap
+STAGES = 4  # each has a worker, so that reading, denoising, judging and writing overlap
 
 
 class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
-    """Reads, denoises and stages series block by block, the three stages at the same time.
+    """Reads, denoises, judges and stages series block by block, the four stages at the same time.
 
     A port holds one block: a stage that is behind makes the one before it wait, so that at most
-    six blocks are in memory whatever the size of the series.
+    eight blocks are in memory whatever the size of the series.
     """
 
     def __init__(
         self,
         blocks: Iterator[VolumeBlock | SeriesFailed],
         denoising: DenoisingStage,
+        gate: GateStage,
         writing: WritingStage,
     ) -> None:
         """The stages do the work; the outcomes are in `writing.outcomes` after `run`."""
         self._blocks = blocks
         self._denoising = denoising
+        self._gate = gate
         self._writing = writing
         if "HOLOSCAN_LOG_LEVEL" not in os.environ:
             # What ends a run reaches the caller of `run` as the exception that an operator raised.
@@ -61,12 +65,14 @@ class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
         self.scheduler(EventBasedScheduler(self, worker_thread_number=STAGES, name="scheduler"))
 
     def compose(self) -> None:
-        """Connect the three doors."""
+        """Connect the four doors."""
         reader = SeriesReaderOperator(self, blocks=self._blocks, name="series_reader")
         denoiser = DenoiseOperator(self, stage=self._denoising, name="denoiser")
+        gate = GateOperator(self, stage=self._gate, name="gate")
         writer = DerivedSeriesWriterOperator(self, stage=self._writing, name="series_writer")
         self.add_flow(reader, denoiser, {("block", "block")})
-        self.add_flow(denoiser, writer, {("denoised_block", "denoised_block")})
+        self.add_flow(denoiser, gate, {("estimated_block", "estimated_block")})
+        self.add_flow(gate, writer, {("denoised_block", "denoised_block")})
 
 
 class GraphStoppedError(RuntimeError):
@@ -103,7 +109,10 @@ def derive_all(
         objects=output.objects,
     )
     app = DenoiseApp(
-        read_in_blocks(sources, abandoned), DenoisingStage(methods, abandoned), writing
+        read_in_blocks(sources, abandoned),
+        DenoisingStage(methods, abandoned),
+        GateStage(methods, abandoned),
+        writing,
     )
     try:
         app.run()

@@ -1,4 +1,4 @@
-"""The second door of the graph: noisy blocks in, quiet blocks out, with a verdict on each."""
+"""The second door of the graph: noisy blocks in, the network's estimates out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DenoiseOperator(Operator):  # type: ignore[misc]  # holoscan has no type i
 
     Ports:
         in `block`: a `VolumeBlock` or a `SeriesFailed`.
-        out `denoised_block`: a `DenoisedBlock` or a `SeriesFailed`, once per series.
+        out `estimated_block`: an `EstimatedBlock` or a `SeriesFailed`, once per series.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class DenoiseOperator(Operator):  # type: ignore[misc]  # holoscan has no type i
     def setup(self, spec: OperatorSpec) -> None:
         """Name the ports."""
         spec.input("block")
-        spec.output("denoised_block")
+        spec.output("estimated_block")
 
     def compute(
         self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
     ) -> None:
         """Denoise one block and pass it on."""
-        denoised = self._stage.take(op_input.receive("block"))
-        if denoised is not None:
-            op_output.emit(denoised, "denoised_block")
+        estimated = self._stage.take(op_input.receive("block"))
+        if estimated is not None:
+            op_output.emit(estimated, "estimated_block")

@@ -45,6 +45,25 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class EstimatedBlock:
+    """A block with what the denoiser makes of it, network numbers, before anyone judges it.
+
+    Attributes:
+        block: what was read.
+        plan: of its series.
+        noisy: its pixels, padding replaced.
+        sigma: standard deviation of the noise at each pixel.
+        estimate: of the clean image, at full strength.
+    """
+
+    block: VolumeBlock
+    plan: Plan
+    noisy: Float32[np.ndarray, "slice row column"]
+    sigma: Float32[np.ndarray, "slice row column"]
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
 class DenoisedBlock:
     """A block with the pixels that the derived series will show.
 
@@ -150,12 +169,25 @@ def denoise_block(
         strength: share of the correction that is applied, 0 to 1.
         limits: of the gate.
     """
+    return judge_block(estimate_block(denoiser, block, plan), strength, limits)
+
+
+def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> EstimatedBlock:
+    """What the denoiser makes of one block; the first half of `denoise_block`."""
     noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block)))[:, None]
     if isinstance(denoiser, Seeded):
         denoiser = denoiser.seeded(seeds_of(block))
     estimate = denoiser.denoise(noisy, plan.noise)
     sigma = plan.noise.sigma_map(noisy)[:, 0].numpy()
-    before = noisy[:, 0].numpy()
+    return EstimatedBlock(block, plan, noisy[:, 0].numpy(), sigma, estimate)
+
+
+def judge_block(
+    estimated: EstimatedBlock, strength: float = 1.0, limits: GateLimits | None = None
+) -> DenoisedBlock:
+    """Judge what a denoiser made of a block and apply the strength; the second half."""
+    block, plan, sigma = estimated.block, estimated.plan, estimated.sigma
+    before, estimate = estimated.noisy, estimated.estimate
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
     clean = np.maximum(clean, np.minimum(before.min(), 0))  # 0 is no signal: less cannot be
     accepted, verdict = judge(before, clean, sigma, plan.noise.acf, limits or GateLimits())

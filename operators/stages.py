@@ -1,19 +1,29 @@
-"""The three stages as plain code: series in blocks, denoised blocks, derived series in staging.
+"""The stages as plain code: series in blocks, estimates, judged blocks, derived series in staging.
 
-The holoscan operators are doors to these. What travels between them is a `VolumeBlock` or a
-`DenoisedBlock`, one at a time, so that memory does not grow with a series; a series that cannot be
-processed travels on as one `SeriesFailed`, and the others are not touched by it.
+The holoscan operators are doors to these. What travels between them is a `VolumeBlock`, an
+`EstimatedBlock` or a `DenoisedBlock`, one at a time, so that memory does not grow with a series; a
+series that cannot be processed travels on as one `SeriesFailed`, and the others are not touched by
+it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.denoiser import Denoiser
-from operators.denoising import DenoisedBlock, Plan, denoise_block, plan_denoising
+from models.side_by_side import on_one_thread
+from operators.denoising import (
+    DenoisedBlock,
+    EstimatedBlock,
+    Plan,
+    estimate_block,
+    judge_block,
+    plan_denoising,
+)
 from operators.deriving import OutputOptions, SeriesStage
 from operators.errors import ModelError, OutputError, ResultError, StillscanError
 from operators.gate import Verdict, combine
@@ -103,7 +113,7 @@ def read_in_blocks(
 
 
 class DenoisingStage:
-    """Denoises blocks as they come; keeps the plan of the series that passes through."""
+    """Runs the network on blocks as they come; keeps the plan of the series that passes through."""
 
     def __init__(self, methods: Mapping[str, Method], abandoned: set[str]) -> None:
         """`methods` by modality; what fails here is added to `abandoned`."""
@@ -111,7 +121,7 @@ class DenoisingStage:
         self._abandoned = abandoned
         self._plan: Plan | None = None
 
-    def take(self, message: VolumeBlock | SeriesFailed) -> DenoisedBlock | SeriesFailed | None:
+    def take(self, message: VolumeBlock | SeriesFailed) -> EstimatedBlock | SeriesFailed | None:
         """Denoise one block; None where its series has failed already."""
         if isinstance(message, SeriesFailed):
             return message
@@ -123,10 +133,35 @@ class DenoisingStage:
             if message.start == 0:
                 self._plan = plan_denoising(volume_with(message), method.noise_range)
             assert self._plan is not None, "a series begins with its first block"
-            return _denoise(method, message, self._plan)
+            with _naming_network_faults(message):
+                return estimate_block(method.denoiser, message, self._plan)
         except StillscanError as error:
             self._abandoned.add(uid)
             return _failed(message.volume, error)
+
+
+class GateStage:
+    """Judges blocks as they come from the network, which has the next one meanwhile."""
+
+    def __init__(self, methods: Mapping[str, Method], abandoned: set[str]) -> None:
+        """`methods` by modality; what fails here is added to `abandoned`."""
+        self._methods = methods
+        self._abandoned = abandoned
+
+    def take(self, message: EstimatedBlock | SeriesFailed) -> DenoisedBlock | SeriesFailed | None:
+        """Judge one block and apply the strength; None where its series has failed already."""
+        if isinstance(message, SeriesFailed):
+            return message
+        volume = message.block.volume
+        if volume.series_instance_uid in self._abandoned:
+            return None
+        method = self._methods[volume.modality]
+        try:
+            with _naming_network_faults(message.block), on_one_thread():
+                return judge_block(message, method.strength, method.limits)
+        except StillscanError as error:
+            self._abandoned.add(volume.series_instance_uid)
+            return _failed(volume, error)
 
 
 def _failed(volume: Volume, error: StillscanError) -> SeriesFailed:
@@ -134,10 +169,11 @@ def _failed(volume: Volume, error: StillscanError) -> SeriesFailed:
     return SeriesFailed(volume.series_instance_uid, files, error)
 
 
-def _denoise(method: Method, block: VolumeBlock, plan: Plan) -> DenoisedBlock:
-    """Run the network on one block; what torch raises becomes a `ModelError`."""
+@contextmanager
+def _naming_network_faults(block: VolumeBlock) -> Iterator[None]:
+    """What torch raises becomes a `ModelError` that names the slices."""
     try:
-        return denoise_block(method.denoiser, block, plan, method.strength, method.limits)
+        yield
     except MemoryError as error:
         raise DenoiserMemoryError(_where(block, "not enough memory")) from error
     except RuntimeError as error:  # torch raises nothing more precise, CUDA faults included

@@ -13,7 +13,7 @@ from app.output_folder import publish, staging_in
 from app.run import Job, RunResult, methods_for, sources_of, survey
 from operators.decoding import Decoder
 from operators.outcome import exit_code_of
-from operators.stages import DenoisingStage, WritingStage, read_in_blocks
+from operators.stages import DenoisingStage, GateStage, WritingStage, read_in_blocks
 
 if TYPE_CHECKING:
     from app.run import Load
@@ -30,7 +30,7 @@ def run_one_by_one(job: Job, decoder: Decoder, load: Load) -> RunResult:
         found = survey(job, decoder)
         methods = methods_for(found, job.settings, load) if found.chosen else {}
         abandoned: set[str] = set()
-        denoising = DenoisingStage(methods, abandoned)
+        denoising, gate = DenoisingStage(methods, abandoned), GateStage(methods, abandoned)
         output = job.settings.output
         writing = WritingStage(
             staging,
@@ -43,7 +43,8 @@ def run_one_by_one(job: Job, decoder: Decoder, load: Load) -> RunResult:
         )
         try:
             for block in read_in_blocks(sources_of(found, decoder), abandoned):
-                denoised = denoising.take(block)
+                estimated = denoising.take(block)
+                denoised = gate.take(estimated) if estimated is not None else None
                 if denoised is not None:
                     writing.take(denoised)
         finally:

@@ -20,6 +20,7 @@ from operators.outcome import Progress
 from operators.stages import (
     DenoisingStage,
     GateRefusedError,
+    GateStage,
     Method,
     SeriesFailed,
     WritingStage,
@@ -104,12 +105,14 @@ def quiet_series(
 
 
 def _denoised(volume: Volume, method: Method) -> Iterator[DenoisedBlock]:
-    stage = DenoisingStage({volume.modality: method}, set())
+    methods = {volume.modality: method}
+    denoising, gate = DenoisingStage(methods, set()), GateStage(methods, set())
     for block in volume.blocks():
-        result = stage.take(block)
+        estimated = denoising.take(block)
+        result = gate.take(estimated) if estimated is not None else None
         if isinstance(result, SeriesFailed):
             raise result.error
-        assert result is not None, "the stage gave up a series and said nothing"
+        assert result is not None, "a stage gave up a series and said nothing"
         yield result
 
 

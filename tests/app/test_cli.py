@@ -90,7 +90,7 @@ def test_a_bug_is_1_and_leaves_the_output_empty(
     def bug(*arguments: object) -> None:
         raise KeyError(name)
 
-    monkeypatch.setattr("operators.stages.denoise_block", bug)
+    monkeypatch.setattr("operators.stages.estimate_block", bug)
     result = invoke("denoise", source, tmp_path / "out", "--mode", "identity", "-v")
     assert result.exit_code == 1
     assert "internal-fault: KeyError at tests/app/test_cli.py:" in result.stderr

@@ -134,7 +134,8 @@ def test_inspect_does_not_name_the_patient(stillscan: Callable, source: Path) ->
     "place",
     [
         "operators.stages.plan_denoising",
-        "operators.stages.denoise_block",
+        "operators.stages.estimate_block",
+        "operators.stages.judge_block",
         "operators.deriving.SeriesStage.add",
         "operators.report.series_page",
         "app.run.find_series",

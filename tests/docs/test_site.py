@@ -33,6 +33,7 @@ NAMES = [
     "Provenance",
     "Verdict",
     "DenoiseOperator",
+    "GateOperator",
     "SeriesReaderOperator",
     "DerivedSeriesWriterOperator",
     "DenoiseApp",
