@@ -36,6 +36,7 @@ from operators.stages import (
 from operators.volume import VolumeBlock
 
 STAGES = 4  # each has a worker, so that reading, denoising, judging and writing overlap
+REST_MS = 50  # nobody works for so long: the graph has ended
 
 
 class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
@@ -62,7 +63,15 @@ class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
             logger.set_log_level(logger.LogLevel.OFF)
         # Without arguments of its own holoscan would take ours for its own.
         super().__init__([sys.executable, "stillscan"])
-        self.scheduler(EventBasedScheduler(self, worker_thread_number=STAGES, name="scheduler"))
+        # Without a rest the scheduler ends a graph as soon as nobody works, which on a busy machine
+        # can be between two messages.
+        scheduler = EventBasedScheduler(
+            self,
+            worker_thread_number=STAGES,
+            stop_on_deadlock_timeout=REST_MS,
+            name="scheduler",
+        )
+        self.scheduler(scheduler)
 
     def compose(self) -> None:
         """Connect the four doors."""

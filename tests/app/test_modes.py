@@ -14,10 +14,10 @@ from models.diffusion import DiffusionNetwork
 from models.student import StudentNetwork
 from tests.series_factory import make_series
 
-MODES = ("student", "srds", "one_step", "blind_spot")
+MODES = ("student", "fast_student", "srds", "one_step", "blind_spot")
 
 
-def make_bundle(folder: Path, *, teacher: bool) -> None:
+def make_bundle(folder: Path, *, complete: bool) -> None:
     torch.manual_seed(0)
     diffusion = DiffusionNetwork(widths=(8, 8, 8), middle_blocks=1)
     torch.nn.init.normal_(diffusion.output.weight, std=0.02)
@@ -31,7 +31,8 @@ def make_bundle(folder: Path, *, teacher: bool) -> None:
         student,
         folder,
         metadata,
-        (BlindSpotNetwork(0, width=4, blocks=1), diffusion) if teacher else None,
+        (BlindSpotNetwork(0, width=4, blocks=1), diffusion) if complete else None,
+        StudentNetwork(widths=(8, 8, 8), middle_blocks=1) if complete else None,
     )
 
 
@@ -43,7 +44,7 @@ def denoise(source: Path, out: Path, models: Path, mode: str) -> Result:
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_of_a_bundle_runs_and_the_result_names_it(tmp_path: Path, mode: str) -> None:
     make_series(tmp_path / "in")
-    make_bundle(tmp_path / "toy", teacher=True)
+    make_bundle(tmp_path / "toy", complete=True)
     result = denoise(tmp_path / "in", tmp_path / "out", tmp_path / "toy", mode)
     if result.exit_code == 4:  # an untrained network may be refused: by the gate, and only by it
         assert "quality-gate" in result.stderr
@@ -53,18 +54,21 @@ def test_every_mode_of_a_bundle_runs_and_the_result_names_it(tmp_path: Path, mod
     assert series["method"]["mode"] == mode
 
 
-def test_a_bundle_without_its_teacher_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "said"), [("srds", "its teacher"), ("fast_student", "a fast student")]
+)
+def test_a_bundle_without_what_a_mode_needs_says_so(tmp_path: Path, mode: str, said: str) -> None:
     make_series(tmp_path / "in")
-    make_bundle(tmp_path / "toy", teacher=False)
-    result = denoise(tmp_path / "in", tmp_path / "out", tmp_path / "toy", "srds")
+    make_bundle(tmp_path / "toy", complete=False)
+    result = denoise(tmp_path / "in", tmp_path / "out", tmp_path / "toy", mode)
     assert result.exit_code == 6
-    assert "bundle toy came without its teacher" in result.stderr
+    assert f"bundle toy came without {said}" in result.stderr
     assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_damaged_teacher_is_a_model_fault(tmp_path: Path) -> None:
     make_series(tmp_path / "in")
-    make_bundle(tmp_path / "toy", teacher=True)
+    make_bundle(tmp_path / "toy", complete=True)
     (tmp_path / "toy" / BLIND_SPOT).write_bytes(b"broken")
     result = denoise(tmp_path / "in", tmp_path / "out", tmp_path / "toy", "one_step")
     assert result.exit_code == 6

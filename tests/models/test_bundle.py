@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.blind_spot import BlindSpotNetwork
 from models.bundle import (
+    FAST_STUDENT,
     METADATA,
     WEIGHTS,
     BundleError,
@@ -17,7 +19,8 @@ from models.bundle import (
     save_bundle,
 )
 from models.denoiser import Denoiser
-from models.student import StudentNetwork
+from models.student import StudentDenoiser, StudentNetwork
+from models.weights import save_network
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models" / "bundles"
 
@@ -94,7 +97,33 @@ def test_shipped_bundles_load_and_say_what_they_are(name):
     assert bundle.modalities == served[name]
 
 
-@pytest.mark.parametrize("mode", ["student", "srds", "one_step", "blind_spot"])
+def test_a_fast_student_is_the_network_that_was_saved(folder):
+    torch.manual_seed(1)
+    fast = StudentNetwork(widths=(8, 8, 16), middle_blocks=1)
+    save_network(fast, folder / FAST_STUDENT)
+    denoiser, digest = load_mode(folder, "fast_student")
+    assert isinstance(denoiser, StudentDenoiser)
+    assert denoiser.network.widths == (8, 8, 16)
+    assert digest != load_mode(folder, "student")[1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.unlink(), "came without a fast student"),
+        (lambda path: path.write_bytes(b"\xff" * 100), "cannot be loaded"),
+        (lambda path: save_network(BlindSpotNetwork(0, width=4, blocks=1), path), "another"),
+    ],
+    ids=["none", "not safetensors", "a teacher"],
+)
+def test_a_bundle_whose_fast_student_cannot_run_says_so(folder, damage, said):
+    save_network(StudentNetwork(widths=(8, 8, 8), middle_blocks=1), folder / FAST_STUDENT)
+    damage(folder / FAST_STUDENT)
+    with pytest.raises(BundleError, match=f"toy.*{said}"):
+        load_mode(folder, "fast_student")
+
+
+@pytest.mark.parametrize("mode", ["student", "fast_student", "srds", "one_step", "blind_spot"])
 @pytest.mark.parametrize("name", ["ct", "mr", "xray"])
 def test_a_shipped_bundle_has_every_mode(name, mode):
     denoiser, digest = load_mode(SHIPPED / name, mode)
