@@ -2,8 +2,8 @@
 
 All three hold the same networks, trained on all domains at once; what differs is whom they serve
 and the figures that `stillscan evaluate` measured for that domain. Without METHOD the teacher that
-is there stays; without arguments all weights and figures stay, and the files beside them are
-written anew.
+is there stays, without CHECKPOINT the student, without `--fast` the fast student, without
+`--evaluation` the figures; the files beside them are written anew.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from app.monai_bundle.files import add_bundle_files
 from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
 from app.training.images import SPLIT
 from models.blind_spot import BlindSpotNetwork
-from models.bundle import METADATA, load_teacher, read_info, save_bundle
+from models.bundle import FAST_STUDENT, load_bundle, load_teacher, read_info, save_bundle
 from models.diffusion import DiffusionNetwork
 from models.simulated_noise import SIGMA_RANGE
 from models.student import StudentNetwork
-from models.weights import load_network
+from models.weights import load_network, save_network
 
-BUNDLE_VERSION = "0.3.0"
-CHANGES = (
-    "student trained further with faint structures: low contrast stays; configs for MONAI's "
-    "bundle tools, licence files and models/model.pt"
-)
+BUNDLE_VERSION = "0.4.0"
+CHANGES = "a fast student joins the bundle; the student is that of 0.3.0"
 EARLIER = {
+    "0.3.0": "student trained further with faint structures: low contrast stays; configs for "
+    "MONAI's bundle tools, licence files and models/model.pt",
     "0.2.0": "student trained for longer; teacher (blind spot, conditional diffusion) joins the "
-    "bundle"
+    "bundle",
 }
 LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
 COMMANDS = (
@@ -44,8 +43,11 @@ COMMANDS = (
     "--from runs/student/checkpoint.pt --steps 2200 --seed 3 --learning-rate 0.0005 --faint 0.6",
     "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/faint2 "
     "--from runs/faint/checkpoint.pt --steps 3000 --seed 4 --learning-rate 0.0007 --faint 0.9",
+    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast "
+    "--widths 24,48,96 --steps 15000 --seed 5 --faint 0.5",
     "python -m bench.method --data $STILLSCAN_DATA --out runs/method",
 )
+FAST_WIDTHS = (24, 48, 96)  # a quarter of the student's arithmetic
 SERVES = {"mr": ["MR"], "xray": ["CR", "DX"], "ct": ["CT"]}
 NAMES = {"mr": "MR", "xray": "radiographs", "ct": "CT (preliminary)"}
 SOURCES = {
@@ -82,31 +84,38 @@ def main(
     method: Annotated[
         Path | None, typer.Argument(help="folder of bench.method: the teacher")
     ] = None,
-    evaluation: Annotated[Path, typer.Option(help="figures")] = Path(
-        "bench/results/evaluation.json"
-    ),
+    fast: Annotated[
+        Path | None, typer.Option(help="of app.training.shipped_student, with widths 24,48,96")
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="evaluation.json of `stillscan evaluate`")
+    ] = None,
     out: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models/bundles"),
 ) -> None:
-    """Write the three bundles; without an evaluation their figures stay empty."""
-    if checkpoint is None:
-        for domain in SERVES:
-            before = read_info(out / domain).metadata
-            ours = before["stillscan"]
-            after = _metadata(domain, ours["training"], ours["figures"])
-            after["stillscan"]["network"] = ours["network"]
-            text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
-            (out / domain / METADATA).write_text(text, encoding="utf-8")
-            _add_files(domain, after, out / domain)
-        return
-    state = torch.load(checkpoint, weights_only=True)
-    network = StudentNetwork()
-    network.load_state_dict(state["average"])
-    figures = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.exists() else {}
+    """Write the three bundles."""
+    measured = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation else {}
     for domain in SERVES:
-        teacher, choice = _kept(out / domain) if method is None else _trained(method)
-        metadata = _metadata(domain, _training(choice), _figures(domain, figures))
-        save_bundle(network, out / domain, metadata, teacher)
-        _add_files(domain, metadata, out / domain)
+        folder = out / domain
+        if checkpoint is None:
+            network = load_bundle(folder).denoiser.network
+        else:
+            network = _student(checkpoint, StudentNetwork())
+        teacher, choice = _kept(folder) if method is None else _trained(method)
+        if evaluation is None and checkpoint is None:
+            figures = read_info(folder).metadata["stillscan"]["figures"]
+        else:
+            figures = _figures(domain, measured)
+        metadata = _metadata(domain, _training(choice), figures)
+        save_bundle(network, folder, metadata, teacher)
+        if fast is not None:
+            save_network(_student(fast, StudentNetwork(FAST_WIDTHS)), folder / FAST_STUDENT)
+        _add_files(domain, metadata, folder)
+
+
+def _student(checkpoint: Path, network: StudentNetwork) -> StudentNetwork:
+    """A network with the averaged weights of a checkpoint."""
+    network.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    return network
 
 
 def _trained(method: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], dict[str, Any]]:

@@ -25,15 +25,19 @@ def make_bundle(folder: Path, *, complete: bool) -> None:
         "version": "1",
         "stillscan": {"modalities": ["MR"], "noise_range": [0.0, 1.0], "preliminary": False},
     }
-    student = StudentNetwork(widths=(8, 8, 8), middle_blocks=1)
-    torch.nn.init.normal_(student.noise.weight, std=0.02)
     save_bundle(
-        student,
+        student(),
         folder,
         metadata,
         (BlindSpotNetwork(0, width=4, blocks=1), diffusion) if complete else None,
-        StudentNetwork(widths=(8, 8, 8), middle_blocks=1) if complete else None,
+        student() if complete else None,
     )
+
+
+def student() -> StudentNetwork:
+    network = StudentNetwork(widths=(8, 8, 8), middle_blocks=1)
+    torch.nn.init.normal_(network.noise.weight, std=0.02)
+    return network
 
 
 def denoise(source: Path, out: Path, models: Path, mode: str) -> Result:
