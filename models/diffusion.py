@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.blind_spot import BlindSpotNetwork
+from models.blind_spot import BlindSpotNetwork, with_centre
 from models.blocks import PlainUNet
 from models.noise_profile import CORRELATION_LAGS
 from models.noisy_images import NoisyBatch
@@ -47,6 +47,9 @@ class Profile:
         sees_image: the recorrupted image joins its blind-spot estimate in the condition.
         preconditioned: the network starts as the exact sampler of white noise around the condition;
             otherwise its output is `prediction` itself.
+        centre_pixel: c is the blind-spot estimate with each pixel's own value put back, weighed by
+            the known noise. It errs by no more than the noise does, so that weak noise, which the
+            bare estimate misses by far, is within reach. Needs `recorruption`: else it leaks.
     """
 
     prediction: Prediction = "v"
@@ -54,9 +57,19 @@ class Profile:
     recorruption: float = 0.5
     sees_image: bool = True
     preconditioned: bool = True
+    centre_pixel: bool = False
+
+    def __post_init__(self) -> None:
+        """A condition that holds a pixel and its noise must not see the same noise in the target.
+
+        Raises:
+            ValueError: for a centre pixel without recorruption.
+        """
+        if self.centre_pixel and not self.recorruption:
+            raise ValueError("a centre pixel needs recorruption: it would leak")
 
 
-DEFAULT = Profile()
+DEFAULT = Profile(centre_pixel=True)
 PAPER = Profile("eps", "L1", recorruption=0.0, sees_image=False, preconditioned=False)
 
 
@@ -207,6 +220,19 @@ def prediction_error(error: Planes, a: Tensor, profile: Profile, target_sigma: P
     return error if profile.prediction == "x0" else error / (1 - a).sqrt()
 
 
+def centre_of(
+    blind_spot: BlindSpotNetwork, image: Planes, level: Values, sigma: Planes, profile: Profile
+) -> Planes:
+    """c, as the profile makes it from an image with noise of this deviation."""
+    with mixed_precision(image.device):
+        mean, log_variance = blind_spot(image, level)
+    if not profile.centre_pixel:
+        return mean
+    variance = log_variance.exp() * level[:, None, None, None] ** 2
+    centre, _ = with_centre(mean, variance, image, sigma**2)
+    return centre
+
+
 def condition_and_target(
     blind_spot: BlindSpotNetwork, batch: NoisyBatch, profile: Profile
 ) -> tuple[Condition, Planes]:
@@ -215,9 +241,9 @@ def condition_and_target(
     noisy = batch.noisy + factor * batch.fresh
     target = batch.noisy - batch.fresh / factor if factor else batch.noisy
     more, target_more = math.sqrt(1 + factor**2), math.sqrt(1 + 1 / factor**2) if factor else 1.0
-    with torch.no_grad(), mixed_precision(batch.noisy.device):
-        centre, _ = blind_spot(noisy, batch.level * more)
     sigma = batch.sigma * more
+    with torch.no_grad():
+        centre = centre_of(blind_spot, noisy, batch.level * more, sigma, profile)
     condition = Condition(
         centre, noisy, sigma, batch.correlation, target_sigma=batch.sigma * target_more
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.blind_spot import BlindSpotNetwork
 from models.denoiser import Estimate
-from models.diffusion import Condition, DiffusionNetwork
+from models.diffusion import Condition, DiffusionNetwork, centre_of
 from models.noise import correlated_noise, spectrum_of
 from models.noise_profile import NoiseProfile
 from models.precision import mixed_precision
@@ -122,8 +122,7 @@ class DiffusionDenoiser:
     def _condition(self, image: Planes, noise: NoiseProfile) -> Condition:
         sigma = noise.sigma_map(image)
         level = torch.full((len(image),), noise.sigma, device=self.device)
-        with mixed_precision(self.device):
-            centre, _ = self.blind_spot(image, level)
+        centre = centre_of(self.blind_spot, image, level, sigma, self.network.profile)
         factor = self.network.profile.recorruption
         return Condition(
             centre,

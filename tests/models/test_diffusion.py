@@ -12,6 +12,7 @@ from models.diffusion import (
     DiffusionNetwork,
     DiffusionObjective,
     Profile,
+    centre_of,
     condition_and_target,
     prediction_error,
 )
@@ -53,6 +54,30 @@ def test_condition_and_target_have_independent_noise_in_the_default_profile():
     assert abs(float(correlation)) < 0.02
     assert float(n.std()) == pytest.approx(float(condition.sigma.mean()), rel=0.03)
     assert float(m.std()) == pytest.approx(float(condition.target_sigma.mean()), rel=0.03)
+
+
+@pytest.mark.parametrize("sigma", [0.001, 0.3])
+def test_the_centre_pixel_keeps_a_poor_blind_spot_within_the_noise(sigma):
+    class FarOff(BlindSpotNetwork):
+        """Predicts grey, and knows how far off that is."""
+
+        def forward(self, image, level):
+            return torch.full_like(image, 0.5), torch.full_like(image, 0.2 / sigma).log() * 2
+
+    clean = torch.linspace(0, 1, 64 * 64).reshape(1, 1, 64, 64)
+    noisy = clean + sigma * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    told = FarOff(0, width=4, blocks=1), noisy, torch.tensor([sigma]), torch.full_like(noisy, sigma)
+    error = {
+        put_back: float((centre_of(*told, Profile(centre_pixel=put_back)) - clean).std())
+        for put_back in (False, True)
+    }
+    assert error[False] > 0.25
+    assert error[True] < min(1.05 * sigma, 0.8 * error[False])
+
+
+def test_a_centre_pixel_that_would_leak_is_refused():
+    with pytest.raises(ValueError, match="recorruption"):
+        Profile(recorruption=0.0, centre_pixel=True)
 
 
 def test_condition_and_target_share_their_noise_as_published():
