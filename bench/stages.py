@@ -20,10 +20,11 @@ from app.settings import load_settings
 from bench.peak import least_core_seconds, peak_gflops, precisions, student_gflop
 from bench.phantom.acquisition import Protocol, acquire
 from bench.whole_run import write_long_series
-from models.bundle import WantedEngine, load_bundle, load_mode
+from models.bundle import FAST_STUDENT, BundleMode, WantedEngine, load_bundle, load_mode
 from models.denoiser import Denoiser
 from models.noise_estimation import estimate_noise_profile
 from models.noise_profile import NoiseProfile
+from models.student import StudentDenoiser
 from operators.decoding import Decoder
 from operators.deriving import SeriesStage
 from operators.gate import judge
@@ -92,7 +93,17 @@ def _example() -> _Example:
 
 
 def _students(bundle: Path, example: _Example, threads: int) -> Iterator[StageTime]:
-    exact = load_bundle(bundle, precision="float32").denoiser
+    yield from _student(bundle, "student", example, threads)
+    if (bundle / FAST_STUDENT).is_file():
+        yield from _student(bundle, "fast_student", example, threads)
+
+
+def _student(
+    bundle: Path, mode: BundleMode, example: _Example, threads: int
+) -> Iterator[StageTime]:
+    """One of the students by engine and precision."""
+    exact, _ = load_mode(bundle, mode, precision="float32")
+    assert isinstance(exact, StudentDenoiser)
     exact_psnr = _psnr(exact, example)
     work = student_gflop(exact.network, MATRIX**2)
     for precision in precisions():
@@ -102,10 +113,10 @@ def _students(bundle: Path, example: _Example, threads: int) -> Iterator[StageTi
                 continue
             if engine in ("ncnn", "onnxruntime") and precision != "float32":
                 continue
-            denoiser = load_bundle(bundle, precision=precision, engine=engine).denoiser
+            denoiser, _ = load_mode(bundle, mode, precision=precision, engine=engine)
             core, wall = _seconds(lambda: denoiser.denoise(example.noisy, example.noise))  # noqa: B023
             yield StageTime(
-                f"student, {engine} {precision}",
+                f"{mode.replace('_', ' ')}, {engine} {precision}",
                 MATRIX,
                 threads,
                 core,
