@@ -20,7 +20,7 @@ from app.monai_bundle.files import add_bundle_files
 from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
 from app.training.images import SPLIT
 from models.blind_spot import BlindSpotNetwork
-from models.bundle import FAST_STUDENT, load_bundle, load_teacher, read_info, save_bundle
+from models.bundle import FAST_STUDENT, load_bundle, read_info, save_bundle
 from models.diffusion import DiffusionNetwork
 from models.simulated_noise import SIGMA_RANGE
 from models.student import StudentNetwork
@@ -100,7 +100,7 @@ def main(
             network = load_bundle(folder).denoiser.network
         else:
             network = _student(checkpoint, StudentNetwork())
-        teacher, choice = _kept(folder) if method is None else _trained(method)
+        teacher, choice = (None, _choice(folder)) if method is None else _trained(method)
         if evaluation is None and checkpoint is None:
             figures = read_info(folder).metadata["stillscan"]["figures"]
         else:
@@ -128,11 +128,11 @@ def _trained(method: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], d
     return (blind_spot, diffusion), choice
 
 
-def _kept(folder: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], dict[str, Any]]:
-    """The teacher of the bundle that is there, and the table that chose it."""
-    blind_spot, diffusion, _ = load_teacher(folder)
-    ours = read_info(folder).metadata["stillscan"]
-    return (blind_spot, diffusion), ours["training"]["teacher_candidates"]
+def _choice(folder: Path) -> dict[str, Any]:
+    """The table that chose the teacher of the bundle that is there."""
+    training: dict[str, Any] = read_info(folder).metadata["stillscan"]["training"]
+    choice: dict[str, Any] = training["teacher_candidates"]
+    return choice
 
 
 def _add_files(domain: str, metadata: dict[str, Any], folder: Path) -> None:

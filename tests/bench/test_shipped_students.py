@@ -11,7 +11,7 @@ from app.evaluation.noise_cases import NAMES, noise_case
 from app.evaluation.peers import nlm
 from app.evaluation.repeated_scans import repeats
 from app.training.images import subjects
-from models.bundle import load_bundle
+from models.bundle import load_mode
 from models.metrics import psnr
 from models.noise_estimation import estimate_noise_profile
 
@@ -21,9 +21,9 @@ FAINT = ("gaussian 1", "gaussian 2")
 pytestmark = pytest.mark.data
 
 
-@pytest.fixture(scope="module")
-def students():
-    return {domain: load_bundle(BUNDLES / domain).denoiser for domain in DOMAINS}
+@pytest.fixture(scope="module", params=["student", "fast_student"])
+def students(request):
+    return {domain: load_mode(BUNDLES / domain, request.param)[0] for domain in DOMAINS}
 
 
 def middle_slices(data, domain):
