@@ -65,7 +65,7 @@ def test_students_are_never_below_the_noisy_image(stillscan_data, students, doma
 def test_every_slice_of_every_repeated_scan_comes_nearer_to_its_repeat(
     stillscan_data, mode, students
 ):
-    """Of the fast student one slice of 239 does not, by a 6000th of its error."""
+    """Of the fast student a few slices of the quiet brain do not, by less than a thousandth."""
     highest = 1.0 if mode == "student" else 1.001
     for repeat in repeats(stillscan_data / "dev"):
         scale = float(np.quantile(repeat.first, 0.999))
