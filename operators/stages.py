@@ -228,7 +228,10 @@ class WritingStage:
             OutputError: if the disk does not take it; this ends the run.
         """
         if isinstance(message, SeriesFailed):
-            self._fail(message)
+            # two stages may give up one series at the same time
+            listed = {each.series_instance_uid for each in self.outcomes}
+            if message.series_instance_uid not in listed:
+                self._fail(message)
             return
         volume = message.block.volume
         if volume.series_instance_uid in self._abandoned:

@@ -230,6 +230,34 @@ def test_a_network_that_fails_refuses_the_series_alone(
     assert len(staged(tmp_path)) == 1
 
 
+@pytest.mark.usefixtures("one_slice_per_block")
+def test_a_series_that_two_stages_give_up_has_one_outcome(
+    tmp_path: Path, derive: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate runs out of memory on the first block while the network does so on the second."""
+    make_series(tmp_path / "in", slices=4)
+    network_failed = threading.Event()
+
+    class Failing:
+        calls = 0
+
+        def denoise(self, image: torch.Tensor, noise: object) -> Estimate:
+            self.calls += 1
+            if self.calls == 2:
+                network_failed.set()
+                raise MemoryError
+            return Estimate(image)
+
+    def failing(*arguments: object) -> None:
+        assert network_failed.wait(timeout=20)
+        raise MemoryError
+
+    monkeypatch.setattr("operators.stages.judge_block", failing)
+    (outcome,) = derive(Failing())
+    assert (outcome.status, outcome.reason) == ("refused", "out-of-memory")
+    assert staged(tmp_path) == []
+
+
 def test_pixels_that_are_no_numbers_refuse_the_series(tmp_path: Path, derive: Callable) -> None:
     class NotFinite:
         def denoise(self, image: torch.Tensor, noise: object) -> Estimate:
