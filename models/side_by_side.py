@@ -6,9 +6,8 @@ have work as well, two threads take three times the processor time of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from threading import local
 from typing import TypeVar
 
@@ -38,14 +37,3 @@ class SideBySide:
     def _begin(self) -> None:
         torch.set_num_threads(1)
         self._within.map = True
-
-
-@contextmanager
-def on_one_thread() -> Iterator[None]:
-    """What torch does inside, on the thread that calls: beside slices, it would wait for others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

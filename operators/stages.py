@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.denoiser import Denoiser
-from models.side_by_side import on_one_thread
 from operators.denoising import (
     DenoisedBlock,
     EstimatedBlock,
@@ -157,7 +156,7 @@ class GateStage:
             return None
         method = self._methods[volume.modality]
         try:
-            with _naming_network_faults(message.block), on_one_thread():
+            with _naming_network_faults(message.block):
                 return judge_block(message, method.strength, method.limits)
         except StillscanError as error:
             self._abandoned.add(volume.series_instance_uid)
