@@ -26,7 +26,7 @@ Mode = Literal["student", "fast_student", "srds", "one_step", "blind_spot", "ide
 Strength = Literal["low", "medium", "high"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 # How much of the estimated noise is taken away: `out = in + strength * (denoised - in)`.
 STRENGTHS: Mapping[Strength, float] = {"low": 0.5, "medium": 0.75, "high": 1.0}

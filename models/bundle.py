@@ -25,6 +25,11 @@ RADIOGRAPHS = {"CR", "DX"}
 WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 BundleMode = Literal["student", "fast_student", "srds", "one_step", "blind_spot"]
 
+INT8: dict[BundleMode, Path] = {  # the same students, trained to compute in int8
+    "student": Path("models/student_int8.safetensors"),
+    "fast_student": Path("models/fast_student_int8.safetensors"),
+}
+
 
 class BundleError(ValueError):
     """A bundle is missing, incomplete, or its weights do not fit its description."""
@@ -113,7 +118,7 @@ def read_info(folder: Path) -> BundleInfo:
 def load_bundle(
     folder: Path, device: str = "cpu", precision: str = "auto", engine: WantedEngine = "torch"
 ) -> Bundle:
-    """Load network and weights, ready to denoise.
+    """Load the student of `model.safetensors`, ready to denoise.
 
     Args:
         folder: of one bundle.
@@ -162,7 +167,8 @@ def load_mode(
 ) -> tuple[Denoiser, str]:
     """The denoiser of a bundle that a mode names, and the SHA-256 of its weights.
 
-    `student`: the one-step network that the bundle is made for; `fast_student`: a smaller one. The
+    `student`: the one-step network that the bundle is made for; `fast_student`: a smaller one; both
+    in int8 where that is asked for or the best here (`models.engine_choice.prefers_int8`). The
     others are the teacher's: `srds` (stabilised sampling), `one_step` (its first prediction, the
     control of sampling) and `blind_spot` (with the centre pixel put back).
 
@@ -170,11 +176,15 @@ def load_mode(
         BundleError: as `load_bundle`, or if the bundle came without what the mode needs.
         EngineError: as `load_bundle`.
     """
+    if mode in INT8:
+        in_int8 = _load_int8(folder, mode, device, precision, engine)
+        if in_int8 is not None:
+            return in_int8
     if mode == "student":
         bundle = load_bundle(folder, device, precision, engine)
         return bundle.denoiser, bundle.sha256
     if mode == "fast_student":
-        fast, digest = load_fast_student(folder)
+        fast, digest = load_student(folder, FAST_STUDENT)
         return _student_denoiser(fast, read_info(folder), device, precision, engine), digest
     from models.blind_spot import BlindSpotDenoiser
     from models.diffusion_denoiser import DiffusionDenoiser, Sampling
@@ -215,8 +225,8 @@ def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]
     return blind_spot, network, digest
 
 
-def load_fast_student(folder: Path) -> tuple[StudentNetwork, str]:
-    """The smaller student of a bundle, and the SHA-256 of its file.
+def load_student(folder: Path, file: Path) -> tuple[StudentNetwork, str]:
+    """Another student of a bundle (`FAST_STUDENT`, `INT8`), and the SHA-256 of its file.
 
     Raises:
         BundleError: if it is not there, damaged, or something else.
@@ -224,16 +234,41 @@ def load_fast_student(folder: Path) -> tuple[StudentNetwork, str]:
     from models.student import StudentNetwork
     from models.weights import WeightsError, load_network
 
-    path = folder / FAST_STUDENT
+    path = folder / file
     if not path.is_file():
-        raise BundleError(f"bundle {folder.name} came without a fast student ({FAST_STUDENT.name})")
+        kind = file.stem.replace("_", " ")
+        raise BundleError(f"bundle {folder.name} came without a {kind} ({file.name})")
     try:
         network = load_network(path)
     except WeightsError as error:
         raise BundleError(f"bundle {folder.name}: {error}") from error
     if not isinstance(network, StudentNetwork):
-        raise BundleError(f"bundle {folder.name}: {FAST_STUDENT.name} holds another network")
+        raise BundleError(f"bundle {folder.name}: {file.name} holds another network")
     return network, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load_int8(
+    folder: Path,
+    mode: BundleMode,
+    device: str,
+    precision: str,
+    engine: WantedEngine,
+) -> tuple[StudentDenoiser, str] | None:
+    """A student in int8, if it is wanted, there, and an engine for it starts."""
+    from models.engine import EngineError
+    from models.engine_choice import prefers_int8
+
+    file = INT8[mode]
+    asked_for = precision == "int8"
+    if not prefers_int8(engine, device, precision) or not (asked_for or (folder / file).is_file()):
+        return None
+    network, digest = load_student(folder, file)
+    try:
+        return _student_denoiser(network, read_info(folder), device, "int8", engine), digest
+    except EngineError:
+        if asked_for:
+            raise
+        return None  # a line in the log said so
 
 
 def _network_arguments(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from models.engine import PIECE, EngineError, EngineName, Planes, Precision, Seen
+from models.quantization import LARGEST_WEIGHT, SMALLEST, roundings
 from models.student_graph import planes_of, weights_of
 
-HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+# int8 says of each layer whether it rounds; the others are float32
+HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 COMPILED = 4  # shapes whose networks are kept
 
 
@@ -31,17 +33,21 @@ class OpenVinoEngine:
     def __init__(self, network: nn.Module, precision: Precision = "float32") -> None:
         """Load the library.
 
+        Args:
+            network: with its weights; for int8 one that learned it (`models.quantization`).
+            precision: of the products.
+
         Raises:
-            EngineError: if it is not installed or has no such precision.
+            EngineError: if it is not installed, or the network has not learned int8.
         """
-        if precision not in HINTS:
-            raise EngineError(f"engine openvino has no {precision}; it has {', '.join(HINTS)}")
         openvino = _openvino()
         self.precision = precision
         self.device = torch.device("cpu")
         self._threads = torch.get_num_threads()
         self._core = openvino.Core()
         self._graph = _Graph(network)
+        if (precision == "int8") != bool(self._graph.roundings):
+            raise EngineError(f"engine openvino: the network is not for {precision}")
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._lock = Lock()
         self._idle: dict[tuple[int, ...], list[Any]] = {}  # requests that nobody uses now
@@ -95,6 +101,7 @@ class _Graph:
 
         self._operations = opset13
         self._weights = weights_of(network)
+        self.roundings = roundings(network)
 
     def model(self, shape: tuple[int, ...]) -> Any:
         """The network for what is seen of this shape."""
@@ -108,6 +115,12 @@ class _Graph:
         weight = self._weights[f"{name}.weight"]
         around = [0 if stride > 1 else weight.shape[-1] // 2] * 2
         constant = self._operations.constant(weight)
+        rounding = self.roundings.get(name)
+        if rounding is not None:
+            ends = rounding.step * np.array([rounding.lowest, rounding.highest], np.float32)
+            x = self._rounded(x, ends[0], ends[1], levels=256)
+            largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True).clip(SMALLEST)
+            constant = self._rounded(constant, -largest, largest, levels=2 * LARGEST_WEIGHT + 1)
         made = self._operations.convolution(x, constant, [stride] * 2, around, around, [1, 1])
         made = self.add(made, self._bias(name))
         return self._operations.relu(made) if relu else made
@@ -124,21 +137,28 @@ class _Graph:
         """See `models.student_graph.Operations`."""
         return self._operations.add(x, y)
 
+    def _rounded(self, x: Any, lowest: Any, highest: Any, levels: int) -> Any:
+        """One of so many values between the limits, which the library then computes with."""
+        limits = [self._operations.constant(np.asarray(each)) for each in (lowest, highest)] * 2
+        return self._operations.fake_quantize(x, *limits, levels)
+
     def _bias(self, name: str) -> Any:
         return self._operations.constant(self._weights[f"{name}.bias"].reshape(1, -1, 1, 1))
 
 
 def _openvino() -> ModuleType:
-    """The library without its telemetry.
+    """The library without its telemetry and its converter.
 
-    Its import would send a message to a server outside, from a forked process that outlives ours.
+    Its import would send a message to a server outside, from a forked process that outlives ours,
+    and take twice as long for a converter of other people's models.
 
     Raises:
         EngineError: if it is not installed.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not importable
+    for left_out in ("openvino_telemetry", "openvino.tools.ovc"):
+        sys.modules.setdefault(left_out, None)  # type: ignore[arg-type]  # not importable
     try:
         import openvino
     except ImportError as error:
-        raise EngineError("engine openvino is not installed (the extra `speed`)") from error
+        raise EngineError("engine openvino is not installed") from error
     return openvino

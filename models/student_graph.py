@@ -44,8 +44,7 @@ def weights_of(network: nn.Module) -> Weights:
 
 def planes_of(weights: Weights, library: Operations[Value], seen: Value) -> tuple[Value, Value]:
     """The four planes of the noise and of its log variance."""
-    downs = sum(name.startswith("body.downs.") for name in weights) // 2
-    middle = sum(name.startswith("body.middle.") for name in weights) // 4
+    downs, middle = (_count(weights, f"body.{part}.") for part in ("downs", "middle"))
 
     def block(name: str, x: Value) -> Value:
         first = library.convolution(f"{name}.first", x, relu=True)
@@ -64,3 +63,10 @@ def planes_of(weights: Weights, library: Operations[Value], seen: Value) -> tupl
         x = block(f"body.decoders.{level}", x)
     hidden = library.convolution("log_variance.0", x, relu=True)
     return library.convolution("noise", x), library.convolution("log_variance.2", hidden)
+
+
+def _count(weights: Weights, start: str) -> int:
+    """How many layers or blocks are numbered after `start`."""
+    return len(
+        {name.removeprefix(start).split(".")[0] for name in weights if name.startswith(start)}
+    )

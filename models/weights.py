@@ -13,6 +13,7 @@ from torch import nn
 
 from models.blind_spot import BlindSpotNetwork
 from models.diffusion import DiffusionNetwork, Profile
+from models.quantization import quantized, roundings
 from models.student import StudentNetwork
 
 
@@ -57,7 +58,7 @@ def _described(network: nn.Module) -> tuple[str, dict[str, Any]]:
     if isinstance(network, DiffusionNetwork):
         return "diffusion", _unet(network) | {"profile": asdict(network.profile)}
     if isinstance(network, StudentNetwork):
-        return "student", _unet(network)
+        return "student", _unet(network) | ({"int8": True} if roundings(network) else {})
     raise TypeError(f"no known kind of network: {type(network).__name__}")
 
 
@@ -72,7 +73,9 @@ def _made(
         return BlindSpotNetwork(**arguments)
     widths = tuple(arguments.pop("widths"))
     if kind == "student":
-        return StudentNetwork(widths, **arguments)
+        rounds = arguments.pop("int8", False)
+        student = StudentNetwork(widths, **arguments)
+        return quantized(student) if rounds else student
     if kind == "diffusion":
         profile = Profile(**arguments.pop("profile"))
         return DiffusionNetwork(profile, widths, **arguments)

@@ -31,8 +31,18 @@ from app.evaluation.peers import (
     wavelet,
 )
 from app.methods import available_bundles
-from models.bundle import FAST_STUDENT, BundleError, BundleInfo, BundleMode, load_mode
+from models.bundle import (
+    FAST_STUDENT,
+    INT8,
+    WEIGHTS,
+    BundleError,
+    BundleInfo,
+    BundleMode,
+    WantedEngine,
+    load_mode,
+)
 from models.denoiser import Denoiser, IdentityDenoiser
+from models.engine import EngineError
 from models.noise_profile import MAX_LAG, NoiseProfile
 from operators.errors import ModelError, SettingsError
 
@@ -148,19 +158,27 @@ def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
     """
     by_domain = bundles_by_domain(folder)
     folders = list(dict.fromkeys(info.folder for info in by_domain.values()))
-    modes: list[BundleMode] = ["student"]
-    if all((each / FAST_STUDENT).is_file() for each in folders):
-        modes.append("fast_student")
-    for mode in modes:
+    for mode, precision in _kinds(folders, device):
+        engine: WantedEngine = "openvino" if precision == "int8" else "torch"
         try:
-            loaded = {each: load_mode(each, mode, device) for each in folders}
-        except BundleError as error:
+            loaded = {each: load_mode(each, mode, device, precision, engine) for each in folders}
+        except (BundleError, EngineError) as error:
             raise ModelError(str(error)) from error
         denoiser = partial(_of_domain, by_domain, loaded)
         mark = "+".join(digest[:12] for _, digest in loaded.values())
-        name = mode.replace("_", " ")
+        name = mode.replace("_", " ") + (" int8" if precision == "int8" else "")
         yield Method(f"{name}{suffix}", "nothing", denoiser, gated=True, fingerprint=mark)
         yield Method(f"{name} told{suffix}", "truth", denoiser, fingerprint=mark)
+
+
+def _kinds(folders: Sequence[Path], device: str) -> Iterator[tuple[BundleMode, str]]:
+    """Mode and precision of every student that all bundles have; int8 is a CPU's."""
+    files: dict[BundleMode, Path] = {"student": WEIGHTS, "fast_student": FAST_STUDENT}
+    for mode, file in files.items():
+        if all((each / file).is_file() for each in folders):
+            yield mode, "auto"
+        if device == "cpu" and all((each / INT8[mode]).is_file() for each in folders):
+            yield mode, "int8"
 
 
 def _of_domain(

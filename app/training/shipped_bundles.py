@@ -2,8 +2,8 @@
 
 All three hold the same networks, trained on all domains at once; what differs is whom they serve
 and the figures that `stillscan evaluate` measured for that domain. Without METHOD the teacher that
-is there stays, without CHECKPOINT the student, without `--fast` the fast student, without
-`--evaluation` the figures; the files beside them are written anew.
+is there stays, without CHECKPOINT the student, without `--fast`, `--int8` and `--fast-int8` the
+others, without `--evaluation` the figures; the files beside them are written anew.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from app.monai_bundle.files import add_bundle_files
 from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
 from app.training.images import SPLIT
 from models.blind_spot import BlindSpotNetwork
-from models.bundle import FAST_STUDENT, load_bundle, read_info, save_bundle
+from models.bundle import FAST_STUDENT, INT8, load_bundle, read_info, save_bundle
 from models.diffusion import DiffusionNetwork
+from models.quantization import quantized
 from models.simulated_noise import SIGMA_RANGE
 from models.student import StudentNetwork
 from models.weights import load_network, save_network
 
-BUNDLE_VERSION = "0.4.0"
-CHANGES = "a fast student joins the bundle; the student is that of 0.3.0"
+BUNDLE_VERSION = "0.5.0"
+CHANGES = "both students also in int8; those in float32 are the ones of 0.4.0"
 EARLIER = {
+    "0.4.0": "a fast student joins the bundle; the student is that of 0.3.0",
     "0.3.0": "student trained further with faint structures: low contrast stays; configs for "
     "MONAI's bundle tools, licence files and models/model.pt",
     "0.2.0": "student trained for longer; teacher (blind spot, conditional diffusion) joins the "
@@ -45,6 +47,11 @@ COMMANDS = (
     "--from runs/faint/checkpoint.pt --steps 3000 --seed 4 --learning-rate 0.0007 --faint 0.9",
     "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast "
     "--widths 24,48,96 --steps 15000 --seed 5 --faint 0.5",
+    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/student_int8 "
+    "--from models/bundles/mr --steps 2500 --seed 7 --learning-rate 0.0003 --faint 0.5 --int8",
+    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast_int8 "
+    "--from runs/fast/checkpoint.pt --widths 24,48,96 --steps 4000 --seed 6 "
+    "--learning-rate 0.0003 --faint 0.5 --int8",
     "python -m bench.method --data $STILLSCAN_DATA --out runs/method",
 )
 FAST_WIDTHS = (24, 48, 96)  # a quarter of the student's arithmetic
@@ -87,6 +94,12 @@ def main(
     fast: Annotated[
         Path | None, typer.Option(help="of app.training.shipped_student, with widths 24,48,96")
     ] = None,
+    int8: Annotated[
+        Path | None, typer.Option(help="of app.training.shipped_student --int8: the student")
+    ] = None,
+    fast_int8: Annotated[
+        Path | None, typer.Option(help="of app.training.shipped_student --int8: the fast student")
+    ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="evaluation.json of `stillscan evaluate`")
     ] = None,
@@ -107,8 +120,13 @@ def main(
             figures = _figures(domain, measured)
         metadata = _metadata(domain, _training(choice), figures)
         save_bundle(network, folder, metadata, teacher)
-        if fast is not None:
-            save_network(_student(fast, StudentNetwork(FAST_WIDTHS)), folder / FAST_STUDENT)
+        for path, file, student in (
+            (fast, FAST_STUDENT, StudentNetwork(FAST_WIDTHS)),
+            (int8, INT8["student"], quantized(StudentNetwork())),
+            (fast_int8, INT8["fast_student"], quantized(StudentNetwork(FAST_WIDTHS))),
+        ):
+            if path is not None:
+                save_network(_student(path, student), folder / file)
         _add_files(domain, metadata, folder)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +19,16 @@ from app.training.checkpoints import load_checkpoint
 from app.training.checkpoints import save_checkpoint as save_checkpoint
 from app.training.images import training_images
 from models.bundle import load_bundle
+from models.int8_training import choose_steps, imitation
 from models.losses import supervised
+from models.quantization import quantized
 from models.simulated_noise import Batch, TrainingImage, draw_batch
 from models.student import StudentNetwork
-from models.training import Training, train
+from models.training import Objective, Training, train
+from models.weights import load_network
 
 CHECKPOINT_EVERY = 250
+LOOKED_AT = 3  # batches from which the first steps of int8 are chosen
 
 
 def main(
@@ -35,10 +40,13 @@ def main(
     seed: Annotated[int, typer.Option(help="of the first weights and of every example")] = 0,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="begin with the weights of this bundle or checkpoint"),
+        typer.Option("--from", help="begin with the weights of this bundle, network or checkpoint"),
     ] = None,
     faint: Annotated[float, typer.Option(help="share of examples with faint structures")] = 0.0,
     widths: Annotated[str, typer.Option(help="channels at each resolution")] = "48,96,192",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="learn to do in int8 what the network of --from does")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in OUT")] = False,
 ) -> None:
     """Train one student on all domains; `out/checkpoint.pt` holds all that `--resume` needs."""
@@ -49,11 +57,21 @@ def main(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
         network.load_state_dict(_weights(start))
+    images = training_images(data, seed)
+    objective: Objective[Batch] = supervised
+    if int8:
+        if start is None:
+            raise typer.BadParameter("--int8 imitates the network of --from")
+        exact, network = network, quantized(network)
+        choose_steps(
+            network, exact, islice(_batches(images, batch_size, seed, 0, faint), LOOKED_AT)
+        )
+        objective = imitation(exact)
     training = Training.begin(network, learning_rate)
     if resume:
         load_checkpoint(training, checkpoint)
-    images = training_images(data, seed)
     batches = _batches(images, batch_size, seed, training.number, faint)
+    unit = "lost" if int8 else "of the noise left"
     mean, started = 0.0, time.monotonic()
     with (
         Progress(
@@ -64,9 +82,9 @@ def main(
         (out / "log.csv").open("a") as log,
     ):
         task = bar.add_task("student", total=steps, completed=training.number, loss="")
-        for step in train(training, batches, supervised, steps, learning_rate):
+        for step in train(training, batches, objective, steps, learning_rate):
             mean = 0.99 * mean + 0.01 * step.loss if step.number > 1 else step.loss
-            bar.update(task, completed=step.number, loss=f"{mean:.2f} dB of the noise left")
+            bar.update(task, completed=step.number, loss=f"{mean:.2f} dB {unit}")
             if step.number % CHECKPOINT_EVERY == 0 or step.number == steps:
                 seconds = time.monotonic() - started
                 log.write(f"{step.number},{mean:.4f},{step.learning_rate:.2e},{seconds:.0f}\n")
@@ -75,9 +93,11 @@ def main(
 
 
 def _weights(start: Path) -> dict[str, torch.Tensor]:
-    """Of a bundle, or the averaged ones of a checkpoint."""
+    """Of a bundle's student, of one network, or the averaged ones of a checkpoint."""
     if start.is_dir():
         return load_bundle(start).denoiser.network.state_dict()
+    if start.suffix == ".safetensors":
+        return load_network(start).state_dict()
     return dict(torch.load(start, weights_only=True)["average"])
 
 

@@ -36,6 +36,7 @@ LEFT_OUT = {
     "pip": "nothing is installed later",
     "wheel-axle-runtime": "the symbolic links that it would make at the start are made here",
     "setuptools": "torch wants it to compile extensions",
+    "openvino-telemetry": "it would send messages to a server outside",
     **dict.fromkeys(("portalocker", "requests", "tqdm"), "ncnn's model zoo downloads with it"),
 }
 # Of the CUDA wheels, those that the libraries of torch are not linked with.

@@ -25,6 +25,13 @@ UNUSED = (
     "torch/bin/*",
     "torch/share/*",
     "nvidia/*/include/*",
+    "openvino/include/*",
+    "openvino/cmake/*",
+    "openvino/tools/*",  # converts other people's models, as do the frontends
+    "openvino/libs/libopenvino_*_frontend.so.*",
+    "openvino/frontend/*/*",
+    "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",  # other processors
+    "openvino/libs/cache.json",
     "pydicom/data/charset_files/*",  # images, of nobody, for its tests
     "pydicom/data/test_files/*",
     "*.a",

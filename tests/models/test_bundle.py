@@ -1,5 +1,6 @@
 """Bundles: what is saved is what is loaded; what is damaged is said."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from models.blind_spot import BlindSpotNetwork
 from models.bundle import (
     FAST_STUDENT,
+    INT8,
     METADATA,
     WEIGHTS,
     BundleError,
@@ -19,6 +21,8 @@ from models.bundle import (
     save_bundle,
 )
 from models.denoiser import Denoiser
+from models.engine import EngineError
+from models.quantization import quantized
 from models.student import StudentDenoiser, StudentNetwork
 from models.weights import save_network
 
@@ -121,6 +125,54 @@ def test_a_bundle_whose_fast_student_cannot_run_says_so(folder, damage, said):
     damage(folder / FAST_STUDENT)
     with pytest.raises(BundleError, match=f"toy.*{said}"):
         load_mode(folder, "fast_student")
+
+
+@pytest.fixture
+def with_int8(folder, monkeypatch):
+    """A bundle whose students are also there in int8, on a processor without bfloat16."""
+    for number, mode in enumerate(INT8):
+        torch.manual_seed(number)
+        save_network(
+            quantized(StudentNetwork(widths=(8, 8, 8), middle_blocks=1)), folder / INT8[mode]
+        )
+    save_network(StudentNetwork(widths=(8, 8, 8), middle_blocks=1), folder / FAST_STUDENT)
+    monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: False)
+    return folder
+
+
+@pytest.mark.parametrize("mode", INT8)
+@pytest.mark.parametrize(
+    ("precision", "engine", "expected"),
+    [
+        ("auto", "auto", "int8"),
+        ("auto", "openvino", "int8"),
+        ("int8", "auto", "int8"),
+        ("auto", "torch", "float32"),
+        ("float32", "openvino", "float32"),
+    ],
+)
+def test_students_come_in_int8_where_that_is_best(with_int8, mode, precision, engine, expected):
+    denoiser, digest = load_mode(with_int8, mode, "cpu", precision, engine)
+    assert denoiser.engine.precision == expected
+    file = INT8[mode] if expected == "int8" else {"student": WEIGHTS}.get(mode, FAST_STUDENT)
+    assert digest == hashlib.sha256((with_int8 / file).read_bytes()).hexdigest()
+
+
+def test_a_bundle_without_int8_computes_without(with_int8):
+    (with_int8 / INT8["student"]).unlink()
+    assert load_mode(with_int8, "student", engine="auto")[0].engine.precision == "float32"
+    with pytest.raises(BundleError, match=r"came without a student int8 \(student_int8"):
+        load_mode(with_int8, "student", precision="int8", engine="auto")
+
+
+def test_int8_that_does_not_start_gives_way_unless_it_was_asked_for(with_int8, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("no such processor")
+
+    monkeypatch.setattr("models.engine_openvino.OpenVinoEngine", broken)
+    assert load_mode(with_int8, "student", engine="auto")[0].engine.name == "ncnn"
+    with pytest.raises(EngineError, match="has no int8"):
+        load_mode(with_int8, "student", precision="int8", engine="auto")
 
 
 @pytest.mark.parametrize("mode", ["student", "fast_student", "srds", "one_step", "blind_spot"])
