@@ -4,36 +4,68 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
 from models.engine import DTYPES, Precision
 from models.precision import computes_bfloat16
+from models.quantization import SIGNED
 from models.student import StudentNetwork
 
 SHAPES = ((48, 256), (96, 128), (192, 64), (256, 64))  # channels, height and width
+LAYERS = 4  # one after the other: what goes in and comes out costs little beside them
 RUNS = 5
 
 
 def precisions() -> tuple[Precision, ...]:
-    """Those that this machine multiplies in hardware."""
-    return ("float32", "bfloat16") if computes_bfloat16("cpu") else ("float32",)
+    """float32, bfloat16 where this machine multiplies it in hardware, and int8."""
+    return ("float32", "bfloat16", "int8") if computes_bfloat16("cpu") else ("float32", "int8")
 
 
 @torch.inference_mode()
 def peak_gflops(precision: Precision) -> float:
     """GFLOP/s of one thread (a product and a sum are two), the best of some shapes."""
-    dtype = DTYPES[precision]
+    make = _int8_layers if precision == "int8" else partial(_torch_layers, DTYPES[precision])
     rates = []
     for channels, size in SHAPES:
-        layer = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype)
-        layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        image = torch.randn(1, channels, size, size, dtype=dtype)
-        image = image.contiguous(memory_format=torch.channels_last)
-        work = 2 * 9 * channels**2 * size**2
-        rates.append(work / least_core_seconds(lambda: layer(image), RUNS) / 1e9)  # noqa: B023
+        work = LAYERS * 2 * 9 * channels**2 * size**2
+        rates.append(work / least_core_seconds(make(channels, size), RUNS) / 1e9)
     return max(rates)
+
+
+def _torch_layers(dtype: torch.dtype, channels: int, size: int) -> Callable[[], object]:
+    layers = nn.Sequential(
+        *(nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype) for _ in range(LAYERS))
+    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.randn(1, channels, size, size, dtype=dtype)
+    image = image.contiguous(memory_format=torch.channels_last)
+    return lambda: layers(image)
+
+
+def _int8_layers(channels: int, size: int) -> Callable[[], object]:
+    """OpenVINO's; each layer's results are rounded for the next in one go with it."""
+    import openvino
+    from openvino import opset13
+
+    def rounded(x: object, step: float, lowest: int, highest: int) -> object:
+        ends = [opset13.constant(np.float32(step * each)) for each in (lowest, highest)] * 2
+        return opset13.fake_quantize(x, *ends, highest - lowest + 1)
+
+    shape = [1, channels, size, size]
+    image = x = opset13.parameter(shape, np.float32)
+    generator = np.random.default_rng(0)
+    for _ in range(LAYERS):
+        weight = generator.normal(size=(channels, channels, 3, 3), scale=0.1).astype(np.float32)
+        weights = rounded(opset13.constant(weight), 0.01, -127, 127)
+        x = opset13.convolution(rounded(x, 0.03, *SIGNED), weights, *[[1, 1]] * 4)
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    model = openvino.Model([x], [image], "peak")
+    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    values = generator.normal(size=shape).astype(np.float32)
+    return lambda: request.infer([values])
 
 
 def student_gflop(network: StudentNetwork, pixels: int) -> float:

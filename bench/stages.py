@@ -20,7 +20,14 @@ from app.settings import load_settings
 from bench.peak import least_core_seconds, peak_gflops, precisions, student_gflop
 from bench.phantom.acquisition import Protocol, acquire
 from bench.whole_run import write_long_series
-from models.bundle import FAST_STUDENT, BundleMode, WantedEngine, load_bundle, load_mode
+from models.bundle import (
+    FAST_STUDENT,
+    FAST_STUDENT_INT8,
+    BundleMode,
+    WantedEngine,
+    load_bundle,
+    load_mode,
+)
 from models.denoiser import Denoiser
 from models.noise_estimation import estimate_noise_profile
 from models.noise_profile import NoiseProfile
@@ -106,12 +113,15 @@ def _student(
     assert isinstance(exact, StudentDenoiser)
     exact_psnr = _psnr(exact, example)
     work = student_gflop(exact.network, MATRIX**2)
+    has_int8 = mode == "fast_student" and (bundle / FAST_STUDENT_INT8).is_file()
     for precision in precisions():
         peak = peak_gflops(precision) if threads == 1 else None
         for engine in ENGINES:
             if engine != "torch" and not find_spec(engine):
                 continue
-            if engine in ("ncnn", "onnxruntime") and precision != "float32":
+            if precision != "float32" and engine in ("ncnn", "onnxruntime"):
+                continue
+            if precision == "int8" and (engine != "openvino" or not has_int8):
                 continue
             denoiser, _ = load_mode(bundle, mode, precision=precision, engine=engine)
             core, wall = _seconds(lambda: denoiser.denoise(example.noisy, example.noise))  # noqa: B023

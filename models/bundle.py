@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 METADATA = Path("configs/metadata.json")
 WEIGHTS = Path("models/model.safetensors")
 FAST_STUDENT = Path("models/fast_student.safetensors")
+FAST_STUDENT_INT8 = Path("models/fast_student_int8.safetensors")
 BLIND_SPOT = Path("models/blind_spot.safetensors")
 DIFFUSION = Path("models/diffusion.safetensors")
 SAMPLING_STEPS = 10
@@ -24,11 +25,6 @@ RADIOGRAPHS = {"CR", "DX"}
 
 WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 BundleMode = Literal["student", "fast_student", "srds", "one_step", "blind_spot"]
-
-INT8: dict[BundleMode, Path] = {  # the same students, trained to compute in int8
-    "student": Path("models/student_int8.safetensors"),
-    "fast_student": Path("models/fast_student_int8.safetensors"),
-}
 
 
 class BundleError(ValueError):
@@ -167,25 +163,20 @@ def load_mode(
 ) -> tuple[Denoiser, str]:
     """The denoiser of a bundle that a mode names, and the SHA-256 of its weights.
 
-    `student`: the one-step network that the bundle is made for; `fast_student`: a smaller one; both
-    in int8 where that is asked for or the best here (`models.engine_choice.prefers_int8`). The
-    others are the teacher's: `srds` (stabilised sampling), `one_step` (its first prediction, the
-    control of sampling) and `blind_spot` (with the centre pixel put back).
+    `student`: the one-step network that the bundle is made for; `fast_student`: a smaller one, in
+    int8 where that is asked for or the best here (`models.engine_choice.prefers_int8`). The others
+    are the teacher's: `srds` (stabilised sampling), `one_step` (its first prediction, the control
+    of sampling) and `blind_spot` (with the centre pixel put back).
 
     Raises:
         BundleError: as `load_bundle`, or if the bundle came without what the mode needs.
         EngineError: as `load_bundle`.
     """
-    if mode in INT8:
-        in_int8 = _load_int8(folder, mode, device, precision, engine)
-        if in_int8 is not None:
-            return in_int8
     if mode == "student":
         bundle = load_bundle(folder, device, precision, engine)
         return bundle.denoiser, bundle.sha256
     if mode == "fast_student":
-        fast, digest = load_student(folder, FAST_STUDENT)
-        return _student_denoiser(fast, read_info(folder), device, precision, engine), digest
+        return _load_fast_student(folder, device, precision, engine)
     from models.blind_spot import BlindSpotDenoiser
     from models.diffusion_denoiser import DiffusionDenoiser, Sampling
     from models.schedule import NoiseSchedule
@@ -226,7 +217,7 @@ def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]
 
 
 def load_student(folder: Path, file: Path) -> tuple[StudentNetwork, str]:
-    """Another student of a bundle (`FAST_STUDENT`, `INT8`), and the SHA-256 of its file.
+    """A fast student of a bundle (`FAST_STUDENT`, in int8 or not), and the SHA-256 of its file.
 
     Raises:
         BundleError: if it is not there, damaged, or something else.
@@ -247,28 +238,25 @@ def load_student(folder: Path, file: Path) -> tuple[StudentNetwork, str]:
     return network, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _load_int8(
-    folder: Path,
-    mode: BundleMode,
-    device: str,
-    precision: str,
-    engine: WantedEngine,
-) -> tuple[StudentDenoiser, str] | None:
-    """A student in int8, if it is wanted, there, and an engine for it starts."""
+def _load_fast_student(
+    folder: Path, device: str, precision: str, engine: WantedEngine
+) -> tuple[StudentDenoiser, str]:
+    """In int8 if that is wanted, and there, and an engine for it starts."""
     from models.engine import EngineError
     from models.engine_choice import prefers_int8
 
-    file = INT8[mode]
+    info = read_info(folder)
     asked_for = precision == "int8"
-    if not prefers_int8(engine, device, precision) or not (asked_for or (folder / file).is_file()):
-        return None
-    network, digest = load_student(folder, file)
-    try:
-        return _student_denoiser(network, read_info(folder), device, "int8", engine), digest
-    except EngineError:
-        if asked_for:
-            raise
-        return None  # a line in the log said so
+    there = (folder / FAST_STUDENT_INT8).is_file()
+    if asked_for or (there and prefers_int8(engine, device, precision)):
+        network, digest = load_student(folder, FAST_STUDENT_INT8)
+        try:
+            return _student_denoiser(network, info, device, "int8", engine), digest
+        except EngineError:
+            if asked_for:
+                raise  # else a line in the log has said it
+    network, digest = load_student(folder, FAST_STUDENT)
+    return _student_denoiser(network, info, device, precision, engine), digest
 
 
 def _network_arguments(metadata: dict[str, Any]) -> dict[str, Any]:

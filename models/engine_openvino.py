@@ -47,7 +47,8 @@ class OpenVinoEngine:
         self._core = openvino.Core()
         self._graph = _Graph(network)
         if (precision == "int8") != bool(self._graph.roundings):
-            raise EngineError(f"engine openvino: the network is not for {precision}")
+            learned = "int8 alone" if self._graph.roundings else "no int8"
+            raise EngineError(f"this network has learned {learned}; precision is {precision}")
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._lock = Lock()
         self._idle: dict[tuple[int, ...], list[Any]] = {}  # requests that nobody uses now
@@ -119,8 +120,10 @@ class _Graph:
         if rounding is not None:
             ends = rounding.step * np.array([rounding.lowest, rounding.highest], np.float32)
             x = self._rounded(x, ends[0], ends[1], levels=256)
+            # the library knows weights of 8 bits alone: the same steps, and more that none reaches
             largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True).clip(SMALLEST)
-            constant = self._rounded(constant, -largest, largest, levels=2 * LARGEST_WEIGHT + 1)
+            end = largest / LARGEST_WEIGHT * 127
+            constant = self._rounded(constant, -end, end, levels=255)
         made = self._operations.convolution(x, constant, [stride] * 2, around, around, [1, 1])
         made = self.add(made, self._bias(name))
         return self._operations.relu(made) if relu else made

@@ -25,6 +25,7 @@ LOCAL_SIZE = 15  # pixels
 WIDE_SIZE = 7  # cells of 8 pixels
 SQUASH = 8.0  # in sigma: the input is linear well below this, logarithmic above
 LOG_VARIANCE_RANGE = (-10.0, 2.0)  # of the error, in sigma^2
+CONVOLUTIONS = 2  # of 3 x 3, in a residual block
 BOUND = 6.0  # in sigma: no pixel is changed by more, whatever the weights say
 
 
@@ -75,11 +76,17 @@ class StudentNetwork(nn.Module):
 
     @property
     def reach(self) -> int:
-        """How far an output depends on what is seen, in half-resolution pixels, or farther."""
-        levels = [2**level for level in range(len(self.widths))]
-        convolutions = 4 * sum(levels[:-1]) + 2 * self.middle_blocks * levels[-1]
-        between = 2 * sum(levels[:-1])  # down and up again
-        return 1 + convolutions + between + 2
+        """How far outputs depend on what is seen, in half-resolution pixels.
+
+        Counted from the edge of the cell of the coarsest level in which they are: tiles meet there.
+        """
+        beyond = CONVOLUTIONS  # of the log variance
+        for _ in self.widths[1:]:
+            beyond = math.ceil((beyond + CONVOLUTIONS) / 2)
+        beyond += CONVOLUTIONS * self.middle_blocks
+        for _ in self.widths[1:]:
+            beyond = 2 * beyond + CONVOLUTIONS
+        return beyond + 1
 
 
 def bounded(noise: Planes, log_variance: Planes) -> tuple[Image, Image]:

@@ -33,8 +33,7 @@ from app.evaluation.peers import (
 from app.methods import available_bundles
 from models.bundle import (
     FAST_STUDENT,
-    INT8,
-    WEIGHTS,
+    FAST_STUDENT_INT8,
     BundleError,
     BundleInfo,
     BundleMode,
@@ -173,12 +172,11 @@ def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
 
 def _kinds(folders: Sequence[Path], device: str) -> Iterator[tuple[BundleMode, str]]:
     """Mode and precision of every student that all bundles have; int8 is a CPU's."""
-    files: dict[BundleMode, Path] = {"student": WEIGHTS, "fast_student": FAST_STUDENT}
-    for mode, file in files.items():
-        if all((each / file).is_file() for each in folders):
-            yield mode, "auto"
-        if device == "cpu" and all((each / INT8[mode]).is_file() for each in folders):
-            yield mode, "int8"
+    yield "student", "auto"
+    if all((each / FAST_STUDENT).is_file() for each in folders):
+        yield "fast_student", "auto"
+    if device == "cpu" and all((each / FAST_STUDENT_INT8).is_file() for each in folders):
+        yield "fast_student", "int8"
 
 
 def _of_domain(

@@ -2,8 +2,8 @@
 
 All three hold the same networks, trained on all domains at once; what differs is whom they serve
 and the figures that `stillscan evaluate` measured for that domain. Without METHOD the teacher that
-is there stays, without CHECKPOINT the student, without `--fast`, `--int8` and `--fast-int8` the
-others, without `--evaluation` the figures; the files beside them are written anew.
+is there stays, without CHECKPOINT the student, without `--fast` and `--fast-int8` the fast
+ones, without `--evaluation` the figures; the files beside them are written anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.monai_bundle.files import add_bundle_files
 from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
 from app.training.images import SPLIT
 from models.blind_spot import BlindSpotNetwork
-from models.bundle import FAST_STUDENT, INT8, load_bundle, read_info, save_bundle
+from models.bundle import FAST_STUDENT, FAST_STUDENT_INT8, load_bundle, read_info, save_bundle
 from models.diffusion import DiffusionNetwork
 from models.quantization import quantized
 from models.simulated_noise import SIGMA_RANGE
@@ -28,7 +28,7 @@ from models.student import StudentNetwork
 from models.weights import load_network, save_network
 
 BUNDLE_VERSION = "0.5.0"
-CHANGES = "both students also in int8; those in float32 are the ones of 0.4.0"
+CHANGES = "the fast student also in int8; those in float32 are the ones of 0.4.0"
 EARLIER = {
     "0.4.0": "a fast student joins the bundle; the student is that of 0.3.0",
     "0.3.0": "student trained further with faint structures: low contrast stays; configs for "
@@ -47,8 +47,6 @@ COMMANDS = (
     "--from runs/faint/checkpoint.pt --steps 3000 --seed 4 --learning-rate 0.0007 --faint 0.9",
     "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast "
     "--widths 24,48,96 --steps 15000 --seed 5 --faint 0.5",
-    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/student_int8 "
-    "--from models/bundles/mr --steps 2500 --seed 7 --learning-rate 0.0003 --faint 0.5 --int8",
     "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast_int8 "
     "--from runs/fast/checkpoint.pt --widths 24,48,96 --steps 4000 --seed 6 "
     "--learning-rate 0.0003 --faint 0.5 --int8",
@@ -94,11 +92,8 @@ def main(
     fast: Annotated[
         Path | None, typer.Option(help="of app.training.shipped_student, with widths 24,48,96")
     ] = None,
-    int8: Annotated[
-        Path | None, typer.Option(help="of app.training.shipped_student --int8: the student")
-    ] = None,
     fast_int8: Annotated[
-        Path | None, typer.Option(help="of app.training.shipped_student --int8: the fast student")
+        Path | None, typer.Option(help="of app.training.shipped_student --int8, the same widths")
     ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="evaluation.json of `stillscan evaluate`")
@@ -122,8 +117,7 @@ def main(
         save_bundle(network, folder, metadata, teacher)
         for path, file, student in (
             (fast, FAST_STUDENT, StudentNetwork(FAST_WIDTHS)),
-            (int8, INT8["student"], quantized(StudentNetwork())),
-            (fast_int8, INT8["fast_student"], quantized(StudentNetwork(FAST_WIDTHS))),
+            (fast_int8, FAST_STUDENT_INT8, quantized(StudentNetwork(FAST_WIDTHS))),
         ):
             if path is not None:
                 save_network(_student(path, student), folder / file)

@@ -10,7 +10,7 @@ import torch
 from models.blind_spot import BlindSpotNetwork
 from models.bundle import (
     FAST_STUDENT,
-    INT8,
+    FAST_STUDENT_INT8,
     METADATA,
     WEIGHTS,
     BundleError,
@@ -129,18 +129,14 @@ def test_a_bundle_whose_fast_student_cannot_run_says_so(folder, damage, said):
 
 @pytest.fixture
 def with_int8(folder, monkeypatch):
-    """A bundle whose students are also there in int8, on a processor without bfloat16."""
-    for number, mode in enumerate(INT8):
-        torch.manual_seed(number)
-        save_network(
-            quantized(StudentNetwork(widths=(8, 8, 8), middle_blocks=1)), folder / INT8[mode]
-        )
-    save_network(StudentNetwork(widths=(8, 8, 8), middle_blocks=1), folder / FAST_STUDENT)
+    """A bundle whose fast student is also there in int8, on a processor without bfloat16."""
+    fast = StudentNetwork(widths=(8, 8, 8), middle_blocks=1)
+    save_network(fast, folder / FAST_STUDENT)
+    save_network(quantized(fast), folder / FAST_STUDENT_INT8)
     monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: False)
     return folder
 
 
-@pytest.mark.parametrize("mode", INT8)
 @pytest.mark.parametrize(
     ("precision", "engine", "expected"),
     [
@@ -151,18 +147,26 @@ def with_int8(folder, monkeypatch):
         ("float32", "openvino", "float32"),
     ],
 )
-def test_students_come_in_int8_where_that_is_best(with_int8, mode, precision, engine, expected):
-    denoiser, digest = load_mode(with_int8, mode, "cpu", precision, engine)
+def test_the_fast_student_comes_in_int8_where_that_is_best(with_int8, precision, engine, expected):
+    denoiser, digest = load_mode(with_int8, "fast_student", "cpu", precision, engine)
     assert denoiser.engine.precision == expected
-    file = INT8[mode] if expected == "int8" else {"student": WEIGHTS}.get(mode, FAST_STUDENT)
+    file = FAST_STUDENT_INT8 if expected == "int8" else FAST_STUDENT
     assert digest == hashlib.sha256((with_int8 / file).read_bytes()).hexdigest()
 
 
 def test_a_bundle_without_int8_computes_without(with_int8):
-    (with_int8 / INT8["student"]).unlink()
+    (with_int8 / FAST_STUDENT_INT8).unlink()
+    assert load_mode(with_int8, "fast_student", engine="auto")[0].engine.precision == "float32"
+    with pytest.raises(BundleError, match=r"came without a fast student int8 \(fast_student_int8"):
+        load_mode(with_int8, "fast_student", precision="int8", engine="auto")
+
+
+def test_the_student_itself_has_no_int8(with_int8):
     assert load_mode(with_int8, "student", engine="auto")[0].engine.precision == "float32"
-    with pytest.raises(BundleError, match=r"came without a student int8 \(student_int8"):
+    with pytest.raises(EngineError, match="has no int8"):
         load_mode(with_int8, "student", precision="int8", engine="auto")
+    with pytest.raises(EngineError, match="learned no int8"):
+        load_mode(with_int8, "student", precision="int8", engine="openvino")
 
 
 def test_int8_that_does_not_start_gives_way_unless_it_was_asked_for(with_int8, monkeypatch):
@@ -170,9 +174,9 @@ def test_int8_that_does_not_start_gives_way_unless_it_was_asked_for(with_int8, m
         raise RuntimeError("no such processor")
 
     monkeypatch.setattr("models.engine_openvino.OpenVinoEngine", broken)
-    assert load_mode(with_int8, "student", engine="auto")[0].engine.name == "ncnn"
+    assert load_mode(with_int8, "fast_student", engine="auto")[0].engine.name == "ncnn"
     with pytest.raises(EngineError, match="has no int8"):
-        load_mode(with_int8, "student", precision="int8", engine="auto")
+        load_mode(with_int8, "fast_student", precision="int8", engine="auto")
 
 
 @pytest.mark.parametrize("mode", ["student", "fast_student", "srds", "one_step", "blind_spot"])

@@ -73,7 +73,7 @@ def test_only_the_last_shapes_stay_compiled(network):
 
 @pytest.mark.parametrize("name", ["torch", *ENGINES])
 def test_a_precision_that_an_engine_lacks_is_named(network, name):
-    said = "the network is not for int8" if name == "openvino" else f"{name} has no int8"
+    said = "learned no int8" if name == "openvino" else f"{name} has no int8"
     with pytest.raises(EngineError, match=said):
         {"torch": TorchEngine, **ENGINES}[name](network, precision="int8")
 

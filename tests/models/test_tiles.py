@@ -22,9 +22,9 @@ def test_the_parts_of_the_tiles_are_the_whole_side(length, overlap):
 
 
 def test_tiles_at_the_border_reach_no_farther_than_they_must():
-    """Of a radiograph of 2048 pixels, in half-resolution pixels: a sixth more than the whole."""
-    tiles = [outer for outer, _ in spans(1024, 512, 40, 4)]
-    assert tiles == [slice(0, 552), slice(472, 1024)]
+    """Of a radiograph of 2048 pixels, in half-resolution pixels: an eighth more than the whole."""
+    tiles = [outer for outer, _ in spans(1024, 512, 32, 4)]
+    assert tiles == [slice(0, 544), slice(480, 1024)]
 
 
 @pytest.fixture
@@ -33,6 +33,22 @@ def network():
     network = StudentNetwork(widths=(8, 16, 16), middle_blocks=2)
     torch.nn.init.normal_(network.noise.weight, std=0.3)
     return network
+
+
+@pytest.mark.parametrize(("levels", "middle_blocks"), [(3, 2), (3, 1), (2, 3), (4, 1)])
+def test_the_reach_is_how_far_an_output_depends_on_what_is_seen(levels, middle_blocks):
+    """No farther, and no less: by the gradient of the outputs of one cell."""
+    torch.manual_seed(0)
+    network = StudentNetwork(widths=(4,) * levels, middle_blocks=middle_blocks).double()
+    torch.nn.init.normal_(network.noise.weight, std=0.3)
+    cell, middle = 2 ** (levels - 1), 96
+    seen = torch.rand(1, 13, 2 * middle, 2 * middle, dtype=torch.double, requires_grad=True)
+    features = network.body(seen)
+    planes = network.noise(features), network.log_variance(features)  # detached in `planes`
+    inner = slice(middle, middle + cell)
+    sum(plane[..., inner, inner].abs().sum() for plane in planes).backward()
+    (rows,) = seen.grad.abs().sum((0, 1, 3)).nonzero(as_tuple=True)
+    assert (middle - rows.min(), rows.max() - middle - cell + 1) == (network.reach, network.reach)
 
 
 @pytest.mark.parametrize("size", [(322, 250), (200, 410)])
