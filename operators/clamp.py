@@ -47,10 +47,10 @@ def clamp(residual: Planes, acf: Float[np.ndarray, "lag lag"], limit: float) -> 
     """
     deviations = [smoothed_deviation(acf, scale) for scale in SCALES]
     weight = torch.ones_like(residual)
-    before = after = _highest(_smoothed(residual), deviations)
+    smoothed = list(_smoothed(residual))
+    before = after = _highest(smoothed, deviations)
     if before <= limit:
         return Clamped(weight, before, before)
-    smoothed = list(_smoothed(residual))
     for _ in range(LOCAL_ROUNDS):
         weight = _drawn_back(weight, smoothed, deviations, limit)
         smoothed = list(_smoothed(weight * residual))

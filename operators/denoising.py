@@ -178,7 +178,8 @@ def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> Estima
     if isinstance(denoiser, Seeded):
         denoiser = denoiser.seeded(seeds_of(block))
     estimate = denoiser.denoise(noisy, plan.noise)
-    sigma = plan.noise.sigma_map(noisy)[:, 0].numpy()
+    one_by_one = [plan.noise.sigma_map(image[None]) for image in noisy]  # each in the cache
+    sigma = torch.cat(one_by_one)[:, 0].numpy()
     return EstimatedBlock(block, plan, noisy[:, 0].numpy(), sigma, estimate)
 
 
@@ -225,8 +226,10 @@ def _spread(
     """Deviation of the error of what is shown: of the estimate, and of the noise left in."""
     if estimate.spread is None:
         return None
-    kept = np.float32(1 - strength) * sigma
-    return np.hypot(np.float32(strength) * estimate.spread[:, 0].numpy(), kept) * unit
+    spread = estimate.spread[:, 0].numpy()
+    if strength == 1:
+        return spread * unit
+    return np.hypot(np.float32(strength) * spread, np.float32(1 - strength) * sigma) * unit
 
 
 def denoise_volume(

@@ -23,6 +23,7 @@ from operators.gate_limits import GateLimits
 
 Decision = Literal["accept", "accept with clamp", "refuse"]
 Pixels = Float32[np.ndarray, "slice row column"]
+Plane = Float32[np.ndarray, "row column"]
 
 BINS = 8
 FEWEST_IN_BIN = 500  # pixels; fewer say little of a mean
@@ -57,34 +58,55 @@ def judge(
     """
     if not np.isfinite(denoised).all():
         return noisy, Verdict("refuse", ("not-finite",))
+    accepted = np.empty_like(denoised)
+    judged = []
+    for index, planes in enumerate(zip(noisy, denoised, sigma, strict=True)):
+        accepted[index], measurements = _judge_slice(*planes, acf, limits)
+        judged.append(measurements)
+    worst = {name: max((each[name] for each in judged), key=abs) for name in judged[0]}
+    drawn_back = worst.pop("drawn_back") > 0
+    reasons = []
+    if worst["residual_deviation"] > FAR_TOO_MUCH * limits.residual_deviation:
+        reasons.append("more-change-than-noise")
+    if worst["residual_mean"] > limits.residual_mean:
+        reasons.append("mean-moved")
+    if worst["clamped_share"] > limits.clamped_share:
+        reasons.append("structure-changed")
+    if reasons:
+        return noisy, Verdict("refuse", tuple(reasons), worst)
+    clamps = ["change-drawn-back"] if drawn_back else []
+    clamps += ["structure-clamped"] if worst["clamped_share"] > 0 else []
+    decision: Decision = "accept with clamp" if clamps else "accept"
+    return accepted, Verdict(decision, tuple(clamps), worst)
+
+
+def _judge_slice(
+    noisy: Plane,
+    denoised: Plane,
+    sigma: Plane,
+    acf: Float[np.ndarray, "lag lag"],
+    limits: GateLimits,
+) -> tuple[Plane, dict[str, float]]:
+    """What of one slice may leave, and the figures of `Verdict`.
+
+    Beside those `drawn_back`: by how much all of the change is less than what the denoiser made.
+    """
     residual = (noisy - denoised) / sigma
-    deviation = np.array([_deviation(i, r) for i, r in zip(noisy, residual, strict=True)])
-    kept = np.minimum(1, limits.residual_deviation / np.maximum(deviation, 1e-12))
-    kept = kept.astype(np.float32)[:, None, None]
-    clamped = clamp(torch.from_numpy(kept * residual), acf, limits.clamp_score)
-    share = float((clamped.weight.numpy() < CLAMPED).mean((1, 2)).max())
-    weight = kept * clamped.weight.numpy()
+    deviation = _deviation(noisy, residual)
+    kept = np.float32(min(1.0, limits.residual_deviation / max(deviation, 1e-12)))
+    clamped = clamp(torch.from_numpy(kept * residual)[None], acf, limits.clamp_score)
+    weight = kept * clamped.weight[0].numpy()
+    share = float((clamped.weight < CLAMPED).float().mean())
     measurements = {
-        "residual_deviation": float(deviation.max()),
+        "residual_deviation": deviation,
         **_measure(denoised, residual),
         "highest_score": clamped.highest_before,
         "clamped_share": share,
+        "drawn_back": float(1 - kept),
     }
-    reasons = []
-    if measurements["residual_deviation"] > FAR_TOO_MUCH * limits.residual_deviation:
-        reasons.append("more-change-than-noise")
-    if measurements["residual_mean"] > limits.residual_mean:
-        reasons.append("mean-moved")
-    if share > limits.clamped_share:
-        reasons.append("structure-changed")
-    if reasons:
-        return noisy, Verdict("refuse", tuple(reasons), measurements)
-    clamps = ["change-drawn-back"] if (kept < 1).any() else []
-    clamps += ["structure-clamped"] if share > 0 else []
-    if not clamps:
-        return denoised, Verdict("accept", (), measurements)
-    drawn_back = np.asarray(noisy - weight * (noisy - denoised), np.float32)
-    return drawn_back, Verdict("accept with clamp", tuple(clamps), measurements)
+    if float(weight.min()) == 1:
+        return denoised, measurements
+    return np.asarray(noisy - weight * (noisy - denoised), np.float32), measurements
 
 
 def _deviation(image: np.ndarray, residual: np.ndarray) -> float:
@@ -93,19 +115,17 @@ def _deviation(image: np.ndarray, residual: np.ndarray) -> float:
     return max(float(residual.std()), float(bright.std()) if len(bright) >= FEWEST_IN_BIN else 0.0)
 
 
-def _measure(denoised: Pixels, residual: Pixels) -> dict[str, float]:
-    """Figures of the residual, each the worst slice's.
+def _measure(denoised: Plane, residual: Plane) -> dict[str, float]:
+    """Figures of the residual.
 
     `residual_correlation`: between neighbours in a row or a column. `edge_correlation`: between
     |r| and the size of the gradient of the estimate. `bin_mean`: |mean(r)| in ranges of intensity.
     """
     return {
-        "residual_mean": float(np.abs(residual.mean((1, 2))).max()),
-        "residual_correlation": max(_neighbours(image) for image in residual),
-        "edge_correlation": max(
-            _edges(image, r) for image, r in zip(denoised, residual, strict=True)
-        ),
-        "bin_mean": max(_bin_mean(image, r) for image, r in zip(denoised, residual, strict=True)),
+        "residual_mean": abs(float(residual.mean())),
+        "residual_correlation": _neighbours(residual),
+        "edge_correlation": _edges(denoised, residual),
+        "bin_mean": _bin_mean(denoised, residual),
     }
 
 
@@ -125,7 +145,7 @@ def _edges(image: np.ndarray, residual: np.ndarray) -> float:
         return 0.0
     down = image[2:, 1:-1] - image[:-2, 1:-1]
     right = image[1:-1, 2:] - image[1:-1, :-2]
-    gradient, change = np.hypot(down, right), np.abs(residual[1:-1, 1:-1])
+    gradient, change = np.sqrt(down**2 + right**2), np.abs(residual[1:-1, 1:-1])
     gradient, change = gradient - gradient.mean(), change - change.mean()
     scale = float(np.sqrt((gradient**2).mean() * (change**2).mean()))
     return float((gradient * change).mean()) / scale if scale > 0 else 0.0
