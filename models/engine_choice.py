@@ -54,14 +54,16 @@ def choose_engine(
 def preferred_engines(device: str, precision: str, *, large: bool = False) -> list[EngineName]:
     """What `auto` tries before torch, the best first: of those that are installed.
 
-    On a CPU in float32 ncnn, by a quarter faster than OpenVINO; in bfloat16, which ncnn does not
-    multiply, OpenVINO. Of large images too: in tiles that cost no more than the others', ncnn takes
-    0.5 to 1 GB more memory than they do.
+    On a CPU in float32 ncnn, by a quarter faster than the others, but not for large images: in
+    tiles that cost no more than torch's, ncnn takes 1 GB more memory, OpenVINO half of that. In
+    bfloat16, which ncnn does not multiply, and in int8 OpenVINO.
     """
     if device != "cpu":
         return []
     exact = precision == "float32" or (precision == "auto" and not computes_bfloat16(device))
-    names: tuple[EngineName, ...] = ("ncnn", "openvino") if exact and not large else ("openvino",)
+    names: tuple[EngineName, ...] = ("openvino",)
+    if exact:
+        names = () if large else ("ncnn", "openvino")
     return [name for name in names if find_spec(name)]
 
 

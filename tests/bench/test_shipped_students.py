@@ -18,17 +18,20 @@ from models.noise_estimation import estimate_noise_profile
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
 DOMAINS = ["mr", "xray", "ct"]
 FAINT = ("gaussian 1", "gaussian 2")
+OF_EVERY_KIND = ("gaussian 1", "gaussian 6", "gaussian 25", "correlated 1.2 px 15", "poisson 200")
 pytestmark = pytest.mark.data
 
 
-@pytest.fixture(scope="module", params=["student", "fast_student"])
+@pytest.fixture(scope="module", params=["student", "fast_student", "fast_student int8"])
 def mode(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def students(mode):
-    return {domain: load_mode(BUNDLES / domain, mode)[0] for domain in DOMAINS}
+    name, _, precision = mode.partition(" ")
+    how = ("cpu", precision, "openvino") if precision else ()
+    return {domain: load_mode(BUNDLES / domain, name, *how)[0] for domain in DOMAINS}
 
 
 def middle_slices(data, domain):
@@ -52,9 +55,7 @@ def test_students_stand_above_nlm(stillscan_data, mode, students, domain, name, 
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize(
-    "name", [each for each in NAMES if each not in ("gaussian 1", "gaussian 2")]
-)
+@pytest.mark.parametrize("name", [each for each in NAMES if each not in FAINT])
 def test_students_are_never_below_the_noisy_image(stillscan_data, students, domain, name):
     """From 3/255 on: below, the radiographs' own noise in the "truth" is as large."""
     clean = middle_slices(stillscan_data, domain)[0]
@@ -82,6 +83,24 @@ def test_single_slices_of_repeated_scans_are_not_spoilt(stillscan_data, students
             one = slice(at, at + 1)
             ratio = ratios(students["mr"], first[one], second[one]).max()
             assert ratio < 1.001, f"{repeat.name}, slice {at}"
+
+
+@pytest.mark.parametrize(("domain", "most"), [("mr", 0.06), ("xray", 0.06), ("ct", 0.15)])
+def test_int8_loses_a_twentieth_of_a_decibel(stillscan_data, domain, most):
+    """Told the truth, in the mean of the noises; `most` for any of them: the strongest."""
+    exact, _ = load_mode(BUNDLES / domain, "fast_student")
+    rounded, _ = load_mode(BUNDLES / domain, "fast_student", "cpu", "int8", "openvino")
+    slices = [torch.from_numpy(pixels) for pixels in middle_slices(stillscan_data, domain)]
+    losses = []
+    for case in map(noise_case, OF_EVERY_KIND):
+        for clean in slices:
+            noisy = case.add(clean, torch.Generator().manual_seed(7))
+            profile = case.profile(clean[None])
+            found = (d.denoise(noisy[None, None], profile).mean[0, 0] for d in (exact, rounded))
+            before, after = (psnr(image, case.mean(clean)) for image in found)
+            losses.append(before - after)
+    assert np.mean(losses) < 0.05
+    assert max(np.reshape(losses, (len(OF_EVERY_KIND), -1)).mean(1)) < most
 
 
 def ratios(student, first, second):

@@ -84,24 +84,26 @@ def test_the_engine_that_is_asked_for_is_taken(network, wanted):
 
 
 @pytest.mark.parametrize(
-    ("bfloat16", "precision", "expected"),
+    ("bfloat16", "precision", "expected", "of_radiographs"),
     [
-        (False, "auto", ["ncnn", "openvino"]),
-        (True, "auto", ["openvino"]),
-        (True, "float32", ["ncnn", "openvino"]),
-        (False, "bfloat16", ["openvino"]),
+        (False, "auto", ["ncnn", "openvino"], []),
+        (True, "auto", ["openvino"], ["openvino"]),
+        (True, "float32", ["ncnn", "openvino"], []),
+        (False, "bfloat16", ["openvino"], ["openvino"]),
+        (False, "int8", ["openvino"], ["openvino"]),
     ],
 )
-def test_auto_goes_by_what_the_processor_multiplies(monkeypatch, bfloat16, precision, expected):
+def test_auto_goes_by_what_the_processor_multiplies(
+    monkeypatch, bfloat16, precision, expected, of_radiographs
+):
     monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: bfloat16)
     assert preferred_engines("cpu", precision) == expected
-    assert preferred_engines("cpu", precision, large=True) == ["openvino"]
+    assert preferred_engines("cpu", precision, large=True) == of_radiographs
     assert preferred_engines("cuda", precision) == []
 
 
-def test_radiographs_are_not_for_ncnn(monkeypatch):
+def test_radiographs_stay_with_torch_in_float32(monkeypatch):
     monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: False)
-    monkeypatch.setattr("models.engine_choice.find_spec", lambda name: name == "ncnn")
     bundles = Path(models.__path__[0]) / "bundles"
     chosen = {name: load_bundle(bundles / name, engine="auto") for name in ("mr", "xray")}
     names = {name: bundle.denoiser.engine.name for name, bundle in chosen.items()}
