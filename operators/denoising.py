@@ -190,7 +190,8 @@ def judge_block(
     block, plan, sigma = estimated.block, estimated.plan, estimated.sigma
     before, estimate = estimated.noisy, estimated.estimate
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
-    clean = np.maximum(clean, np.minimum(before.min(), 0))  # 0 is no signal: less cannot be
+    lowest = before.min(axis=(1, 2), keepdims=True)
+    clean = np.maximum(clean, np.minimum(lowest, 0))  # 0 is no signal: less cannot be
     accepted, verdict = judge(before, clean, sigma, plan.noise.acf, limits or GateLimits())
     unit = np.float32(1 / plan.scaling.gain)
     change = np.float32(strength) * (accepted - before) * unit

@@ -8,6 +8,7 @@ from models.denoiser import Estimate, IdentityDenoiser
 from operators.decoding import Decoder
 from operators.denoising import denoise_block, denoise_volume, plan_denoising
 from operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
+from operators.gate_limits import GateLimits
 from operators.intensity import Scaling, scaling_for
 from operators.reading import find_series, read_series
 from tests.derived import EVERYTHING
@@ -156,3 +157,25 @@ def test_a_slice_has_the_seed_of_its_uids_whatever_its_block(read):
     whole, parts = recording.seen[:4], recording.seen[4:]
     assert whole == parts
     assert len(set(whole)) == 4
+
+
+class Blurring:
+    """Takes away more than there is noise: the gate puts structure back, and draws back."""
+
+    def denoise(self, image, noise):
+        mean = torch.nn.functional.avg_pool2d(image, 5, 1, 2, count_include_pad=False)
+        return Estimate(mean=mean - 0.01, spread=torch.full_like(image, noise.sigma))
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_how_a_series_is_cut_into_blocks_changes_no_pixel(read, modality):
+    volume = read(modality=modality)
+    plan = plan_denoising(volume)
+    limits = GateLimits(residual_mean=10.0, residual_deviation=50.0, clamped_share=1.0)
+    whole = denoise_block(Blurring(), volume.read(0, 4), plan, limits=limits)
+    assert whole.verdict.measurements["clamped_share"] > 0
+    for number in range(4):
+        part = denoise_block(Blurring(), volume.read(number, number + 1), plan, limits=limits)
+        assert np.array_equal(part.pixels[0], whole.pixels[number])
+        assert np.array_equal(part.sigma[0], whole.sigma[number])
+        assert not np.array_equal(part.pixels, part.block.pixels)
