@@ -159,8 +159,9 @@ def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
     folders = list(dict.fromkeys(info.folder for info in by_domain.values()))
     for mode, precision in _kinds(folders, device):
         engine: WantedEngine = "openvino" if precision == "int8" else "torch"
+        having = [each for each in folders if precision != "int8" or _has_int8(each)]
         try:
-            loaded = {each: load_mode(each, mode, device, precision, engine) for each in folders}
+            loaded = {each: load_mode(each, mode, device, precision, engine) for each in having}
         except (BundleError, EngineError) as error:
             raise ModelError(str(error)) from error
         denoiser = partial(_of_domain, by_domain, loaded)
@@ -171,12 +172,16 @@ def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
 
 
 def _kinds(folders: Sequence[Path], device: str) -> Iterator[tuple[BundleMode, str]]:
-    """Mode and precision of every student that all bundles have; int8 is a CPU's."""
+    """Mode and precision of the students; int8 is a CPU's, and some bundles are without it."""
     yield "student", "auto"
     if all((each / FAST_STUDENT).is_file() for each in folders):
         yield "fast_student", "auto"
-    if device == "cpu" and all((each / FAST_STUDENT_INT8).is_file() for each in folders):
+    if device == "cpu" and any(map(_has_int8, folders)):
         yield "fast_student", "int8"
+
+
+def _has_int8(folder: Path) -> bool:
+    return (folder / FAST_STUDENT_INT8).is_file()
 
 
 def _of_domain(
@@ -184,8 +189,8 @@ def _of_domain(
     loaded: Mapping[Path, tuple[Denoiser, str]],
     case: NoiseCase | None,
     domain: str,
-) -> Denoiser:
-    denoiser, _ = loaded[by_domain.get(domain, by_domain["mr"]).folder]
+) -> Denoiser | None:
+    denoiser, _ = loaded.get(by_domain.get(domain, by_domain["mr"]).folder, (None, ""))
     return denoiser
 
 
