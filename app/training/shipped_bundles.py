@@ -28,7 +28,7 @@ from models.student import StudentNetwork
 from models.weights import load_network, save_network
 
 BUNDLE_VERSION = "0.5.0"
-CHANGES = "the fast student also in int8; those in float32 are the ones of 0.4.0"
+CHANGES = "MR and radiographs: the fast student also in int8; the others are those of 0.4.0"
 EARLIER = {
     "0.4.0": "a fast student joins the bundle; the student is that of 0.3.0",
     "0.3.0": "student trained further with faint structures: low contrast stays; configs for "
