@@ -28,8 +28,8 @@ class Provenance:
         model_sha256: of the weights file.
         mode: which denoiser (student, fast_student, srds, one_step, blind_spot, identity).
         strength: share of the estimated noise that is taken away, 0 to 1.
-        engine: what ran the network (torch, openvino, onnxruntime).
-        precision: of its arithmetic (float32, bfloat16).
+        engine: what ran the network (torch, ncnn, openvino, onnxruntime, tensorrt).
+        precision: of its arithmetic (float32, bfloat16, int8).
         device: class of device (cpu, cuda).
         application: name of the software.
     """

@@ -1,0 +1,46 @@
+"""Rows of the bundles' students: which there are, and for whom."""
+
+import shutil
+
+import pytest
+
+from app.evaluation.methods import students
+from app.methods import DEFAULT_BUNDLES
+from models.bundle import FAST_STUDENT, FAST_STUDENT_INT8
+
+
+def names_and_rows(folder, device="cpu"):
+    return {method.name: method for method in students(folder, device)}
+
+
+def test_every_student_that_ships_has_a_row_of_its_own():
+    rows = names_and_rows(DEFAULT_BUNDLES)
+    kinds = ["student", "fast student", "fast student int8"]
+    assert list(rows) == [name for kind in kinds for name in (kind, f"{kind} told")]
+    assert rows["fast student int8"].fingerprint != rows["fast student"].fingerprint
+
+
+@pytest.mark.parametrize("domain", ["mr", "xray", "ct"])
+def test_a_row_in_int8_computes_in_int8_or_not_at_all(domain):
+    rows = names_and_rows(DEFAULT_BUNDLES)
+    denoisers = {name: rows[name].denoiser(None, domain) for name in rows if "told" not in name}
+    assert denoisers["fast student"].engine.precision == "float32"
+    in_int8 = denoisers["fast student int8"]
+    if domain == "ct":
+        assert in_int8 is None
+    else:
+        assert in_int8.engine.precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (FAST_STUDENT_INT8, ["student", "fast student"]),
+        (FAST_STUDENT, ["student", "fast student int8"]),
+    ],
+)
+def test_a_bundle_without_a_student_has_no_row_of_it(tmp_path, missing, expected):
+    shutil.copytree(DEFAULT_BUNDLES / "mr", tmp_path / "mr")
+    (tmp_path / "mr" / missing).unlink()
+    rows = [name for name in names_and_rows(tmp_path) if "told" not in name]
+    assert rows == expected
