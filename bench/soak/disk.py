@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
 
 from pydicom import dcmread
 
@@ -72,11 +75,32 @@ def _send_once(senders: list[Sender], series: list[SentSeries]) -> None:
 
 def _require_intact(place: Workplace, ends: set[bytes]) -> int:
     """Every acknowledged instance lies in the spool, with all its bytes."""
-    spool = place.folder / "gateway" / "data"
-    found = set()
-    # without room the record cannot be written either: some of them may wait to be filed
-    for file in [*spool.glob("incoming/[!.]*.dcm"), *spool.glob("instances/*/*.dcm")]:
-        dcmread(file)
-        found.add(file.read_bytes()[-100_000:])
+    found = instances_in(place.folder / "gateway" / "data")
     promise(ends <= found, f"{len(ends - found)} acknowledged instances are not in the spool")
     return len(ends & found)
+
+
+def instances_in(spool: Path) -> set[bytes]:
+    """The ends of all instances in the spool of a gateway that goes on working.
+
+    Without room the record cannot be written either: some instances may wait to be filed, and each
+    of them may be filed between the listing and the reading. They go from `incoming` to `instances`
+    and never back, so who looks in this order misses none.
+
+    Raises:
+        FileNotFoundError: if an instance vanishes that was filed.
+        InvalidDicomError: if one is not whole.
+    """
+    found = set()
+    for waiting in spool.glob("incoming/[!.]*.dcm"):
+        with suppress(FileNotFoundError):
+            found.add(_end_of_whole(waiting))
+    for filed in spool.glob("instances/*/*.dcm"):
+        found.add(_end_of_whole(filed))
+    return found
+
+
+def _end_of_whole(file: Path) -> bytes:
+    content = file.read_bytes()
+    dcmread(BytesIO(content))
+    return content[-100_000:]
