@@ -1,4 +1,8 @@
-"""Blocks of an image without their plane: where noise is looked for, and how it correlates."""
+"""Blocks of an image without their plane: where noise is looked for, and how it correlates.
+
+Where a slice was acquired twice, noise is looked for in the difference of the two: the object is
+gone from it, whatever it looks like.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,6 @@ from jaxtyping import Float
 from models.noise_profile import MAX_LAG
 
 Array = Float[np.ndarray, "..."]
-Masks = Sequence[np.ndarray | None]
 
 MAX_BLOCKS = 16_000
 CONSTANT_SHARE = 0.25  # a block with this share of one extreme value holds no noise
@@ -32,18 +35,57 @@ class Blocks:
     variances: Array
 
 
-def cut_blocks(images: Sequence[Array], masks: Masks, size: int) -> Blocks:
-    """All blocks that can hold noise, at most MAX_BLOCKS, evenly spread."""
-    per_image = max(1, MAX_BLOCKS // len(images))
-    cut = []
-    for image, mask in zip(images, masks, strict=True):
-        step = spread_out(image.shape, size, per_image)
-        cut.append(windows(image, size, step)[holds_noise(image, mask, size, step)])
+@dataclass(frozen=True)
+class Plane:
+    """One slice in which noise is looked for.
+
+    Attributes:
+        image: one acquisition of it.
+        valid: False where a pixel is padding; None where none is.
+        again: another acquisition of it, None where there is none.
+    """
+
+    image: Array
+    valid: np.ndarray | None = None
+    again: Array | None = None
+
+    def level_and_noise(self) -> tuple[Array, Array]:
+        """What says how bright a place is, and what says how it varies there.
+
+        Half of the squared difference of two acquisitions is the noise of one.
+        """
+        if self.again is None:
+            return self.image, self.image
+        return (self.image + self.again) / 2, (self.image - self.again) / np.sqrt(2)
+
+    def usable(self, size: int, step: int) -> np.ndarray:
+        """Which of its windows can hold noise."""
+        usable = holds_noise(self.image, self.valid, size, step)
+        if self.again is None:
+            return usable
+        differs = np.ptp(windows(self.image - self.again, size, step), axis=1) > 0
+        return usable & differs & holds_noise(self.again, self.valid, size, step)
+
+
+def cut_blocks(planes: Sequence[Plane], size: int) -> Blocks:
+    """All blocks that can hold noise, at most MAX_BLOCKS, evenly spread.
+
+    Raises:
+        NoNoiseError: if there are none.
+    """
+    per_plane = max(1, MAX_BLOCKS // len(planes))
+    levels, cut = [], []
+    for plane in planes:
+        step = spread_out(plane.image.shape, size, per_plane)
+        usable = plane.usable(size, step)
+        level, noise = plane.level_and_noise()
+        levels.append(windows(level, size, step)[usable].mean(1))
+        cut.append(windows(noise, size, step)[usable])
     blocks = np.concatenate(cut)
     if len(blocks) == 0:
         raise NoNoiseError("every part of the image is constant")
     residuals = without_plane(blocks, size)
-    return Blocks(size, residuals, blocks.mean(1), (residuals**2).mean(1))
+    return Blocks(size, residuals, np.concatenate(levels), (residuals**2).mean(1))
 
 
 def without_plane(pixels: Float[np.ndarray, "block pixel"], size: int) -> Array:
