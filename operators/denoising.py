@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32
+from torch import Tensor
 
 from models.denoiser import Denoiser, Estimate, Seeded
 from models.noise_estimation import NoNoiseError, estimate_noise_profile, remaining_share
@@ -18,6 +19,7 @@ from operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
 from operators.gate import Verdict, judge
 from operators.gate_limits import GateLimits
 from operators.intensity import Scaling, scaling_for
+from operators.repeats import RepeatCheck, acquired_again, check_against_repeats
 from operators.volume import Volume, VolumeBlock
 
 SAMPLE_SLICES = 8
@@ -32,11 +34,15 @@ class Plan:
         scaling: modality units to network numbers.
         noise: the noise in network numbers.
         sample: indices of the slices it was found on.
+        again: for each of them another acquisition of the same slice, None where there is none.
+        repeats: what those say of the denoiser; None where there are none, or nobody asked.
     """
 
     scaling: Scaling
     noise: NoiseProfile
     sample: tuple[int, ...]
+    again: tuple[int | None, ...] = ()
+    repeats: RepeatCheck | None = None
 
     @property
     def noise_before(self) -> float:
@@ -76,6 +82,7 @@ class DenoisedBlock:
         sigma: standard deviation of the noise at each pixel, modality units.
         spread: standard deviation of the error at each pixel, modality units; None where the
             denoiser says nothing of its error.
+        repeats: what repeats inside the series say of the denoiser; None where it has none.
     """
 
     block: VolumeBlock
@@ -85,10 +92,13 @@ class DenoisedBlock:
     noise_after: float | None
     sigma: Float32[np.ndarray, "slice row column"] | None = None
     spread: Float32[np.ndarray, "slice row column"] | None = None
+    repeats: RepeatCheck | None = None
 
 
 def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = None) -> Plan:
     """Scaling and noise of a series, from at most SAMPLE_SLICES of its slices.
+
+    Where the series holds these slices again, their differences say what is noise.
 
     Args:
         volume: the series.
@@ -99,12 +109,14 @@ def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = Non
         NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
     """
     sample = sample_of(len(volume.slices))
+    again = tuple(acquired_again(volume.slices, sample))
     blocks = [volume.read(index, index + 1) for index in sample]
     try:
         scaling, noise = measure_noise(
             volume.modality,
             [block.pixels[0] for block in blocks],
             [block.padding[0] for block in blocks],
+            [_pixels_again(*each, volume) for each in zip(blocks, again, strict=True)],
         )
     except NoNoiseInSeriesError as error:
         raise NoNoiseInSeriesError(f"series {volume.series_instance_uid}: {error}") from error
@@ -113,7 +125,35 @@ def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = Non
             f"series {volume.series_instance_uid}: noise of {noise.sigma:.3f} of the intensity "
             f"range; the bundle was trained for at most {noise_range[1]:.3f}"
         )
-    return Plan(scaling, noise, sample)
+    return Plan(scaling, noise, sample, again)
+
+
+def _pixels_again(
+    block: VolumeBlock, again: int | None, volume: Volume
+) -> Float32[np.ndarray, "row column"] | None:
+    """The slice of a block, acquired again; None where it was not, or its padding is another."""
+    if again is None:
+        return None
+    other = volume.read(again, again + 1)
+    return other.pixels[0] if np.array_equal(block.padding, other.padding) else None
+
+
+def checked_plan(denoiser: Denoiser, volume: Volume, plan: Plan) -> Plan:
+    """The plan with what the repeats inside the series say of this denoiser (operators/repeats.py).
+
+    Without repeats, the plan as it is.
+    """
+
+    def compared() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for index, again in zip(plan.sample, plan.again, strict=True):
+            if again is None:
+                continue
+            block, other = volume.read(index, index + 1), volume.read(again, again + 1)
+            denoised = denoise_block(denoiser, block, plan)
+            seen = ~(block.padding | other.padding)
+            yield block.pixels[seen], denoised.pixels[seen], other.pixels[seen]
+
+    return replace(plan, repeats=check_against_repeats(compared()))
 
 
 def sample_of(count: int) -> tuple[int, ...]:
@@ -126,6 +166,7 @@ def measure_noise(
     modality: str,
     slices: Sequence[Float32[np.ndarray, "row column"]],
     padding: Sequence[Bool[np.ndarray, "row column"]],
+    again: Sequence[Float32[np.ndarray, "row column"] | None] | None = None,
 ) -> tuple[Scaling, NoiseProfile]:
     """Scaling of a series and its noise in network numbers, from a sample of its slices.
 
@@ -133,6 +174,7 @@ def measure_noise(
         modality: of the series.
         slices: in modality units; sizes may differ.
         padding: True where a pixel is no image.
+        again: the same slices, acquired once more; None where a slice was not.
 
     Raises:
         NoNoiseInSeriesError: if every part of the sample is constant.
@@ -142,13 +184,18 @@ def measure_noise(
         raise NoNoiseInSeriesError("every pixel of the series is padding")
     scaling = scaling_for(modality, np.concatenate(seen))
     middles = [_middle(*pixels.shape, count=len(slices)) for pixels in slices]
-    images = [
-        torch.from_numpy(scaling.to_network(pixels[at]))
-        for pixels, at in zip(slices, middles, strict=True)
+
+    def to_network(pixels: Float32[np.ndarray, "row column"], at: tuple[slice, slice]) -> Tensor:
+        return torch.from_numpy(scaling.to_network(pixels[at]))
+
+    images = [to_network(*each) for each in zip(slices, middles, strict=True)]
+    others = [
+        None if pixels is None else to_network(pixels, at)
+        for pixels, at in zip(again or [None] * len(slices), middles, strict=True)
     ]
     valid = [torch.from_numpy(~mask[at]) for mask, at in zip(padding, middles, strict=True)]
     try:
-        return scaling, estimate_noise_profile(images, valid)
+        return scaling, estimate_noise_profile(images, valid, others)
     except NoNoiseError as error:
         raise NoNoiseInSeriesError(str(error)) from error
 
@@ -186,8 +233,13 @@ def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> Estima
 def judge_block(
     estimated: EstimatedBlock, strength: float = 1.0, limits: GateLimits | None = None
 ) -> DenoisedBlock:
-    """Judge what a denoiser made of a block and apply the strength; the second half."""
+    """Judge what a denoiser made of a block and apply the strength; the second half.
+
+    Of the correction no more is applied than repeats inside the series bear out.
+    """
     block, plan, sigma = estimated.block, estimated.plan, estimated.sigma
+    if plan.repeats is not None:
+        strength = strength * plan.repeats.borne_out
     before, estimate = estimated.noisy, estimated.estimate
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
     lowest = before.min(axis=(1, 2), keepdims=True)
@@ -204,6 +256,7 @@ def judge_block(
         noise_after=_noise_after(block, pixels, plan),
         sigma=sigma * unit,
         spread=_spread(estimate, sigma, strength, unit),
+        repeats=plan.repeats,
     )
 
 
@@ -237,7 +290,7 @@ def denoise_volume(
     denoiser: Denoiser, volume: Volume, strength: float = 1.0, limits: GateLimits | None = None
 ) -> Iterator[DenoisedBlock]:
     """The whole series, block by block."""
-    plan = plan_denoising(volume)
+    plan = checked_plan(denoiser, volume, plan_denoising(volume))
     for block in volume.blocks():
         yield denoise_block(denoiser, block, plan, strength, limits)
 

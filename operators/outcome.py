@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the summary needs their values, not their modules
     from operators.gate import Verdict
     from operators.objects import SeriesObject
     from operators.provenance import Provenance
+    from operators.repeats import RepeatCheck
 
 Status = Literal["derived", "refused", "not-selected"]
 
@@ -30,6 +31,7 @@ class SeriesOutcome:
         exit_code: what the refusal alone would make the process say.
         noise_before, noise_after: sigma in `unit`; None where it was not measured.
         seconds: wall time that the series added to the run.
+        repeats: what repeats inside the series say of the correction; None where there are none.
     """
 
     series_instance_uid: str | None
@@ -48,6 +50,7 @@ class SeriesOutcome:
     derived: DerivedSeries | None = None
     objects: tuple[SeriesObject, ...] = ()
     provenance: Provenance | None = None
+    repeats: RepeatCheck | None = None
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ def _sections(outcome: SeriesOutcome) -> list[str]:
         measured = outcome.verdict.measurements.items()
         rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in measured]
         sections.append(table_section("Measurements", rows))
+    if outcome.repeats:
+        sections.append(table_section("Against repeats inside the series", _repeats(outcome)))
     if outcome.provenance:
         made = outcome.provenance
         rows = [
@@ -78,6 +80,18 @@ def _sections(outcome: SeriesOutcome) -> list[str]:
         ]
         sections.append(table_section("Series", uids))
     return sections
+
+
+def _repeats(outcome: SeriesOutcome) -> list[tuple[str, str]]:
+    check, unit = outcome.repeats, unit_suffix(outcome.unit)
+    assert check is not None, "asked by who has seen it"
+    change = noise_change(check.before, check.after).replace("-", "\N{MINUS SIGN}")
+    return [
+        ("Slices compared with another acquisition", str(check.slices)),
+        ("Share of the correction that they bear out", f"{100 * check.borne_out:.0f} %"),
+        ("Difference from it before", f"{check.before:.4g}{unit}"),
+        ("Difference from it after", f"{check.after:.4g}{unit} ({change})"),
+    ]
 
 
 def _number(name: str, value: str) -> str:

@@ -28,6 +28,7 @@ class Provenance:
         model_sha256: of the weights file.
         mode: which denoiser (student, fast_student, srds, one_step, blind_spot, identity).
         strength: share of the estimated noise that is taken away, 0 to 1.
+        borne_out: of this, the share that repeats inside the series bear out; 1 without repeats.
         engine: what ran the network (torch, ncnn, openvino, onnxruntime, tensorrt).
         precision: of its arithmetic (float32, bfloat16, int8).
         device: class of device (cpu, cuda).
@@ -43,6 +44,7 @@ class Provenance:
     precision: str
     device: str
     application: str = APPLICATION
+    borne_out: float = 1.0
 
     @property
     def software(self) -> str:
@@ -60,8 +62,14 @@ class Provenance:
         return (
             f"{'Control without noise reduction' if self.is_control else 'Noise reduction'}: "
             f"model {self.bundle} sha256 {self.model_sha256}, mode {self.mode}, "
-            f"strength {self.strength:g}, {self.engine} {self.precision} on {self.device}"
+            f"strength {self.strength:g}{self._of_it}, {self.engine} {self.precision} "
+            f"on {self.device}"
         )
+
+    @property
+    def _of_it(self) -> str:
+        share = f" of the {100 * self.borne_out:.0f} % that repeats bear out"
+        return share if self.borne_out < 1 else ""
 
     @property
     def derivation(self) -> str:

@@ -26,7 +26,7 @@ from operators.errors import (
     NotDicomError,
 )
 from operators.input_files import input_files
-from operators.instance import Instance
+from operators.instance import FrameAttributes, Instance
 from operators.one_series import (
     require_one_matrix,
     require_one_patient,
@@ -222,7 +222,16 @@ def _slice_header(placed: PlacedSlice) -> SliceHeader:
         intercept=frame.intercept,
         padding=frame.padding,
         frames=placed.instance.image.frames,
+        place=_place(frame),
     )
+
+
+def _place(frame: FrameAttributes) -> tuple[int, ...] | None:
+    """Position in micrometres and direction cosines in thousandths, as whole numbers."""
+    if frame.position is None or frame.orientation is None:
+        return None
+    numbers = (*frame.position, *frame.orientation[0], *frame.orientation[1])
+    return tuple(round(1000 * number) for number in numbers)
 
 
 def _why_skipped(scanned: Scanned) -> NotSelected | None:

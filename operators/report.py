@@ -96,6 +96,13 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
             "after": _finite(outcome.noise_after),
             "unit": outcome.unit or None,
         },
+        "repeats": outcome.repeats
+        and {
+            "slices": outcome.repeats.slices,
+            "borne_out": outcome.repeats.borne_out,
+            "difference_before": _finite(outcome.repeats.before),
+            "difference_after": _finite(outcome.repeats.after),
+        },
         "verdict": verdict
         and {
             "decision": verdict.decision,
@@ -118,6 +125,7 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
             "model_sha256": made.model_sha256,
             "mode": made.mode,
             "strength": made.strength,
+            "borne_out": made.borne_out,
             "engine": made.engine,
             "precision": made.precision,
             "device": made.device,

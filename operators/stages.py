@@ -19,6 +19,7 @@ from operators.denoising import (
     DenoisedBlock,
     EstimatedBlock,
     Plan,
+    checked_plan,
     estimate_block,
     judge_block,
     plan_denoising,
@@ -34,6 +35,7 @@ from operators.output_faults import naming_output_faults
 from operators.picture import Comparison, compare_slice
 from operators.provenance import Provenance
 from operators.read_ahead import volume_with
+from operators.repeats import RepeatCheck
 from operators.report import write_series_report
 from operators.volume import Volume, VolumeBlock
 
@@ -130,7 +132,10 @@ class DenoisingStage:
         method = self._methods[message.volume.modality]
         try:
             if message.start == 0:
-                self._plan = plan_denoising(volume_with(message), method.noise_range)
+                volume = volume_with(message)
+                plan = plan_denoising(volume, method.noise_range)
+                with _naming_network_faults(message):
+                    self._plan = checked_plan(method.denoiser, volume, plan)
             assert self._plan is not None, "a series begins with its first block"
             with _naming_network_faults(message):
                 return estimate_block(method.denoiser, message, self._plan)
@@ -237,7 +242,7 @@ class WritingStage:
             return
         try:
             if self._open is None:
-                self._open = self._begin(volume)
+                self._open = self._begin(message)
             self._open.add(message)
             self._watch(
                 Progress(volume.series_instance_uid, message.block.stop, len(volume.slices))
@@ -258,18 +263,24 @@ class WritingStage:
             self._open.objects.discard()
             self._open = None
 
-    def _begin(self, volume: Volume) -> _OpenSeries:
+    def _begin(self, first: DenoisedBlock) -> _OpenSeries:
+        volume = first.block.volume
         method = self._methods[volume.modality]
-        stage = SeriesStage(volume, method.provenance, self._staging, self._options)
+        provenance, warnings = method.provenance, method.warnings
+        if first.repeats is not None and first.repeats.warning:
+            provenance = replace(provenance, borne_out=first.repeats.borne_out)
+            warnings = (*warnings, first.repeats.warning)
+        stage = SeriesStage(volume, provenance, self._staging, self._options)
         objects = SeriesObjects(
             volume,
             stage.series_instance_uid,
-            method.provenance,
+            provenance,
             self._staging,
             self._objects,
             self._options.series_number_factor,
         )
-        return _OpenSeries(volume, stage, objects, method)
+        told = (provenance, warnings, first.repeats)
+        return _OpenSeries(volume, stage, objects, *told)
 
     def _finish(self, series: _OpenSeries) -> None:
         verdict = combine(series.verdicts)
@@ -297,12 +308,20 @@ class _OpenSeries:
     """A series whose blocks are arriving."""
 
     def __init__(
-        self, volume: Volume, stage: SeriesStage, objects: SeriesObjects, method: Method
+        self,
+        volume: Volume,
+        stage: SeriesStage,
+        objects: SeriesObjects,
+        provenance: Provenance,
+        warnings: tuple[str, ...],
+        repeats: RepeatCheck | None,
     ) -> None:
         self.volume = volume
         self.stage = stage
         self.objects = objects
-        self.method = method
+        self.provenance = provenance
+        self.warnings = warnings
+        self.repeats = repeats
         self.verdicts: list[Verdict] = []
         self.comparison: Comparison | None = None
         self._before: list[tuple[int, float]] = []
@@ -337,10 +356,11 @@ class _OpenSeries:
             noise_before=before,
             noise_after=after,
             verdict=verdict,
-            warnings=(*self.method.warnings, *self.volume.warnings, *self.objects.warnings),
+            warnings=(*self.warnings, *self.volume.warnings, *self.objects.warnings),
             derived=derived,
             objects=objects,
-            provenance=self.method.provenance,
+            provenance=self.provenance,
+            repeats=self.repeats,
         )
 
 

@@ -38,7 +38,8 @@ class SliceHeader:
     many its instance has. `position` is along the slice normal in mm, None where the image has no
     geometry. `slope` and `intercept` are those of this slice (PS3.3 C.11.1; of a frame, PS3.3
     C.7.6.16.2.9), `padding` is the least and the greatest stored value that is pixel padding
-    (PS3.3 C.7.5.1.1.2).
+    (PS3.3 C.7.5.1.1.2). Slices of one `place` show the same part of the patient; None where nobody
+    knows where a slice lies.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class SliceHeader:
     intercept: float
     padding: tuple[int, int] | None = None
     frames: int = 1
+    place: tuple[int, ...] | None = None
 
 
 class SliceReader(Protocol):

@@ -13,13 +13,15 @@ from torch import Tensor
 from models.denoiser import Denoiser, Estimate, Seeded
 from models.noise_estimation import NoNoiseError, estimate_noise_profile
 from models.noise_profile import NoiseProfile
+from operators.denoising import sample_of
 from operators.gate import judge
 from operators.gate_limits import GateLimits
+from operators.repeats import RepeatCheck, check_against_repeats
 
 Slices = Float32[np.ndarray, "slice row column"]
 Series = Float[Tensor, "slice height width"]
 
-PROFILE_SLICES = 8
+Again = Sequence[int | None]  # for each slice another acquisition of it, None where there is none
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,19 @@ class Denoised:
     spread: Series | None = None
 
 
-def denoise_blind(denoiser: Denoiser, slices: Slices) -> Slices:
+def denoise_blind(denoiser: Denoiser, slices: Slices, again: Again | None = None) -> Slices:
     """What the application would make of these slices on the network's scale, as arrays."""
-    return denoise_series(denoiser, torch.from_numpy(slices), gated=True).slices.numpy()
+    noisy = torch.from_numpy(slices)
+    return denoise_series(denoiser, noisy, gated=True, again=again).slices.numpy()
 
 
 def denoise_series(
-    denoiser: Denoiser, noisy: Series, profile: NoiseProfile | None = None, *, gated: bool
+    denoiser: Denoiser,
+    noisy: Series,
+    profile: NoiseProfile | None = None,
+    *,
+    gated: bool,
+    again: Again | None = None,
 ) -> Denoised:
     """Slice by slice: a slice's result does not depend on its neighbours.
 
@@ -45,11 +53,13 @@ def denoise_series(
         noisy: slices of one series on the network's scale, where 0 is no signal.
         profile: its noise; estimated from the series where None. A series without any noise comes
             back as it is.
-        gated: whether the gate judges each slice, as in the application.
+        gated: whether the gate judges each slice and repeats inside the series the correction, as
+            in the application.
+        again: the repeats inside the series.
     """
     if profile is None:
         try:
-            profile = series_profile(noisy)
+            profile = series_profile(noisy, again)
         except NoNoiseError:
             return Denoised(noisy)
     estimates = [
@@ -60,7 +70,32 @@ def denoise_series(
         _gated(plane, estimate, profile) if gated else estimate.mean[0, 0]
         for plane, estimate in zip(noisy, estimates, strict=True)
     ]
-    return Denoised(torch.stack(means), _spread(estimates))
+    denoised = Denoised(torch.stack(means), _spread(estimates))
+    if not gated or again is None:
+        return denoised
+    check = check_against_repeats(
+        (noisy[at].numpy(), denoised.slices[at].numpy(), noisy[other].numpy())
+        for at, other in _repeated(len(noisy), again)
+    )
+    return denoised if check is None else _borne_out(noisy, denoised, profile, check)
+
+
+def _borne_out(
+    noisy: Series, denoised: Denoised, profile: NoiseProfile, check: RepeatCheck
+) -> Denoised:
+    """As much of the correction as the repeats bear out."""
+    share = check.borne_out
+    slices = noisy + share * (denoised.slices - noisy)
+    if denoised.spread is None:
+        return Denoised(slices)
+    left = (1 - share) * profile.sigma_map(noisy[:, None])[:, 0]
+    return Denoised(slices, torch.hypot(share * denoised.spread, left))
+
+
+def _repeated(count: int, again: Again) -> list[tuple[int, int]]:
+    """The slices of the sample that were acquired again, and where."""
+    pairs = [(index, again[index]) for index in sample_of(count)]
+    return [(index, other) for index, other in pairs if other is not None]
 
 
 def _seeded(denoiser: Denoiser, number: int) -> Denoiser:
@@ -68,14 +103,18 @@ def _seeded(denoiser: Denoiser, number: int) -> Denoiser:
     return denoiser.seeded((number,)) if isinstance(denoiser, Seeded) else denoiser
 
 
-def series_profile(noisy: Series) -> NoiseProfile:
-    """The noise of a series, from at most PROFILE_SLICES of its slices.
+def series_profile(noisy: Series, again: Again | None = None) -> NoiseProfile:
+    """The noise of a series, from the sample of its slices that the application takes.
 
     Raises:
         NoNoiseError: if it is constant.
     """
-    step = max(1, len(noisy) // PROFILE_SLICES)
-    return estimate_noise_profile(list(noisy[::step][:PROFILE_SLICES]))
+    sample = sample_of(len(noisy))
+    others = dict(_repeated(len(noisy), again)) if again is not None else {}
+    return estimate_noise_profile(
+        [noisy[index] for index in sample],
+        again=[noisy[others[index]] if index in others else None for index in sample],
+    )
 
 
 def _gated(noisy: Tensor, estimate: Estimate, profile: NoiseProfile) -> Tensor:

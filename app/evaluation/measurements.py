@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from app.evaluation.blind_denoising import Again
 from app.evaluation.images import Subject
 from app.evaluation.lesions import (
     FOREGROUND,
@@ -176,12 +177,13 @@ def measure_repeat(repeat: Repeat, method: Method) -> Record | None:
         for part in (repeat.first, repeat.second)
     )
     chosen = with_structure(repeat.first)
+    again: Again | None = repeat.again()
     if method.costly:
         step = max(1, len(chosen) // COSTLY_SLICES)
         chosen = chosen[::step][:COSTLY_SLICES]
-        first, second = first[chosen], second[chosen]
+        first, second, again = first[chosen], second[chosen], None
         chosen = list(range(len(chosen)))
-    run = method.run(first, "mr")
+    run = method.run(first, "mr", again=again)
     if run is None:
         return None
     rows = []

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.evaluation.blind_denoising import Denoised, denoise_series
+from app.evaluation.blind_denoising import Again, Denoised, denoise_series
 from app.evaluation.noise_cases import NoiseCase
 from app.evaluation.peers import (
     SliceBySlice,
@@ -88,6 +88,7 @@ class Method:
         domain: str,
         truth: NoiseProfile | None = None,
         case: NoiseCase | None = None,
+        again: Again | None = None,
     ) -> Run | None:
         """Denoise a series; None where the method cannot.
 
@@ -96,6 +97,7 @@ class Method:
             domain: which of several bundles serves it.
             truth: the noise that was added; None where it is real.
             case: its name and law; None where it is real.
+            again: the repeats inside the series.
         """
         denoiser = self.denoiser(case, domain)
         if denoiser is None:
@@ -105,7 +107,7 @@ class Method:
         clock = time.perf_counter if on_gpu else time.process_time
         began = clock()
         profile = UNREAD if self.alone else truth if self.told == "truth" else None
-        result = denoise_series(denoiser, noisy, profile, gated=self.gated)
+        result = denoise_series(denoiser, noisy, profile, gated=self.gated, again=again)
         return Run(result, clock() - began)
 
 

@@ -22,11 +22,28 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Repeat:
-    """Two acquisitions of the same slices, in stored units."""
+    """Two acquisitions of the same slices, in stored units.
+
+    Attributes:
+        name: of the scan.
+        first: what a method sees.
+        second: what its result is held against.
+        volumes: how often `first` itself holds its slices, one volume after the other.
+    """
 
     name: str
     first: Slices
     second: Slices
+    volumes: int = 1
+
+    def again(self) -> list[int | None]:
+        """For each slice of `first` its next acquisition there, or else the one before."""
+        each = len(self.first) // self.volumes
+        last = len(self.first) - each
+        return [
+            None if self.volumes == 1 else index + each if index < last else index - each
+            for index in range(len(self.first))
+        ]
 
 
 def repeats(dev: Path) -> Iterator[Repeat]:
@@ -34,11 +51,11 @@ def repeats(dev: Path) -> Iterator[Repeat]:
     arrays = dev / "arrays"
     dwi = _load(arrays / "repeat_dwi_siemens_trio.npz")
     yield Repeat("diffusion, Trio, b0", dwi[0, 0], dwi[1, 0])
-    yield Repeat("diffusion, Trio, b1000", _flat(dwi[0, 1:]), _flat(dwi[1, 1:]))
+    yield Repeat("diffusion, Trio, b1000", _flat(dwi[0, 1:]), _flat(dwi[1, 1:]), dwi.shape[1] - 1)
     epi = _load(arrays / "repeat_epi_ge_phantom.npz")
-    yield Repeat("EPI phantom, MR750", _flat(epi[0::2]), _flat(epi[1::2]))
+    yield Repeat("EPI phantom, MR750", _flat(epi[0::2]), _flat(epi[1::2]), len(epi[0::2]))
     brain = _load(arrays / "repeat_epi_siemens_xa30.npz")
-    yield Repeat("EPI brain, XA30", _flat(brain[0::2]), _flat(brain[1::2]))
+    yield Repeat("EPI brain, XA30", _flat(brain[0::2]), _flat(brain[1::2]), len(brain[0::2]))
     for name in PAIRS:
         yield _pair(name, dev)
 

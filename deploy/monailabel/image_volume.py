@@ -6,6 +6,7 @@ was made from, so the network sees the same pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def volume_of(image: Image, modality: str) -> Volume:
         raise NotFiniteValuesError(f"the image has {wrong} values that are infinite or NaN")
     stack = stack_of(image)
     slices, rows, columns = stack.shape
+    times = math.prod(image.shape[3:])  # how often each slice is there, one after the other
     return Volume(
         study_instance_uid="",
         series_instance_uid="image",
@@ -86,7 +88,16 @@ def volume_of(image: Image, modality: str) -> Volume:
         columns=columns,
         unit="HU" if modality == "CT" else "1",
         slices=tuple(
-            SliceHeader(Path("image"), index, "", None, None, slope=1.0, intercept=0.0)
+            SliceHeader(
+                Path("image"),
+                index,
+                "",
+                None,
+                None,
+                slope=1.0,
+                intercept=0.0,
+                place=(index // times,),
+            )
             for index in range(slices)
         ),
         reader=_StackReader(stack),

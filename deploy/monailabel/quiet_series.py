@@ -17,6 +17,7 @@ from operators.denoising import DenoisedBlock
 from operators.deriving import DerivedSeries, OutputOptions
 from operators.gate import Verdict, combine
 from operators.outcome import Progress
+from operators.repeats import RepeatCheck
 from operators.stages import (
     DenoisingStage,
     GateRefusedError,
@@ -76,6 +77,7 @@ def quiet_series(
     verdicts: list[Verdict] = []
     planes: list[Plane] = []
     before, after = 0.0, []
+    repeats: RepeatCheck | None = None
     pixels = np.empty((len(volume.slices), volume.rows, volume.columns), np.float32)
     for denoised in _denoised(volume, method):
         if writing is not None:
@@ -83,7 +85,7 @@ def quiet_series(
         pixels[denoised.block.start : denoised.block.stop] = denoised.pixels
         planes += planes_of(denoised.block)
         verdicts.append(denoised.verdict)
-        before = denoised.noise_before
+        before, repeats = denoised.noise_before, denoised.repeats
         after += [] if denoised.noise_after is None else [denoised.noise_after]
     verdict = combine(verdicts)
     if verdict.decision == "refuse":
@@ -99,9 +101,14 @@ def quiet_series(
         "noise_after": math.sqrt(sum(each**2 for each in after) / len(after)) if after else None,
         "verdict": verdict.decision,
         "reasons": list(verdict.reasons),
-        "warnings": [*method.warnings, *volume.warnings],
+        "borne_out": repeats.borne_out if repeats else 1.0,
+        "warnings": [*method.warnings, *_of(repeats), *volume.warnings],
     }
     return QuietSeries(pixels, tuple(planes), facts, derived)
+
+
+def _of(repeats: RepeatCheck | None) -> list[str]:
+    return [repeats.warning] if repeats and repeats.warning else []
 
 
 def _denoised(volume: Volume, method: Method) -> Iterator[DenoisedBlock]:

@@ -65,15 +65,29 @@ def test_students_are_never_below_the_noisy_image(stillscan_data, students, doma
     assert student >= noisy
 
 
-def test_every_slice_of_every_repeated_scan_comes_nearer_to_its_repeat(
-    stillscan_data, mode, students
-):
-    """Of the fast student some slices of the quiet brain do not, by one or two thousandths."""
-    highest = {"student": 1.0, "fast_student": 1.001, "fast_student int8": 1.0025}[mode]
+def test_every_slice_of_every_repeated_scan_comes_nearer_to_its_repeat(stillscan_data, students):
+    """Those that hold their slices again are also judged by that, as in the application."""
     for repeat in repeats(stillscan_data / "dev"):
         scale = float(np.quantile(repeat.first, 0.999))
         first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
-        assert (ratios(students["mr"], first, second) < highest).all(), repeat.name
+        assert (ratios(students["mr"], first, second, repeat.again()) < 1).all(), repeat.name
+
+
+def test_repeats_inside_a_series_put_the_students_above_nlm(stillscan_data, students):
+    """Without them too little noise is seen in the EPI phantom: 28.8 instead of 27.1."""
+    phantom, brain = (
+        repeat for repeat in repeats(stillscan_data / "dev") if repeat.name.startswith("EPI")
+    )
+    for repeat, slices in ((phantom, range(0, 64, 8)), (brain, range(0, 60, 6))):
+        scale = float(np.quantile(repeat.first, 0.999))
+        first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
+        student = ratios(students["mr"], first, second, repeat.again())
+        peer = [
+            np.sqrt(np.square(nlm(first[at]) - second[at]).mean())
+            / np.sqrt(np.square(first[at] - second[at]).mean())
+            for at in slices
+        ]
+        assert student[list(slices)].mean() < np.mean(peer), repeat.name
 
 
 def test_single_slices_of_repeated_scans_are_not_spoilt(stillscan_data, mode, students):
@@ -105,9 +119,9 @@ def test_int8_loses_a_twentieth_of_a_decibel(stillscan_data, domain, most):
     assert max(np.reshape(losses, (len(OF_EVERY_KIND), -1)).mean(1)) < most
 
 
-def ratios(student, first, second):
+def ratios(student, first, second, again=None):
     """Error against the repeat, after over before, of each slice."""
-    cleaned = denoise_blind(student, first)
+    cleaned = denoise_blind(student, first, again)
     return np.sqrt(((cleaned - second) ** 2).mean((1, 2)) / ((first - second) ** 2).mean((1, 2)))
 
 

@@ -213,3 +213,68 @@ def test_masked_air_says_nothing_of_the_signal():
 
 def levels_at(centres, variances):
     return Levels(centres, variances, counts=np.full(4, 200.0), purity=np.full(4, 0.8))
+
+
+def arrays_of(stillscan_data, name):
+    with np.load(stillscan_data / "dev" / "arrays" / f"{name}.npz") as arrays:
+        images = arrays["data"].astype(np.float32)
+    return torch.from_numpy(images.reshape(-1, *images.shape[-2:]))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+@pytest.mark.parametrize(
+    ("name", "sigma"),
+    # of the first two the repeats know it; the third is a mean of 27 scans: an upper bound
+    [
+        ("repeat_epi_ge_phantom", 26.0),
+        ("repeat_epi_siemens_xa30", 6.0),
+        ("clean_t1_colin27_axial", 1.0),
+    ],
+)
+def test_smooth_structure_is_not_taken_for_correlated_noise(stillscan_data, name, sigma, count):
+    """Small or quiet and full of structure: at most, too little noise is found."""
+    slices = arrays_of(stillscan_data, name)[:48]
+    for start in range(0, len(slices) - count + 1, 5):
+        profile = estimate_noise_profile(list(slices[start : start + count]))
+        assert profile.sigma < 1.5 * sigma, f"slices {start} to {start + count - 1}"
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "slices", "sigma"),
+    [("repeat_epi_ge_phantom", 8, 26.0), ("repeat_epi_siemens_xa30", 6, 4.5)],
+)
+def test_repeats_tell_the_noise_of_structured_series(stillscan_data, name, slices, sigma):
+    """`sigma`: of the differences in time, where little moves or beats."""
+    images = arrays_of(stillscan_data, name)
+    one, other = list(images[:slices]), list(images[slices : 2 * slices])
+    assert estimate_noise_profile(one).sigma < 0.3 * sigma
+    assert estimate_noise_profile(one, again=other).sigma == pytest.approx(sigma, rel=0.2)
+
+
+def grain(number):
+    """Everywhere, and as Gaussian as noise."""
+    generator = torch.Generator().manual_seed(number)
+    white = torch.randn(1, 64, 64, generator=generator)
+    return 0.5 + 0.15 * torch.nn.functional.avg_pool2d(white, 3, 1, 1)[0]
+
+
+def test_the_lower_of_two_proven_levels_holds(generator):
+    """Grain raises the level of one acquisition, a change of grain that of the difference."""
+
+    def acquired(clean):
+        return [noise.add_gaussian(image, 0.01, generator) for image in clean]
+
+    grains, flat = [grain(number) for number in range(8)], [torch.full((64, 64), 0.5)] * 8
+    assert estimate_noise_profile(acquired(grains)).sigma > 0.03
+    for clean, changed in ((grains, grains), (flat, grains)):
+        profile = estimate_noise_profile(acquired(clean), again=acquired(changed))
+        assert profile.sigma == pytest.approx(0.01, rel=0.1)
+
+
+def test_slices_without_a_repeat_are_left_to_themselves(generator):
+    slices = [noise.add_gaussian(torch.full((64, 64), 0.5), 0.02, generator) for _ in range(2)]
+    alone = estimate_noise_profile(slices)
+    for again in ([None, None], [slices[0], slices[1]]):
+        assert estimate_noise_profile(slices, again=again).sigmas == alone.sigmas

@@ -13,6 +13,7 @@ from operators.outcome import SeriesOutcome, SkippedFile, exit_code_of, noise_ch
 from operators.page import series_page
 from operators.picture import Comparison
 from operators.provenance import Provenance
+from operators.repeats import RepeatCheck
 from operators.report import series_result, write_result, write_series_report
 
 DERIVED = SimpleNamespace(
@@ -32,6 +33,8 @@ OUTCOME = SeriesOutcome(
     derived=DERIVED,  # type: ignore[arg-type]
     provenance=Provenance("0.1", "ct", "ab" * 32, "student", 0.75, "torch", "float32", "cpu"),
 )
+
+REPEATS = RepeatCheck(slices=8, borne_out=0.48, before=6.39, after=6.01)
 
 
 @pytest.fixture
@@ -55,6 +58,19 @@ def test_page_shows_the_numbers(comparison: Comparison) -> None:
         assert text in page
     assert "a gap after slice 2" in page
     assert "Slice 2 of 3" in page
+
+
+def test_page_tells_what_repeats_bear_out(comparison: Comparison) -> None:
+    assert "repeats" not in series_page(OUTCOME, comparison)
+    page = series_page(replace(OUTCOME, repeats=REPEATS), comparison)
+    assert "Against repeats inside the series" in page
+    for text in ("48 %", "6.39 HU", "6.01 HU (\u22126 %)"):
+        assert text in page
+
+
+def test_who_is_told_less_than_all_of_the_correction_is_told_why() -> None:
+    assert "bear out 48 % of the correction" in REPEATS.warning
+    assert replace(REPEATS, borne_out=1.0).warning == ""
 
 
 def test_page_says_what_it_is_for(comparison: Comparison) -> None:
@@ -85,6 +101,16 @@ def test_result_tells_all_of_a_derived_series() -> None:
     assert result["derived"]["series_instance_uid"] == "2.25.77"
     assert result["method"]["model_sha256"] == "ab" * 32
     assert result["method"]["strength"] == 0.75
+
+
+def test_result_tells_what_repeats_bear_out() -> None:
+    assert series_result(OUTCOME)["repeats"] is None
+    assert series_result(replace(OUTCOME, repeats=REPEATS))["repeats"] == {
+        "slices": 8,
+        "borne_out": 0.48,
+        "difference_before": 6.39,
+        "difference_after": 6.01,
+    }
 
 
 def test_result_tells_why_a_series_was_refused(tmp_path: Path) -> None:

@@ -56,3 +56,23 @@ def test_who_draws_random_numbers_draws_others_for_each_slice_and_the_same_every
     )
     assert torch.equal(first, again)
     assert not torch.equal(first[0], first[1])
+
+
+class Overdone:
+    """Takes twice the noise away, and says how sure it is."""
+
+    def denoise(self, image, noise):
+        return Estimate(image - 2 * (image - CLEAN[:1, None]), torch.full_like(image, 0.01))
+
+
+def test_repeats_judge_the_correction_as_in_the_application():
+    """Half of it is right."""
+    generator = torch.Generator().manual_seed(1)
+    noisy = torch.stack([CASE.add(CLEAN[0], generator) for _ in range(4)])
+    profile, again = CASE.profile(CLEAN), [1, 2, 3, 2]
+    wide = CASE.profile(CLEAN).weakened(2.0)
+    result = denoise_series(Overdone(), noisy, wide, gated=True, again=again)
+    free = denoise_series(Overdone(), noisy, profile, gated=False, again=again)
+    assert (result.slices - CLEAN[0]).square().mean() < 0.02 * CASE.strength**2
+    assert torch.allclose(result.spread, torch.tensor(CASE.strength), rtol=0.1)
+    assert torch.allclose(free.slices, 2 * CLEAN[:1] - noisy, atol=1e-6)

@@ -24,6 +24,18 @@ def test_a_volume_has_the_values_of_its_image(noisy_image):
     assert not block.padding.any()
 
 
+def test_time_points_of_a_slice_share_its_place():
+    image = np.zeros((16, 18, 3, 2), np.float32)
+    assert [each.place for each in volume_of(image, "MR").slices] == [
+        (0,),
+        (0,),
+        (1,),
+        (1,),
+        (2,),
+        (2,),
+    ]
+
+
 def test_floats_are_not_rounded_to_stored_values(noisy_image):
     scaled = noisy_image / 7000
     assert np.array_equal(volume_of(scaled, "MR").read(0, 5).pixels, stack_of(scaled))

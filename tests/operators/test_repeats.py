@@ -1,0 +1,155 @@
+"""Series that hold their slices again: what the repeats say of noise, and of the correction."""
+
+from dataclasses import replace
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+
+from models.denoiser import Estimate, IdentityDenoiser
+from operators.decoding import Decoder
+from operators.denoising import checked_plan, denoise_volume, plan_denoising
+from operators.reading import find_series, read_series
+from operators.repeats import acquired_again, check_against_repeats
+from operators.volume import SliceHeader
+from tests.derived import EVERYTHING
+from tests.series_factory import make_series
+
+SIGMA = 40.0
+SIDE = 64
+
+
+class Blurring:
+    """Takes structure away with the noise, but no more than the gate lets pass."""
+
+    def denoise(self, image, noise):
+        mean = torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
+        return Estimate(image - 0.25 * (image - mean))
+
+
+class Knowing:
+    """Knows the clean images, in the order of the calls."""
+
+    def __init__(self, clean):
+        self.clean = clean
+
+    def denoise(self, image, noise):
+        return Estimate(self.clean(image))
+
+
+def clean_slices(count):
+    """Coarse grain everywhere: no part is flat."""
+    grain = torch.from_numpy(np.random.default_rng(1).standard_normal((count, 1, SIDE, SIDE)))
+    coarse = torch.nn.functional.avg_pool2d(grain, 3, 1, 1)
+    return (1500 + 600 * coarse[:, 0]).numpy()
+
+
+@pytest.fixture
+def series(tmp_path):
+    """`series(volumes=3)`: the volume of a series of 4 slices, each acquired so often."""
+    with Decoder() as decoder:
+
+        def read(volumes=3, noise=SIGMA, **arguments):
+            files = make_series(
+                tmp_path / "in",
+                slices=4 * volumes,
+                rows=SIDE,
+                columns=SIDE,
+                ImagePositionPatient=lambda index: ["0", "0", str(index % 4 * 3)],
+                **arguments,
+            )
+            rng = np.random.default_rng(3)
+            clean = clean_slices(4)
+            for index, file in enumerate(files):
+                dataset = pydicom.dcmread(file)
+                noisy = clean[index % 4] + noise * rng.standard_normal((SIDE, SIDE))
+                dataset.PixelData = np.clip(np.rint(noisy), 0, 4095).astype(np.uint16).tobytes()
+                dataset.save_as(file)
+            (candidate,) = find_series(tmp_path / "in", decoder, EVERYTHING).candidates
+            return read_series(candidate, decoder)
+
+        yield read
+
+
+def slices_at(*places):
+    return [SliceHeader(None, 0, "", None, None, 1, 0, place=place) for place in places]
+
+
+def test_a_slice_is_held_against_its_next_acquisition_or_the_one_before():
+    slices = slices_at((0,), (3,), (0,), (3,), (0,), (6,), None, None)
+    assert acquired_again(slices, range(8)) == [2, 3, 4, 1, 2, None, None, None]
+
+
+def test_direction_tells_places_apart(series):
+    volume = series(volumes=2)
+    places = [each.place for each in volume.slices]
+    assert len(set(places)) == 4
+    assert places[:4] == places[4:]
+    assert all(len(place) == 9 for place in places)
+
+
+def test_noise_is_known_where_no_part_is_flat(series):
+    """Alone, nothing tells these images' grain from correlated noise."""
+    volume = series()
+    alone = replace(volume, slices=tuple(replace(each, place=None) for each in volume.slices))
+    assert plan_denoising(volume).noise_before == pytest.approx(SIGMA, rel=0.1)
+    assert plan_denoising(alone).noise_before > 3 * SIGMA
+    assert plan_denoising(alone).again == (None,) * 8
+
+
+def test_the_same_image_twice_says_nothing(series):
+    volume = series(volumes=2, noise=0.0)
+    alone = replace(volume, slices=tuple(replace(each, place=None) for each in volume.slices))
+    profiles = [plan_denoising(each).noise for each in (volume, alone)]
+    assert profiles[0].sigma == profiles[1].sigma
+    assert profiles[0].sigmas == profiles[1].sigmas
+
+
+def test_of_a_correction_that_blurs_only_a_part_is_applied(series):
+    volume = series()
+    plan = checked_plan(Blurring(), volume, plan_denoising(volume))
+    assert plan.repeats.slices == 8
+    assert plan.repeats.borne_out < 0.5
+    assert plan.repeats.before == pytest.approx(SIGMA * np.sqrt(2), rel=0.05)
+    assert plan.repeats.after <= plan.repeats.before
+    (block,) = denoise_volume(Blurring(), volume)
+    assert block.repeats == plan.repeats
+    clean = np.tile(clean_slices(4), (3, 1, 1))
+    full = block.block.pixels + (block.pixels - block.block.pixels) / plan.repeats.borne_out
+    before, part, whole = (
+        np.square(pixels - clean).mean() for pixels in (block.block.pixels, block.pixels, full)
+    )
+    assert part < before < whole
+
+
+def test_a_correction_that_takes_noise_alone_is_applied_whole(series):
+    """What is left of the noise is that of the other acquisition."""
+    volume = series()
+    scaling = plan_denoising(volume).scaling
+    clean = torch.from_numpy(scaling.to_network(clean_slices(4).astype(np.float32)))
+
+    def nearest(image):
+        at = (image[:, 0, None] - clean).square().mean((2, 3)).argmin(1)
+        return clean[at][:, None]
+
+    plan = checked_plan(Knowing(nearest), volume, plan_denoising(volume))
+    assert plan.repeats.borne_out >= 0.97
+    assert plan.repeats.after == pytest.approx(SIGMA, rel=0.05)
+
+
+def test_no_correction_needs_no_judge(series):
+    volume = series()
+    assert checked_plan(IdentityDenoiser(), volume, plan_denoising(volume)).repeats is None
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 1.0), (1.0, 1.0), (2.0, 0.5), (-1.0, 0.0)])
+def test_the_share_is_that_of_least_error(share, expected):
+    """Noise n, correction -share * n: 1 / share of it is right, and never more than all."""
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal(100_000)
+    one, other = (clean + 0.3 * rng.standard_normal(clean.size) for _ in range(2))
+    check = check_against_repeats([(one, one - share * (one - clean), other)])
+    assert check.borne_out == pytest.approx(expected, abs=0.02)
+    shown = one - check.borne_out * share * (one - clean)
+    assert check.after == pytest.approx(np.sqrt(np.square(other - shown).mean()), rel=1e-6)
