@@ -221,7 +221,7 @@ class Evaluation:
     def _repeated(self) -> Iterator[_Task]:
         for repeat in repeats(self.plan.data / "dev"):
             for method in self.methods:
-                key = ("repeat", repeat.name, method.name, method.fingerprint)
+                key = ("repeat", repeat.name, repeat.volumes, method.name, method.fingerprint)
                 what = f"{repeat.name}, {method.name}"
                 yield _Task(key, what, partial(measure_repeat, repeat, method))
 
