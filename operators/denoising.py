@@ -25,6 +25,9 @@ from operators.volume import Volume, VolumeBlock
 SAMPLE_SLICES = 8
 SAMPLE_PIXELS = 2**22  # in all slices of the sample: what the estimate may cost in time and memory
 
+Pixels = Float32[np.ndarray, "row column"]
+Padding = Bool[np.ndarray, "row column"]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -109,14 +112,14 @@ def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = Non
         NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
     """
     sample = sample_of(len(volume.slices))
-    again = tuple(acquired_again(volume.slices, sample))
+    again = tuple(acquired_again([each.place for each in volume.slices], sample))
     blocks = [volume.read(index, index + 1) for index in sample]
     try:
         scaling, noise = measure_noise(
             volume.modality,
             [block.pixels[0] for block in blocks],
             [block.padding[0] for block in blocks],
-            [_pixels_again(*each, volume) for each in zip(blocks, again, strict=True)],
+            [None if index is None else _one(volume, index) for index in again],
         )
     except NoNoiseInSeriesError as error:
         raise NoNoiseInSeriesError(f"series {volume.series_instance_uid}: {error}") from error
@@ -128,14 +131,10 @@ def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = Non
     return Plan(scaling, noise, sample, again)
 
 
-def _pixels_again(
-    block: VolumeBlock, again: int | None, volume: Volume
-) -> Float32[np.ndarray, "row column"] | None:
-    """The slice of a block, acquired again; None where it was not, or its padding is another."""
-    if again is None:
-        return None
-    other = volume.read(again, again + 1)
-    return other.pixels[0] if np.array_equal(block.padding, other.padding) else None
+def _one(volume: Volume, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and padding of a slice."""
+    block = volume.read(index, index + 1)
+    return block.pixels[0], block.padding[0]
 
 
 def checked_plan(denoiser: Denoiser, volume: Volume, plan: Plan) -> Plan:
@@ -164,9 +163,9 @@ def sample_of(count: int) -> tuple[int, ...]:
 
 def measure_noise(
     modality: str,
-    slices: Sequence[Float32[np.ndarray, "row column"]],
-    padding: Sequence[Bool[np.ndarray, "row column"]],
-    again: Sequence[Float32[np.ndarray, "row column"] | None] | None = None,
+    slices: Sequence[Pixels],
+    padding: Sequence[Padding],
+    again: Sequence[tuple[Pixels, Padding] | None] | None = None,
 ) -> tuple[Scaling, NoiseProfile]:
     """Scaling of a series and its noise in network numbers, from a sample of its slices.
 
@@ -174,7 +173,8 @@ def measure_noise(
         modality: of the series.
         slices: in modality units; sizes may differ.
         padding: True where a pixel is no image.
-        again: the same slices, acquired once more; None where a slice was not.
+        again: the same slices, acquired once more, and their padding; None where a slice was not.
+            One whose padding is another is not looked at.
 
     Raises:
         NoNoiseInSeriesError: if every part of the sample is constant.
@@ -185,13 +185,13 @@ def measure_noise(
     scaling = scaling_for(modality, np.concatenate(seen))
     middles = [_middle(*pixels.shape, count=len(slices)) for pixels in slices]
 
-    def to_network(pixels: Float32[np.ndarray, "row column"], at: tuple[slice, slice]) -> Tensor:
+    def to_network(pixels: Pixels, at: tuple[slice, slice]) -> Tensor:
         return torch.from_numpy(scaling.to_network(pixels[at]))
 
     images = [to_network(*each) for each in zip(slices, middles, strict=True)]
     others = [
-        None if pixels is None else to_network(pixels, at)
-        for pixels, at in zip(again or [None] * len(slices), middles, strict=True)
+        to_network(other[0], at) if other is not None and np.array_equal(mask, other[1]) else None
+        for mask, other, at in zip(padding, again or [None] * len(slices), middles, strict=True)
     ]
     valid = [torch.from_numpy(~mask[at]) for mask, at in zip(padding, middles, strict=True)]
     try:

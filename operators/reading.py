@@ -44,7 +44,7 @@ from operators.selection import (
 )
 from operators.slice_order import PlacedSlice, in_space
 from operators.unused_bits import require_clear_bits
-from operators.volume import SliceHeader, Volume
+from operators.volume import Place, SliceHeader, Volume
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 NOTHING_HELD: tuple[Path | None, Dataset] = (None, Dataset())
@@ -226,7 +226,7 @@ def _slice_header(placed: PlacedSlice) -> SliceHeader:
     )
 
 
-def _place(frame: FrameAttributes) -> tuple[int, ...] | None:
+def _place(frame: FrameAttributes) -> Place | None:
     """Position in micrometres and direction cosines in thousandths, as whole numbers."""
     if frame.position is None or frame.orientation is None:
         return None

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from operators.volume import SliceHeader
+from operators.volume import Place
 
 Planes = Float32[np.ndarray, "..."]
 
@@ -52,18 +52,22 @@ class RepeatCheck:
         )
 
 
-def acquired_again(slices: Sequence[SliceHeader], indices: Iterable[int]) -> list[int | None]:
+def acquired_again(places: Sequence[Place | None], indices: Iterable[int]) -> list[int | None]:
     """For each of these slices another one of the same place: the next, or else the one before.
 
     None where there is no other, or nobody knows where the slice lies.
+
+    Args:
+        places: of all slices of a series.
+        indices: of the slices that are asked about.
     """
-    of_place: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, each in enumerate(slices):
-        if each.place is not None:
-            of_place[each.place].append(index)
+    of_place: dict[Place, list[int]] = defaultdict(list)
+    for index, place in enumerate(places):
+        if place is not None:
+            of_place[place].append(index)
     again: list[int | None] = []
     for index in indices:
-        place = slices[index].place
+        place = places[index]
         same = of_place[place] if place is not None else []
         if len(same) < 2:
             again.append(None)

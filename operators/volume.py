@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float32, Integer
 from pydicom import Dataset
 
 BLOCK_PIXELS = 2**21  # pixels in a block: 8 slices of 512x512, 8 MB of float32
+Place = tuple[int, ...]  # the same numbers: the same part of the patient
 FLOAT64_AT_ONCE = 2**16  # pixels that are rescaled at once: they stay in the cache
 
 
@@ -51,7 +52,7 @@ class SliceHeader:
     intercept: float
     padding: tuple[int, int] | None = None
     frames: int = 1
-    place: tuple[int, ...] | None = None
+    place: Place | None = None
 
 
 class SliceReader(Protocol):

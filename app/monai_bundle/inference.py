@@ -25,6 +25,7 @@ from operators.decoding import Decoder
 from operators.denoising import measure_noise, sample_of
 from operators.errors import InputError, NothingToDoError
 from operators.intensity import Scaling
+from operators.repeats import acquired_again
 from operators.selection import SelectionRules
 
 log = logging.getLogger("stillscan")
@@ -158,10 +159,15 @@ def _told(sources: list[SeriesSource]) -> Iterator[ToldSeries]:
     """Scaling and noise from the sample of slices that the application takes."""
     for source in sources:
         indices = sample_of(len(source.sizes))
+        again = acquired_again(source.places or [None] * len(source.sizes), indices)
         try:
             found = list(source.read(indices))
+            others = iter(list(source.read([index for index in again if index is not None])))
             scaling, noise = measure_noise(
-                source.modality, [pixels for pixels, _ in found], [mask for _, mask in found]
+                source.modality,
+                [pixels for pixels, _ in found],
+                [mask for _, mask in found],
+                [None if index is None else next(others) for index in again],
             )
         except InputError as error:
             log.warning("not used (%s): %s: %s", error.reason, source.name, error)

@@ -1,12 +1,14 @@
 """Noisy images that are not DICOM: PNG, NIfTI and npz, found in a folder as series.
 
 - PNG: 8 or 16 bits, grey; the files of one folder are one series, sizes may differ;
-- NIfTI (`.nii`, `.nii.gz`): one series; all axes after the second count slices;
-- npz: every array of numbers is one series; its last two axes are rows and columns.
+- NIfTI (`.nii`, `.nii.gz`): one series; the third axis counts slices, later ones repeats;
+- npz: every array of numbers is one series; its last two axes are rows and columns, the one before
+  them counts slices, earlier ones repeats.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 import zlib
@@ -171,7 +173,11 @@ def _archive_series(
             refused.append(refusal(path, name, error))
             continue
         read = partial(_read_archive, path, key)
-        sources.append(SeriesSource(name, subject_of(path, folder), modality, sizes, read, path))
+        places = None
+        if len(shape) > 3:  # [..., slice, row, column]: what comes before counts acquisitions
+            places = tuple((index % shape[-3],) for index in range(len(sizes)))
+        subject = subject_of(path, folder)
+        sources.append(SeriesSource(name, subject, modality, sizes, read, path, places))
     return sources, refused
 
 
@@ -224,8 +230,10 @@ def _nifti_series(
     x, y, *rest = (*image.shape, 1)[:2] + tuple(image.shape[2:])
     sizes = _sizes((*rest, x, y), image.get_data_dtype())
     read = partial(_read_nifti, path)
-    name = name_below(path, folder)
-    return [SeriesSource(name, subject_of(path, folder), modality, sizes, read, path)], []
+    name, subject = name_below(path, folder), subject_of(path, folder)
+    times = math.prod(rest[1:])  # how often each slice is there, one after the other
+    places = tuple((index // times,) for index in range(len(sizes)))
+    return [SeriesSource(name, subject, modality, sizes, read, path, places)], []
 
 
 def _nifti(path: Path) -> Any:

@@ -228,6 +228,7 @@ def _dicom_source(candidate: Candidate, volume: Volume) -> SeriesSource:
         sizes=((volume.rows, volume.columns),) * len(volume.slices),
         read=partial(_read_volume, volume),
         origin=volume,
+        places=tuple(each.place for each in volume.slices),
     )
 
 

@@ -20,7 +20,8 @@ from models.noise_profile import NoiseProfile
 from models.noisy_images import NoisyImage
 from operators.denoising import measure_noise, sample_of
 from operators.errors import NoNoiseInSeriesError
-from operators.volume import Volume
+from operators.repeats import acquired_again
+from operators.volume import Place, Volume
 
 SMALLEST_SIDE = 32  # pixels: the smallest patch that the networks can learn from
 LOWEST_SIGMA = 0.02 / 255  # of the intensity range: below it there is nothing to measure
@@ -40,6 +41,7 @@ class SeriesSource:
         sizes: rows and columns of every slice.
         read: slices at these indices in modality units, and where they are padding.
         origin: the DICOM series or the file it is read from; None where it is several files.
+        places: of every slice; slices of one place are repeats. None where nobody knows.
     """
 
     name: str
@@ -48,6 +50,7 @@ class SeriesSource:
     sizes: tuple[tuple[int, int], ...]
     read: Callable[[Sequence[int]], Iterator[tuple[Pixels, Padding]]]
     origin: Volume | Path | None = None
+    places: tuple[Place | None, ...] | None = None
 
     @property
     def pixels(self) -> int:
@@ -84,6 +87,7 @@ def read_noisy_series(source: SeriesSource, every: int = 1) -> NoisySeries:
     require_large_enough(source)
     indices = range(0, len(source.sizes), every)
     kept: list[tuple[Pixels, Padding]] = []
+    places: list[Place | None] = []
     constant: list[int] = []
     for index, (pixels, padding) in zip(indices, source.read(indices), strict=True):
         require_finite(pixels, index)
@@ -92,11 +96,16 @@ def read_noisy_series(source: SeriesSource, every: int = 1) -> NoisySeries:
             constant.append(index)
         else:
             kept.append((pixels, padding))
+            places.append(source.places[index] if source.places is not None else None)
     if not kept:
         raise NoNoiseInSeriesError("every slice is constant")
-    sample = [kept[index] for index in sample_of(len(kept))]
+    chosen = sample_of(len(kept))
+    sample = [kept[index] for index in chosen]
     scaling, profile = measure_noise(
-        source.modality, [pixels for pixels, _ in sample], [padding for _, padding in sample]
+        source.modality,
+        [pixels for pixels, _ in sample],
+        [padding for _, padding in sample],
+        [None if index is None else kept[index] for index in acquired_again(places, chosen)],
     )
     if profile.sigma < LOWEST_SIGMA:
         raise NoNoiseInSeriesError(

@@ -12,7 +12,6 @@ from operators.decoding import Decoder
 from operators.denoising import checked_plan, denoise_volume, plan_denoising
 from operators.reading import find_series, read_series
 from operators.repeats import acquired_again, check_against_repeats
-from operators.volume import SliceHeader
 from tests.derived import EVERYTHING
 from tests.series_factory import make_series
 
@@ -72,13 +71,9 @@ def series(tmp_path):
         yield read
 
 
-def slices_at(*places):
-    return [SliceHeader(None, 0, "", None, None, 1, 0, place=place) for place in places]
-
-
 def test_a_slice_is_held_against_its_next_acquisition_or_the_one_before():
-    slices = slices_at((0,), (3,), (0,), (3,), (0,), (6,), None, None)
-    assert acquired_again(slices, range(8)) == [2, 3, 4, 1, 2, None, None, None]
+    places = [(0,), (3,), (0,), (3,), (0,), (6,), None, None]
+    assert acquired_again(places, range(8)) == [2, 3, 4, 1, 2, None, None, None]
 
 
 def test_direction_tells_places_apart(series):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image as Picture
 
@@ -123,6 +124,31 @@ def test_more_axes_count_slices(read, tmp_path):
     volume = stack.transpose(2, 3, 1, 0)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "b.nii")
     assert [len(series.images) for series in read().series] == [6, 6]
+
+
+@pytest.mark.parametrize("kind", ["npz", "nifti", "dicom"])
+def test_repeats_tell_the_noise_of_every_format(read, tmp_path, kind):
+    """Grain everywhere: without the second acquisition it would be taken for noise."""
+    rng = np.random.default_rng(0)
+    grain = 600 + 300 * np.kron(rng.standard_normal((4, 48, 48)), np.ones((2, 2)))
+    twice = np.stack([grain + 10 * rng.standard_normal(grain.shape) for _ in range(2)])
+    twice = np.clip(twice, 0, 4095).astype(np.float32)  # [time, slice, row, column]
+    if kind == "npz":
+        np.savez(tmp_path / "a.npz", data=twice)
+    elif kind == "nifti":
+        nibabel.save(
+            nibabel.Nifti1Image(twice.transpose(2, 3, 1, 0), np.eye(4)), tmp_path / "a.nii"
+        )
+    else:
+        place = {"ImagePositionPatient": lambda index: ["0", "0", str(index % 4 * 3)]}
+        files = make_series(tmp_path, slices=8, rows=96, columns=96, **place)
+        for file, image in zip(files, twice.reshape(8, 96, 96), strict=True):
+            dataset = pydicom.dcmread(file)
+            dataset.PixelData = image.round().astype(np.uint16).tobytes()
+            dataset.save_as(file)
+    (series,) = read().series
+    brightest = np.quantile(twice, 0.999)
+    assert series.profile.sigma * brightest == pytest.approx(10, rel=0.15)
 
 
 def test_constant_slices_are_left_out_and_named(read, tmp_path):
