@@ -19,7 +19,7 @@ from operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
 from operators.gate import Verdict, judge
 from operators.gate_limits import GateLimits
 from operators.intensity import Scaling, scaling_for
-from operators.repeats import RepeatCheck, acquired_again, check_against_repeats
+from operators.repeats import RepeatCheck, acquired_again, are_alike, check_against_repeats
 from operators.volume import Volume, VolumeBlock
 
 SAMPLE_SLICES = 8
@@ -148,9 +148,12 @@ def checked_plan(denoiser: Denoiser, volume: Volume, plan: Plan) -> Plan:
             if again is None:
                 continue
             block, other = volume.read(index, index + 1), volume.read(again, again + 1)
-            denoised = denoise_block(denoiser, block, plan)
             seen = ~(block.padding | other.padding)
-            yield block.pixels[seen], denoised.pixels[seen], other.pixels[seen]
+            image = torch.from_numpy(plan.scaling.to_network(without_padding(block)))
+            sigma = plan.noise.sigma_map(image[None])[0].numpy() / plan.scaling.gain
+            if are_alike(block.pixels[seen], other.pixels[seen], sigma[seen]):
+                denoised = denoise_block(denoiser, block, plan)
+                yield block.pixels[seen], denoised.pixels[seen], other.pixels[seen]
 
     return replace(plan, repeats=check_against_repeats(compared()))
 

@@ -16,7 +16,7 @@ from models.noise_profile import NoiseProfile
 from operators.denoising import sample_of
 from operators.gate import judge
 from operators.gate_limits import GateLimits
-from operators.repeats import RepeatCheck, check_against_repeats
+from operators.repeats import RepeatCheck, are_alike, check_against_repeats
 
 Slices = Float32[np.ndarray, "slice row column"]
 Series = Float[Tensor, "slice height width"]
@@ -73,23 +73,22 @@ def denoise_series(
     denoised = Denoised(torch.stack(means), _spread(estimates))
     if not gated or again is None:
         return denoised
+    sigma = torch.cat([profile.sigma_map(plane[None, None]) for plane in noisy])[:, 0]
     check = check_against_repeats(
         (noisy[at].numpy(), denoised.slices[at].numpy(), noisy[other].numpy())
         for at, other in _repeated(len(noisy), again)
+        if are_alike(noisy[at].numpy(), noisy[other].numpy(), sigma[at].numpy())
     )
-    return denoised if check is None else _borne_out(noisy, denoised, profile, check)
+    return denoised if check is None else _borne_out(noisy, denoised, sigma, check)
 
 
-def _borne_out(
-    noisy: Series, denoised: Denoised, profile: NoiseProfile, check: RepeatCheck
-) -> Denoised:
+def _borne_out(noisy: Series, denoised: Denoised, sigma: Series, check: RepeatCheck) -> Denoised:
     """As much of the correction as the repeats bear out."""
     share = check.borne_out
     slices = noisy + share * (denoised.slices - noisy)
     if denoised.spread is None:
         return Denoised(slices)
-    left = (1 - share) * profile.sigma_map(noisy[:, None])[:, 0]
-    return Denoised(slices, torch.hypot(share * denoised.spread, left))
+    return Denoised(slices, torch.hypot(share * denoised.spread, (1 - share) * sigma))
 
 
 def _repeated(count: int, again: Again) -> list[tuple[int, int]]:

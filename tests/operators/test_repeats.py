@@ -11,7 +11,7 @@ from models.denoiser import Estimate, IdentityDenoiser
 from operators.decoding import Decoder
 from operators.denoising import checked_plan, denoise_volume, plan_denoising
 from operators.reading import find_series, read_series
-from operators.repeats import acquired_again, check_against_repeats
+from operators.repeats import acquired_again, are_alike, check_against_repeats
 from tests.derived import EVERYTHING
 from tests.series_factory import make_series
 
@@ -148,3 +148,31 @@ def test_the_share_is_that_of_least_error(share, expected):
     assert check.borne_out == pytest.approx(expected, abs=0.02)
     shown = one - check.borne_out * share * (one - clean)
     assert check.after == pytest.approx(np.sqrt(np.square(other - shown).mean()), rel=1e-6)
+
+
+def test_another_contrast_is_no_judge(series):
+    """An echo that is darker everywhere says nothing of what was taken from the first."""
+    volume = series(volumes=2)
+
+    class SecondDarker:
+        def read(self, slices):
+            headers, stored = volume.reader.read(slices)
+            first = [volume.slices.index(each) < 4 for each in slices]
+            factor = np.where(first, 1.0, 0.3)[:, None, None]
+            return headers, (stored * factor).astype(stored.dtype)
+
+    changed = replace(volume, reader=SecondDarker())
+    plan = plan_denoising(changed)
+    assert plan.again == (4, 5, 6, 7, 0, 1, 2, 3)
+    assert checked_plan(Blurring(), volume, plan_denoising(volume)).repeats is not None
+    assert checked_plan(Blurring(), changed, plan).repeats is None
+
+
+def test_acquisitions_are_alike_that_differ_by_little_more_than_noise():
+    rng = np.random.default_rng(0)
+    one, other = 0.1 * rng.standard_normal((2, 10_000))
+    sigma = np.full(one.shape, 0.1)
+    assert are_alike(one, other, sigma)
+    assert are_alike(one, other, sigma / 2.5)
+    assert not are_alike(one, other, sigma / 3.5)
+    assert not are_alike(one[:0], other[:0], sigma[:0])
