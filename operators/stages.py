@@ -344,6 +344,8 @@ class _OpenSeries:
         derived = self.stage.finish()
         before, after = _pooled(self._before), _pooled(self._after)
         shares = {"clipped_share": derived.clipped_share, "changed_share": derived.changed_share}
+        if self.repeats is not None:
+            shares["borne_out"] = self.repeats.borne_out
         objects = self.objects.finish(
             Measured(before, after, verdict, shares), derived.sop_instance_uids
         )

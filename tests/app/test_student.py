@@ -5,12 +5,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.methods import DEFAULT_BUNDLES, load_methods, warnings_of
-from app.settings import load_settings
+from app.settings import DEFAULT_SETTINGS, load_settings
 from app.training.release import Release
 from models.bundle import METADATA, read_info
 from tests.series_factory import make_series
@@ -32,6 +33,30 @@ def test_a_real_series_is_quieter_and_says_by_what(stillscan_data: Path, tmp_pat
     assert series["method"]["bundle"] == "mr"
     assert series["method"]["strength"] == 1.0
     assert len(series["method"]["model_sha256"]) == 64
+
+
+@pytest.mark.data
+def test_time_points_of_a_real_series_judge_the_correction(
+    stillscan_data: Path, tmp_path: Path
+) -> None:
+    """Four volumes of a quiet brain: about half of the correction is borne out, and all say so."""
+    settings = tmp_path / "app.yaml"
+    text = DEFAULT_SETTINGS.read_text()
+    settings.write_text(text.replace("measurements: false", "measurements: true"))
+    source = stillscan_data / "dev" / "dicom" / "mr_siemens_xa30_enhanced_bold4"
+    result, series = denoise(source, tmp_path / "out", "--config", str(settings))
+    repeats = series["repeats"]
+    assert repeats["slices"] == 8
+    assert 0.3 < repeats["borne_out"] < 0.7
+    assert repeats["difference_after"] < repeats["difference_before"]
+    assert series["method"]["borne_out"] == repeats["borne_out"]
+    told = f"repeats inside the series bear out {100 * repeats['borne_out']:.0f} %"
+    assert told in result.stderr
+    file = min((tmp_path / "out" / series["derived"]["folder"]).iterdir())
+    frame = pydicom.dcmread(file).PerFrameFunctionalGroupsSequence[0]
+    assert "that repeats bear out" in frame.DerivationImageSequence[0].DerivationDescription
+    (report,) = (tmp_path / "out" / series["objects"][0]["series_instance_uid"]).iterdir()
+    assert "BORNE_OUT" in str(pydicom.dcmread(report))
 
 
 @pytest.mark.data
