@@ -137,10 +137,12 @@ def _one(volume: Volume, index: int) -> tuple[np.ndarray, np.ndarray]:
     return block.pixels[0], block.padding[0]
 
 
-def checked_plan(denoiser: Denoiser, volume: Volume, plan: Plan) -> Plan:
+def checked_plan(
+    denoiser: Denoiser, volume: Volume, plan: Plan, limits: GateLimits | None = None
+) -> Plan:
     """The plan with what the repeats inside the series say of this denoiser (operators/repeats.py).
 
-    Without repeats, the plan as it is.
+    Without repeats, the plan as it is. Judged is what the gate with these limits lets pass.
     """
 
     def compared() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -152,7 +154,7 @@ def checked_plan(denoiser: Denoiser, volume: Volume, plan: Plan) -> Plan:
             image = torch.from_numpy(plan.scaling.to_network(without_padding(block)))
             sigma = plan.noise.sigma_map(image[None])[0].numpy() / plan.scaling.gain
             if are_alike(block.pixels[seen], other.pixels[seen], sigma[seen]):
-                denoised = denoise_block(denoiser, block, plan)
+                denoised = denoise_block(denoiser, block, plan, limits=limits)
                 yield block.pixels[seen], denoised.pixels[seen], other.pixels[seen]
 
     return replace(plan, repeats=check_against_repeats(compared()))
@@ -293,7 +295,7 @@ def denoise_volume(
     denoiser: Denoiser, volume: Volume, strength: float = 1.0, limits: GateLimits | None = None
 ) -> Iterator[DenoisedBlock]:
     """The whole series, block by block."""
-    plan = checked_plan(denoiser, volume, plan_denoising(volume))
+    plan = checked_plan(denoiser, volume, plan_denoising(volume), limits)
     for block in volume.blocks():
         yield denoise_block(denoiser, block, plan, strength, limits)
 

@@ -135,7 +135,7 @@ class DenoisingStage:
                 volume = volume_with(message)
                 plan = plan_denoising(volume, method.noise_range)
                 with _naming_network_faults(message):
-                    self._plan = checked_plan(method.denoiser, volume, plan)
+                    self._plan = checked_plan(method.denoiser, volume, plan, method.limits)
             assert self._plan is not None, "a series begins with its first block"
             with _naming_network_faults(message):
                 return estimate_block(method.denoiser, message, self._plan)
