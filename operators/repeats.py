@@ -7,8 +7,8 @@ of what a denoiser made of a (Lehtinen et al. 2018, Noise2Noise): with the corre
 
 is the share of it that brings a nearest to the clean image, whatever that is. Where w is below 1,
 part of the correction took away more than noise; so much of it is left out. Noise that a and b have
-in common lowers w. Acquisitions that differ by much more than noise (another contrast, movement)
-are not asked.
+in common lowers w. Acquisitions that differ by much more than noise (another contrast, movement) or
+by much less (copies) are not asked.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jaxtyping import Float32
 from operators.volume import Place
 
 Planes = Float32[np.ndarray, "..."]
+COPIES = 0.5  # times the noise: who differs by less shares most of it
 ALIKE = 3.0  # times the noise: EPI of a living brain differs by up to 2.6, b0 and b1000 by 3.1
 
 
@@ -81,7 +82,10 @@ def acquired_again(places: Sequence[Place | None], indices: Iterable[int]) -> li
 
 def are_alike(one: Planes, other: Planes, sigma: Planes) -> bool:
     """Whether two acquisitions differ by noise of this standard deviation and little else."""
-    return one.size > 0 and float(np.square((one - other) / sigma).mean()) <= 2 * ALIKE**2
+    if not one.size:
+        return False
+    ratio = math.sqrt(float(np.square((one - other) / sigma).mean()) / 2)
+    return COPIES <= ratio <= ALIKE
 
 
 def check_against_repeats(

@@ -96,7 +96,9 @@ def test_noise_is_known_where_no_part_is_flat(series):
 def test_the_same_image_twice_says_nothing(series):
     volume = series(volumes=2, noise=0.0)
     alone = replace(volume, slices=tuple(replace(each, place=None) for each in volume.slices))
-    profiles = [plan_denoising(each).noise for each in (volume, alone)]
+    plans = [plan_denoising(each) for each in (volume, alone)]
+    assert checked_plan(Blurring(), volume, plans[0]).repeats is None
+    profiles = [plan.noise for plan in plans]
     assert profiles[0].sigma == profiles[1].sigma
     assert profiles[0].sigmas == profiles[1].sigmas
 
@@ -175,4 +177,6 @@ def test_acquisitions_are_alike_that_differ_by_little_more_than_noise():
     assert are_alike(one, other, sigma)
     assert are_alike(one, other, sigma / 2.5)
     assert not are_alike(one, other, sigma / 3.5)
+    assert are_alike(one, 0.4 * one + 0.9 * other, sigma)
+    assert not are_alike(one, 0.9 * one + 0.4 * other, sigma)
     assert not are_alike(one[:0], other[:0], sigma[:0])
