@@ -54,7 +54,7 @@ class DenoiserMemoryError(ModelError):
 
 
 class GateRefusedError(ResultError):
-    """The quality gate does not let the result pass."""
+    """The quality gate does not let the result pass, or repeats in the series bear out none of it."""
 
     reason = "quality-gate"
 
@@ -286,6 +286,8 @@ class WritingStage:
         verdict = combine(series.verdicts)
         if verdict.decision == "refuse":
             raise GateRefusedError("; ".join(verdict.reasons))
+        if series.repeats is not None and series.repeats.borne_out == 0:
+            raise GateRefusedError("repeats inside the series bear out nothing of the correction")
         outcome = replace(series.outcome(verdict), seconds=self._lap())
         if self._report and series.comparison is not None:
             with naming_output_faults("write the report of a series"):

@@ -10,9 +10,11 @@ import torch
 from models.denoiser import Estimate, IdentityDenoiser
 from operators.decoding import Decoder
 from operators.denoising import checked_plan, denoise_volume, plan_denoising
+from operators.deriving import OutputOptions
 from operators.reading import find_series, read_series
 from operators.repeats import acquired_again, are_alike, check_against_repeats
-from tests.derived import EVERYTHING
+from operators.stages import DenoisingStage, GateStage, Method, WritingStage
+from tests.derived import EVERYTHING, STUDENT
 from tests.series_factory import make_series
 
 SIGMA = 40.0
@@ -133,6 +135,28 @@ def test_a_correction_that_takes_noise_alone_is_applied_whole(series):
     plan = checked_plan(Knowing(nearest), volume, plan_denoising(volume))
     assert plan.repeats.borne_out >= 0.97
     assert plan.repeats.after == pytest.approx(SIGMA, rel=0.05)
+
+
+def test_a_series_whose_repeats_bear_out_nothing_is_refused(series, tmp_path):
+    """What is sharpened becomes less like its repeat: there is nothing to show."""
+
+    class Sharpening(Blurring):
+        def denoise(self, image, noise):
+            return Estimate(2 * image - super().denoise(image, noise).mean)
+
+    volume = series()
+    (tmp_path / "out").mkdir()
+    methods = {"MR": Method(Sharpening(), STUDENT)}
+    denoising, gate = DenoisingStage(methods, set()), GateStage(methods, set())
+    writing = WritingStage(
+        tmp_path / "out", methods, OutputOptions(), set(), report=False, watch=lambda _: None
+    )
+    for block in volume.blocks():
+        writing.take(gate.take(denoising.take(block)))
+    (outcome,) = writing.outcomes
+    assert (outcome.status, outcome.reason) == ("refused", "quality-gate")
+    assert "repeats inside the series bear out nothing" in outcome.message
+    assert not list((tmp_path / "out").rglob("*.dcm"))
 
 
 def test_no_correction_needs_no_judge(series):
