@@ -54,7 +54,7 @@ class DenoiserMemoryError(ModelError):
 
 
 class GateRefusedError(ResultError):
-    """The quality gate does not let the result pass, or repeats in the series bear out none of it."""
+    """The quality gate does not let the result pass, or repeats bear out none of it."""
 
     reason = "quality-gate"
 
