@@ -10,6 +10,8 @@ import numpy as np
 import pydicom
 from jaxtyping import Float32
 
+from operators.repeats import acquired_again
+
 Slices = Float32[np.ndarray, "slice row column"]
 
 PAIRS = (
@@ -38,12 +40,9 @@ class Repeat:
 
     def again(self) -> list[int | None]:
         """For each slice of `first` its next acquisition there, or else the one before."""
-        each = len(self.first) // self.volumes
-        last = len(self.first) - each
-        return [
-            None if self.volumes == 1 else index + each if index < last else index - each
-            for index in range(len(self.first))
-        ]
+        count = len(self.first)
+        slices = count // self.volumes
+        return acquired_again([(index % slices,) for index in range(count)], range(count))
 
 
 def repeats(dev: Path) -> Iterator[Repeat]:
