@@ -30,10 +30,10 @@ LABEL := deploy/monailabel
 env: $(READY)
 
 demo: $(READY)
-	$(VENV)/bin/python -m bench.demo
+	$(VENV)/bin/python -m bench.demo.demo
 
 demo-pacs: $(READY)
-	$(VENV)/bin/python -m bench.demo_pacs
+	$(VENV)/bin/python -m bench.demo.demo_pacs
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
@@ -52,10 +52,10 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 bench: $(READY)
-	$(VENV)/bin/python -m bench.run
+	$(VENV)/bin/python -m bench.speed.run
 
 image: $(READY)
-	$(VENV)/bin/python -m deploy.build_image $(IMAGE_OPTIONS)
+	$(VENV)/bin/python -m stillscan.deploy.image.build $(IMAGE_OPTIONS)
 
 image-test: $(READY)
 	.ci/image-test

@@ -13,14 +13,14 @@ if not __package__:
     # `python app` puts the folder `app` itself on the path; its packages lie beside it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from app.faults import exit_code_of, leave
-from app.lines import log_derived, log_refusals, log_warnings
-from app.logs import LEVELS, set_up_logging
-from app.memory import share_one_heap
-from app.methods import DEFAULT_BUNDLES
-from app.run import Job, run
-from app.settings import DEFAULT_SETTINGS, load_settings
-from operators.errors import ExitCode, SettingsError
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.exit_status import exit_code_of, leave
+from stillscan.app.logging_setup import LEVELS, set_up_logging
+from stillscan.app.pipeline.lines import log_derived, log_refusals, log_warnings
+from stillscan.app.pipeline.pipeline import Job, run
+from stillscan.app.process_setup import share_one_heap
+from stillscan.app.settings import DEFAULT_SETTINGS, load_settings
+from stillscan.operators.errors import ExitCode, SettingsError
 
 
 def parse_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:

@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from app.faults import exit_code_of, leave
-from app.lines import log_refusals, log_warnings
-from app.logs import set_up_logging
-from app.memory import share_one_heap
-from app.methods import DEFAULT_BUNDLES
-from app.run import Job, run, survey
-from app.settings import (
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.exit_status import exit_code_of, leave
+from stillscan.app.logging_setup import set_up_logging
+from stillscan.app.pipeline.lines import log_refusals, log_warnings
+from stillscan.app.pipeline.pipeline import Job, run, survey
+from stillscan.app.process_setup import share_one_heap
+from stillscan.app.settings import (
     DEFAULT_SETTINGS,
     Device,
     Engine,
@@ -26,8 +26,8 @@ from app.settings import (
     Strength,
     load_settings,
 )
-from operators.decoding import Decoder
-from operators.errors import ExitCode
+from stillscan.operators.errors import ExitCode
+from stillscan.operators.reading.decoder import Decoder
 
 EXIT_CODES = (
     "Exit codes: 0 every chosen series was derived; 1 internal fault; 2 wrong arguments or "
@@ -62,7 +62,7 @@ Bundle = Annotated[
 ModeOption = Annotated[Mode | None, typer.Option(help="identity is a control: same pixels")]
 ProfileName = Literal[
     "quick", "standard", "paper", "adapt"
-]  # app.training.profiles would import torch
+]  # stillscan.app.training.profiles would import torch
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more on stderr")]
 
 
@@ -101,7 +101,7 @@ def denoise(
 ) -> None:
     """Denoise every series of a folder; the derived series are published together at the end."""
     # imported here: `inspect` and `--help` need no table
-    from app.console import progress_bar, show_result
+    from stillscan.app.pipeline.console import progress_bar, show_result
 
     def action() -> ExitCode:
         settings = with_choices(load_settings(config), mode, strength, device, engine)
@@ -128,7 +128,7 @@ def inspect(
     verbose: Verbose = False,
 ) -> None:
     """Say what would be done with a folder, series by series and file by file, and why."""
-    from app.console import show_survey
+    from stillscan.app.pipeline.console import show_survey
 
     def action() -> ExitCode:
         settings = with_choices(load_settings(config), mode, None, None)
@@ -186,9 +186,9 @@ def train(
         settings = load_settings(config)
         with Decoder() as decoder:
             # imported here: the decoder's child starts before torch is there
-            from app.training.command import train_bundle
-            from app.training.order import Order
-            from app.training.profiles import PROFILES
+            from stillscan.app.training.command import train_bundle
+            from stillscan.app.training.profiles import PROFILES
+            from stillscan.app.training.request import Order
 
             chosen = profile or ("adapt" if start else "quick")
             order = Order(
@@ -260,9 +260,9 @@ def evaluate(
     def action() -> ExitCode:
         with Decoder() as decoder:
             # imported here: the decoder's child starts before torch is there
-            from app.evaluation.command import evaluate as measure
-            from app.evaluation.run import QUICK_NOISES, Plan
-            from app.methods import resolve_device
+            from stillscan.app.bundles.choice import resolve_device
+            from stillscan.app.evaluation.command import evaluate as measure
+            from stillscan.app.evaluation.run import QUICK_NOISES, Plan
 
             plan = Plan(
                 data=data,
@@ -334,9 +334,9 @@ def backfill(
         settings = with_choices(load_settings(config), mode, strength, device, engine)
         with Decoder() as decoder:
             # imported here: the other commands need none of it
-            from app.backfill.command import Request
-            from app.backfill.command import backfill as fill
-            from app.backfill.configuration import Configuration
+            from stillscan.app.backfill.command import Request
+            from stillscan.app.backfill.command import backfill as fill
+            from stillscan.app.backfill.configuration import Configuration
 
             own_models = None if models == DEFAULT_BUNDLES else models.absolute()
             settings = replace(settings, output=replace(settings.output, report=False))

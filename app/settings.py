@@ -14,11 +14,11 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 import yaml
 
-from operators.deriving import OutputOptions
-from operators.errors import SettingsError
-from operators.gate_limits import GateLimits
-from operators.objects import ObjectOptions
-from operators.selection import SelectionRules
+from stillscan.operators.denoising.gate_limits import GateLimits
+from stillscan.operators.errors import SettingsError
+from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.writing.companions.companions import ObjectOptions
+from stillscan.operators.writing.derive_series import OutputOptions
 
 DEFAULT_SETTINGS = Path(__file__).with_name("app.yaml")
 
@@ -66,7 +66,7 @@ class DenoiseSection:
         strength: share of the estimated noise that is taken away, see `STRENGTHS`.
         device: where the network runs; `auto` takes a GPU where there is one.
         engine: what multiplies; `auto` takes what this machine is good at, see
-            `models.engine_choice`.
+            `stillscan.models.engines.choice`.
         precision: of the network's arithmetic; `auto` takes what the device is good at.
     """
 

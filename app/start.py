@@ -29,5 +29,5 @@ def without_http_client() -> Iterator[None]:
 def main() -> None:
     """Entry point of the `stillscan` script."""
     with without_http_client():
-        from app import cli
+        from stillscan.app import cli
     cli.main()

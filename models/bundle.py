@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from models.blind_spot import BlindSpotNetwork
-    from models.denoiser import Denoiser
-    from models.diffusion import DiffusionNetwork
-    from models.student import StudentDenoiser, StudentNetwork
+    from stillscan.models.denoisers.denoiser import Denoiser
+    from stillscan.models.networks.blind_spot import BlindSpotNetwork
+    from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
+    from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
 
 METADATA = Path("configs/metadata.json")
 WEIGHTS = Path("models/model.safetensors")
@@ -120,7 +120,7 @@ def load_bundle(
         folder: of one bundle.
         device: torch device, such as "cpu" or "cuda:0".
         precision: "float32", "bfloat16", or "auto" (bfloat16 where the hardware computes it).
-        engine: what multiplies, see `models.engine_choice.choose_engine`.
+        engine: what multiplies, see `stillscan.models.engines.choice.choose_engine`.
 
     Raises:
         BundleError: if a file is missing or damaged, or the weights do not fit the network.
@@ -129,7 +129,7 @@ def load_bundle(
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from models.student import StudentNetwork
+    from stillscan.models.networks.student import StudentNetwork
 
     info = read_info(folder)
     try:
@@ -146,8 +146,8 @@ def load_bundle(
 def _student_denoiser(
     network: StudentNetwork, info: BundleInfo, device: str, precision: str, engine: WantedEngine
 ) -> StudentDenoiser:
-    from models.engine_choice import choose_engine
-    from models.student import StudentDenoiser
+    from stillscan.models.engines.choice import choose_engine
+    from stillscan.models.networks.student import StudentDenoiser
 
     large = set(info.modalities) <= RADIOGRAPHS
     chosen = choose_engine(network, engine, device, precision, large=large)
@@ -164,7 +164,7 @@ def load_mode(
     """The denoiser of a bundle that a mode names, and the SHA-256 of its weights.
 
     `student`: the one-step network that the bundle is made for; `fast_student`: a smaller one, in
-    int8 where that is asked for or the best here (`models.engine_choice.prefers_int8`). The others
+    int8 where that is asked for or the best here (`prefers_int8`). The others
     are the teacher's: `srds` (stabilised sampling), `one_step` (its first prediction, the control
     of sampling) and `blind_spot` (with the centre pixel put back).
 
@@ -177,9 +177,9 @@ def load_mode(
         return bundle.denoiser, bundle.sha256
     if mode == "fast_student":
         return _load_fast_student(folder, device, precision, engine)
-    from models.blind_spot import BlindSpotDenoiser
-    from models.diffusion_denoiser import DiffusionDenoiser, Sampling
-    from models.schedule import NoiseSchedule
+    from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Sampling
+    from stillscan.models.networks.blind_spot import BlindSpotDenoiser
+    from stillscan.models.sampling.schedule import NoiseSchedule
 
     blind_spot, network, digest = load_teacher(folder)
     if mode == "blind_spot":
@@ -196,9 +196,9 @@ def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]
     Raises:
         BundleError: if they are not there, damaged, or something else.
     """
-    from models.blind_spot import BlindSpotNetwork
-    from models.diffusion import DiffusionNetwork
-    from models.weights import WeightsError, load_network
+    from stillscan.models.networks.blind_spot import BlindSpotNetwork
+    from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
+    from stillscan.models.networks.weights import WeightsError, load_network
 
     paths = [folder / BLIND_SPOT, folder / DIFFUSION]
     if not all(path.is_file() for path in paths):
@@ -222,8 +222,8 @@ def load_student(folder: Path, file: Path) -> tuple[StudentNetwork, str]:
     Raises:
         BundleError: if it is not there, damaged, or something else.
     """
-    from models.student import StudentNetwork
-    from models.weights import WeightsError, load_network
+    from stillscan.models.networks.student import StudentNetwork
+    from stillscan.models.networks.weights import WeightsError, load_network
 
     path = folder / file
     if not path.is_file():
@@ -242,8 +242,8 @@ def _load_fast_student(
     folder: Path, device: str, precision: str, engine: WantedEngine
 ) -> tuple[StudentDenoiser, str]:
     """In int8 if that is wanted, and there, and an engine for it starts."""
-    from models.engine import EngineError
-    from models.engine_choice import prefers_int8
+    from stillscan.models.engines.choice import prefers_int8
+    from stillscan.models.engines.engine import EngineError
 
     info = read_info(folder)
     asked_for = precision == "int8"
@@ -282,7 +282,7 @@ def save_bundle(
     """
     from safetensors.torch import save
 
-    from models.weights import save_network
+    from stillscan.models.networks.weights import save_network
 
     for path, part in zip((BLIND_SPOT, DIFFUSION), teacher or (), strict=False):
         save_network(part, folder / path)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.noise_profile import CORRELATION_LAGS, NoiseProfile
-from models.student import StudentNetwork, pad_to_multiple
+from stillscan.models.networks.student import StudentNetwork, pad_to_multiple
+from stillscan.models.noise.profile import CORRELATION_LAGS, NoiseProfile
 
 CHANNELS = (
     "noisy image",

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from operators.errors import DiskFullError, NotWritableError, OutputError
+from stillscan.operators.errors import DiskFullError, NotWritableError, OutputError
 
 
 @contextmanager

@@ -14,12 +14,12 @@ import pydicom
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
 
-from operators.decoding import Decoder
-from operators.deriving import DerivedSeries, OutputOptions, derive_series
-from operators.provenance import Provenance
-from operators.reading import find_series, read_series
-from operators.selection import SelectionRules
-from operators.volume import Volume, VolumeBlock
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import Volume, VolumeBlock
+from stillscan.operators.writing.derive_series import DerivedSeries, OutputOptions, derive_series
+from stillscan.operators.writing.provenance import Provenance
 
 EVERYTHING = SelectionRules(
     min_matrix=1,

@@ -7,17 +7,25 @@ import pytest
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import EnhancedSRStorage, ParametricMapStorage
 
-from app.dicomweb import query, retrieve
-from operators import maps, measurements
-from operators.derived_header import PULSE_SEQUENCE, REMOVED, OutputOptions
-from operators.pixel_data import ENCAPSULATED_UNCOMPRESSED, NATIVE_SYNTAXES, PLUGINS
-from operators.pixel_encoding import SYNTAXES
-from operators.provenance import (
+from stillscan.app.dicomweb import query, retrieve
+from stillscan.operators.reading.sandbox.pixel_data import (
+    ENCAPSULATED_UNCOMPRESSED,
+    NATIVE_SYNTAXES,
+    PLUGINS,
+)
+from stillscan.operators.reading.selection import (
+    LOSSY_SYNTAXES,
+    MULTI_FRAME_SOP_CLASSES,
+    SOP_CLASSES,
+)
+from stillscan.operators.writing.companions import measurement_report, parametric_maps
+from stillscan.operators.writing.derived_header import PULSE_SEQUENCE, REMOVED, OutputOptions
+from stillscan.operators.writing.pixel_encoding import SYNTAXES
+from stillscan.operators.writing.provenance import (
     CODING_SCHEME_UID,
     IMPLEMENTATION_CLASS_UID,
     implementation_version_name,
 )
-from operators.selection import LOSSY_SYNTAXES, MULTI_FRAME_SOP_CLASSES, SOP_CLASSES
 from tests.derived import derive
 from tests.enhanced_factory import make_enhanced
 from tests.series_factory import make_series
@@ -89,9 +97,9 @@ def test_objects_and_codes_are_stated() -> None:
     objects = section("Written: objects beside it")
     assert set(re.findall(r"1\.2\.840[\d.]+", objects)) == {ParametricMapStorage, EnhancedSRStorage}
     codes = section("Codes of our own")
-    for code, meaning, _ in maps.LABELS.values():
+    for code, meaning, _ in parametric_maps.LABELS.values():
         assert f"`{code}` | {meaning}" in codes
-    for code, _ in measurements.DECISIONS.values():
+    for code, _ in measurement_report.DECISIONS.values():
         assert f"`{code}`" in codes
 
 

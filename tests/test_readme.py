@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from operators.errors import ExitCode
+from stillscan.operators.errors import ExitCode
 from tests.series_factory import make_series
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,24 +13,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app.backfill.configuration import Configuration
-from app.backfill.console import Told, listing_shown, progress_shown, show_end
-from app.backfill.database import FILE, opened_state
-from app.backfill.destinations import STATE, Destination
-from app.backfill.errors import NoWorkersError, OutputHoldsBackfillError
-from app.backfill.index import SeriesIndex
-from app.backfill.journal import Journal
-from app.backfill.listing import is_address, list_source, source_of
-from app.backfill.pool import Pool, ray_at
-from app.backfill.records import Ready
-from app.backfill.run import Loop, Tally, Workers, missing
-from app.backfill.work_items import WorkItem
-from app.backfill.worker import Order
-from app.dicomweb.endpoint import Endpoint, authorization_from
-from app.faults import stopping_on_signals
-from app.output_folder import require_apart
-from operators.decoding import Decoder
-from operators.errors import ExitCode, SettingsError
+from stillscan.app.backfill.configuration import Configuration
+from stillscan.app.backfill.console import Told, listing_shown, progress_shown, show_end
+from stillscan.app.backfill.database import FILE, opened_state
+from stillscan.app.backfill.destinations import STATE, Destination
+from stillscan.app.backfill.errors import NoWorkersError, OutputHoldsBackfillError
+from stillscan.app.backfill.index import SeriesIndex
+from stillscan.app.backfill.journal import Journal
+from stillscan.app.backfill.listing import is_address, list_source, source_of
+from stillscan.app.backfill.pool import Pool, ray_at
+from stillscan.app.backfill.records import Ready
+from stillscan.app.backfill.run import Loop, Tally, Workers, missing
+from stillscan.app.backfill.work_items import WorkItem
+from stillscan.app.backfill.worker import Order
+from stillscan.app.dicomweb.endpoint import Endpoint, authorization_from
+from stillscan.app.exit_status import stopping_on_signals
+from stillscan.app.pipeline.output_folder import require_apart
+from stillscan.operators.errors import ExitCode, SettingsError
+from stillscan.operators.reading.decoder import Decoder
 
 log = logging.getLogger("stillscan")
 

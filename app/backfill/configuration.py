@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from app.methods import DEFAULT_BUNDLES, available_bundles
-from app.settings import Settings
-from app.warm_networks import WarmNetworks
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES, available_bundles
+from stillscan.app.bundles.warm_networks import WarmNetworks
+from stillscan.app.settings import Settings
 
 
 @dataclass(frozen=True)

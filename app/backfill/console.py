@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from app.backfill.run import Tally
+from stillscan.app.backfill.run import Tally
 
 EVERY_S = 30.0  # a line, where nobody watches a bar
 STATES = ("derived", "refused", "not-selected", "failed")

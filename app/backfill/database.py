@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.backfill.errors import BackfillRunsError, JournalError
-from operators.output_faults import naming_output_faults
+from stillscan.app.backfill.errors import BackfillRunsError, JournalError
+from stillscan.operators.output_faults import naming_output_faults
 
 FILE = "backfill.sqlite"
 LOCK = "lock"

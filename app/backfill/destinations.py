@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.backfill.work_items import digest_of
-from app.dicomweb.endpoint import Endpoint
-from app.dicomweb.query import is_uid
-from app.dicomweb.store import store
-from app.output_folder import make_names_durable
-from operators.output_faults import naming_output_faults
+from stillscan.app.backfill.work_items import digest_of
+from stillscan.app.dicomweb.endpoint import Endpoint
+from stillscan.app.dicomweb.query import is_uid
+from stillscan.app.dicomweb.store import store
+from stillscan.app.pipeline.output_folder import make_names_durable
+from stillscan.operators.output_faults import naming_output_faults
 
 STATE = ".stillscan-backfill"  # in a destination folder: the record, and what is being worked on
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operators.errors import InputError, ModelError, OutputError, SettingsError
+from stillscan.operators.errors import InputError, ModelError, OutputError, SettingsError
 
 
 class RayMissingError(SettingsError):

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.backfill.database import transaction
-from app.backfill.work_items import ArchivedSeries, SeriesFiles, WorkItem, digest_of
-from app.dicomweb.query import FoundSeries
+from stillscan.app.backfill.database import transaction
+from stillscan.app.backfill.work_items import ArchivedSeries, SeriesFiles, WorkItem, digest_of
+from stillscan.app.dicomweb.query import FoundSeries
 
 PAGE = 200
 

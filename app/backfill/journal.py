@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.backfill.database import transaction
-from app.backfill.errors import WorkerDiffersError
-from app.backfill.records import Outcome, Ready, State
-from app.backfill.work_items import WorkItem
-from operators.output_faults import naming_output_faults
+from stillscan.app.backfill.database import transaction
+from stillscan.app.backfill.errors import WorkerDiffersError
+from stillscan.app.backfill.records import Outcome, Ready, State
+from stillscan.app.backfill.work_items import WorkItem
+from stillscan.operators.output_faults import naming_output_faults
 
 FINAL: tuple[State, ...] = ("derived", "refused", "not-selected")
 COLUMNS = (

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from app.backfill.index import IndexedFile, SeriesIndex
-from app.backfill.work_items import digest_of
-from app.dicomweb.endpoint import Endpoint
-from app.dicomweb.query import FoundSeries, all_series, is_uid, series_by_uid
-from operators.decoding import Decoder, Scanned
-from operators.errors import SettingsError
-from operators.input_files import walk
-from operators.reading import NAMELESS, NO_INPUT
+from stillscan.app.backfill.index import IndexedFile, SeriesIndex
+from stillscan.app.backfill.work_items import digest_of
+from stillscan.app.dicomweb.endpoint import Endpoint
+from stillscan.app.dicomweb.query import FoundSeries, all_series, is_uid, series_by_uid
+from stillscan.operators.errors import SettingsError
+from stillscan.operators.reading.decoder import Decoder, Scanned
+from stillscan.operators.reading.input_files import walk
+from stillscan.operators.reading.read_series import NAMELESS, NO_INPUT
 
 BATCH = 256
 WEB = re.compile(r"https?://", re.IGNORECASE)

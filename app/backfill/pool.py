@@ -22,12 +22,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from app.backfill.errors import NoWorkersError, RayMissingError, RayUnreachableError
-from app.backfill.records import Fault, Outcome, Ready
-from app.backfill.work_items import WorkItem
-from app.backfill.worker import MAX_MESSAGE, Order, Worker, remove_abandoned
-from app.logs import set_up_logging
-from app.memory import share_one_heap
+from stillscan.app.backfill.errors import NoWorkersError, RayMissingError, RayUnreachableError
+from stillscan.app.backfill.records import Fault, Outcome, Ready
+from stillscan.app.backfill.work_items import WorkItem
+from stillscan.app.backfill.worker import MAX_MESSAGE, Order, Worker, remove_abandoned
+from stillscan.app.logging_setup import set_up_logging
+from stillscan.app.process_setup import share_one_heap
 
 LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

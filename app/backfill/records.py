@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from operators.errors import ExitCode
+from stillscan.operators.errors import ExitCode
 
 State = Literal["derived", "refused", "not-selected", "failed"]
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from app.backfill.journal import Journal
-from app.backfill.pool import Ended
-from app.backfill.records import Outcome
-from app.backfill.work_items import WorkItem
-from operators.errors import ExitCode
+from stillscan.app.backfill.journal import Journal
+from stillscan.app.backfill.pool import Ended
+from stillscan.app.backfill.records import Outcome
+from stillscan.app.backfill.work_items import WorkItem
+from stillscan.operators.errors import ExitCode
 
 TURN_S = 1.0
 FIRST_DELAY_S = 2.0

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from app.backfill.errors import NotInArchiveError, SeriesChangedError
-from app.dicomweb.endpoint import Endpoint
-from app.dicomweb.query import first_instance, is_uid
-from app.dicomweb.retrieve import retrieve
-from operators.errors import InvalidUidError
-from operators.output_faults import naming_output_faults
+from stillscan.app.backfill.errors import NotInArchiveError, SeriesChangedError
+from stillscan.app.dicomweb.endpoint import Endpoint
+from stillscan.app.dicomweb.query import first_instance, is_uid
+from stillscan.app.dicomweb.retrieve import retrieve
+from stillscan.operators.errors import InvalidUidError
+from stillscan.operators.output_faults import naming_output_faults
 
 
 @dataclass(frozen=True)

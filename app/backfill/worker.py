@@ -15,20 +15,20 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
-from app.backfill.configuration import Configuration
-from app.backfill.destinations import Destination
-from app.backfill.records import Fault, Outcome, Place, Ready
-from app.backfill.work_items import WorkItem
-from app.dicomweb.endpoint import DicomWebError, Endpoint
-from app.run import Job, RunResult
-from app.warm_networks import WarmNetworks
-from models.lean_torch import import_torch
-from operators.decoding import Decoder
-from operators.errors import ExitCode, InputError, StillscanError
-from operators.outcome import SeriesOutcome
-from operators.output_faults import naming_output_faults
-from operators.reading import find_series
-from operators.report import series_result
+from stillscan.app.backfill.configuration import Configuration
+from stillscan.app.backfill.destinations import Destination
+from stillscan.app.backfill.records import Fault, Outcome, Place, Ready
+from stillscan.app.backfill.work_items import WorkItem
+from stillscan.app.bundles.warm_networks import WarmNetworks
+from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint
+from stillscan.app.lean_torch import import_torch
+from stillscan.app.pipeline.pipeline import Job, RunResult
+from stillscan.operators.errors import ExitCode, InputError, StillscanError
+from stillscan.operators.output_faults import naming_output_faults
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import find_series
+from stillscan.operators.report.outcome import SeriesOutcome
+from stillscan.operators.report.result import series_result
 
 MAX_MESSAGE = 500
 SCRATCH = "stillscan-backfill-"
@@ -78,7 +78,7 @@ class Worker:
             import_torch()  # the child has begun
             if core is not None:
                 import_module("torch").set_num_threads(1)
-            import_module("app.backfill.one_by_one")
+            import_module("stillscan.app.pipeline.sequential")
             if self._order.scratch is None:
                 remove_abandoned(SCRATCH)
             configuration = self._order.configuration
@@ -136,7 +136,7 @@ class Worker:
             configuration.bundle,
             item.taken_numbers,
         )
-        from app.backfill.one_by_one import run_one_by_one  # it imports torch
+        from stillscan.app.pipeline.sequential import run_one_by_one  # it imports torch
 
         result = run_one_by_one(job, self._decoder, self._networks)
         derived = next((each for each in result.outcomes if each.status == "derived"), None)

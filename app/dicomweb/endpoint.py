@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
-from operators.errors import ExitCode, SettingsError, StillscanError
+from stillscan.operators.errors import ExitCode, SettingsError, StillscanError
 
 CONTROL = range(0x20)
 NOT_MODIFIED = 300

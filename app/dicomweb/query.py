@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from app.dicomweb.endpoint import DicomWebError, Endpoint, require_ok
+from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint, require_ok
 
 log = logging.getLogger("stillscan")
 

@@ -8,8 +8,8 @@ from email.message import Message
 from pathlib import Path
 from typing import Protocol
 
-from app.dicomweb.endpoint import DicomWebError, Endpoint, require_ok
-from operators.output_faults import naming_output_faults
+from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint, require_ok
+from stillscan.operators.output_faults import naming_output_faults
 
 CHUNK = 2**20
 MAX_PART_HEADER = 2**14

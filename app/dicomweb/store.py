@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from app.dicomweb.endpoint import DicomWebError, Endpoint
+from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint
 
 CHUNK = 2**20
 MAX_ANSWER = 2**24

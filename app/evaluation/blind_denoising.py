@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from models.denoiser import Denoiser, Estimate, Seeded
-from models.noise_estimation import NoNoiseError, estimate_noise_profile
-from models.noise_profile import NoiseProfile
-from operators.denoising import sample_of
-from operators.gate import judge
-from operators.gate_limits import GateLimits
-from operators.repeats import RepeatCheck, are_alike, check_against_repeats
+from stillscan.models.denoisers.denoiser import Denoiser, Estimate, Seeded
+from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
+from stillscan.models.noise.profile import NoiseProfile
+from stillscan.operators.denoising.denoise_series import sample_of
+from stillscan.operators.denoising.gate import judge
+from stillscan.operators.denoising.gate_limits import GateLimits
+from stillscan.operators.denoising.repeats import RepeatCheck, are_alike, check_against_repeats
 
 Slices = Float32[np.ndarray, "slice row column"]
 Series = Float[Tensor, "slice height width"]

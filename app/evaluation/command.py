@@ -8,11 +8,11 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app.evaluation.page import write_results
-from app.evaluation.peers import need
-from app.evaluation.run import Evaluation, Plan
-from operators.decoding import Decoder
-from operators.errors import ExitCode
+from stillscan.app.evaluation.page import write_results
+from stillscan.app.evaluation.peers import need
+from stillscan.app.evaluation.run import Evaluation, Plan
+from stillscan.operators.errors import ExitCode
+from stillscan.operators.reading.decoder import Decoder
 
 log = logging.getLogger("stillscan")
 

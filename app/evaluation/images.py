@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.training.images import subjects
-from app.training.noisy_folder import read_noisy_folder
-from operators.decoding import Decoder
-from operators.errors import NothingToDoError, SettingsError
-from operators.selection import SelectionRules
+from stillscan.app.datasets.development_data import subjects
+from stillscan.app.datasets.noisy_folder import read_noisy_folder
+from stillscan.operators.errors import NothingToDoError, SettingsError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 
 Series = Float[Tensor, "slice height width"]
 

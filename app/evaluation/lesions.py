@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from app.evaluation.noise_cases import NoiseCase
+from stillscan.app.evaluation.noise_cases import NoiseCase
 
 Plane = Float[Tensor, "height width"]
 Window = Float[Tensor, "side side"]

@@ -2,7 +2,7 @@
 
 Four discs (14 HU of 3 mm, 7 HU of 5 mm, 5 HU of 7 mm, 3 HU of 10 mm) lie on a circle around the
 middle of a uniform disc; filtered back-projection at 10, 55 and 100 % dose, four noise realisations
-without the discs and four with them. Two readings by an observer (`models/detectability.py`):
+without the discs and four with them. Two observers (`models/metrics/detectability.py`):
 
 - *inserted*: the discs, sharp, are added to the images without discs, the layout turned to eight
   angles: 32 regions with and without each disc in the same noise. This is the figure to compare by.
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.detectability import (
+from stillscan.models.metrics.detectability import (
     hotelling_detectability,
     laguerre_gauss,
     paired_detectability,

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from app.evaluation.blind_denoising import Again
-from app.evaluation.images import Subject
-from app.evaluation.lesions import (
+from stillscan.app.datasets.repeated_scans import Repeat, with_structure
+from stillscan.app.evaluation.blind_denoising import Again
+from stillscan.app.evaluation.images import Subject
+from stillscan.app.evaluation.lesions import (
     FOREGROUND,
     Lesion,
     Reading,
@@ -28,12 +29,15 @@ from app.evaluation.lesions import (
     read_lesions,
     read_places,
 )
-from app.evaluation.low_contrast import Dose, delivered, inserted, with_discs
-from app.evaluation.methods import Method
-from app.evaluation.noise_cases import NoiseCase
-from app.evaluation.repeated_scans import Repeat, with_structure
-from models.metrics import gmsd, psnr, ssim
-from models.noise_power import error_noise_correlation, mean_frequency_shift, patch_distance
+from stillscan.app.evaluation.low_contrast import Dose, delivered, inserted, with_discs
+from stillscan.app.evaluation.methods import Method
+from stillscan.app.evaluation.noise_cases import NoiseCase
+from stillscan.models.metrics.image_quality import gmsd, psnr, ssim
+from stillscan.models.metrics.noise_power import (
+    error_noise_correlation,
+    mean_frequency_shift,
+    patch_distance,
+)
 
 Series = Float[Tensor, "slice height width"]
 Plane = Float[Tensor, "height width"]

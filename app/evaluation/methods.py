@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.evaluation.blind_denoising import Again, Denoised, denoise_series
-from app.evaluation.noise_cases import NoiseCase
-from app.evaluation.peers import (
+from stillscan.app.bundles.choice import available_bundles
+from stillscan.app.evaluation.blind_denoising import Again, Denoised, denoise_series
+from stillscan.app.evaluation.noise_cases import NoiseCase
+from stillscan.app.evaluation.peers import (
     SliceBySlice,
     bm3d_told,
     is_installed,
@@ -30,8 +31,7 @@ from app.evaluation.peers import (
     total_variation,
     wavelet,
 )
-from app.methods import available_bundles
-from models.bundle import (
+from stillscan.models.bundle import (
     FAST_STUDENT,
     FAST_STUDENT_INT8,
     BundleError,
@@ -40,10 +40,10 @@ from models.bundle import (
     WantedEngine,
     load_mode,
 )
-from models.denoiser import Denoiser, IdentityDenoiser
-from models.engine import EngineError
-from models.noise_profile import MAX_LAG, NoiseProfile
-from operators.errors import ModelError, SettingsError
+from stillscan.models.denoisers.denoiser import Denoiser, IdentityDenoiser
+from stillscan.models.engines.engine import EngineError
+from stillscan.models.noise.profile import MAX_LAG, NoiseProfile
+from stillscan.operators.errors import ModelError, SettingsError
 
 Series = Float[Tensor, "slice height width"]
 Told = Literal["nothing", "truth"]

@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from app.evaluation.images import FolderMissingError
-from app.evaluation.methods import Method, always, bundles_by_domain
-from app.evaluation.noise_cases import NoiseCase
-from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
-from models.bundle import DIFFUSION as TEACHER_FILE
-from models.bundle import BundleError, load_teacher
-from models.denoiser import Denoiser
-from models.diffusion import DiffusionNetwork
-from models.diffusion_denoiser import DiffusionDenoiser, Sampling
-from models.schedule import NoiseSchedule
-from models.student import StudentDenoiser, StudentNetwork
-from models.weights import WeightsError, load_network
-from operators.errors import ModelError
+from stillscan.app.evaluation.images import FolderMissingError
+from stillscan.app.evaluation.methods import Method, always, bundles_by_domain
+from stillscan.app.evaluation.noise_cases import NoiseCase
+from stillscan.models.bundle import DIFFUSION as TEACHER_FILE
+from stillscan.models.bundle import BundleError, load_teacher
+from stillscan.models.denoisers.denoiser import Denoiser
+from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Sampling
+from stillscan.models.networks.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
+from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.weights import WeightsError, load_network
+from stillscan.models.sampling.schedule import NoiseSchedule
+from stillscan.operators.errors import ModelError
 
 BLIND_SPOT = "blind_spot"
 DIFFUSION = "diffusion"

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from models import noise
-from models.noise_profile import MAX_LAG, Family, NoiseProfile
-from operators.errors import SettingsError
+from stillscan.models.noise import synthesis
+from stillscan.models.noise.profile import MAX_LAG, Family, NoiseProfile
+from stillscan.operators.errors import SettingsError
 
 Plane = Float[Tensor, "height width"]
 
@@ -71,25 +71,25 @@ class NoiseCase:
         """The image with this noise."""
         match self.family:
             case "gaussian":
-                return noise.add_gaussian(clean, self.strength, generator)
+                return synthesis.add_gaussian(clean, self.strength, generator)
             case "correlated":
-                return noise.add_correlated(clean, self.strength, self.length, generator)
+                return synthesis.add_correlated(clean, self.strength, self.length, generator)
             case "poisson":
-                return noise.add_poisson(clean, self.strength, generator)
+                return synthesis.add_poisson(clean, self.strength, generator)
             case "gamma":
-                return noise.add_gamma(clean, self.strength, generator)
+                return synthesis.add_gamma(clean, self.strength, generator)
             case "rician":
-                return noise.add_rician(clean, self.strength, generator)
+                return synthesis.add_rician(clean, self.strength, generator)
 
     def mean(self, clean: Plane) -> Plane:
         """E[y | x]: the clean image, but for Rician noise, which lifts weak signal."""
-        return noise.rician_mean(clean, self.strength) if self.family == "rician" else clean
+        return synthesis.rician_mean(clean, self.strength) if self.family == "rician" else clean
 
     def spectrum(self, height: int, width: int) -> Plane:
         """Power of the noise over `torch.fft.fftfreq` of both axes, mean 1."""
         if self.length == 0:
             return torch.ones(height, width)
-        power = noise.gaussian_spectrum(height, width, self.length, self.length)
+        power = synthesis.gaussian_spectrum(height, width, self.length, self.length)
         return power / power.mean()
 
     def profile(self, clean: Float[Tensor, "slice height width"]) -> NoiseProfile:
@@ -97,7 +97,7 @@ class NoiseCase:
         top = float(clean.max())
         true = torch.linspace(0, top, KNOTS)
         levels, sigmas = self.mean_and_deviation(true)
-        acf = noise.autocorrelation(self.spectrum(FRAME, FRAME))
+        acf = synthesis.autocorrelation(self.spectrum(FRAME, FRAME))
         middle = slice(FRAME // 2 - MAX_LAG, FRAME // 2 + MAX_LAG + 1)
         typical = float(self.mean_and_deviation(clean.flatten())[1].square().mean().sqrt())
         constant = self.stationary
@@ -117,8 +117,8 @@ class NoiseCase:
             case "gamma":
                 return true, true / math.sqrt(self.strength)
             case "rician":
-                mean = noise.rician_mean(true, self.strength)
-                return mean, noise.rician_deviation(true, self.strength)
+                mean = synthesis.rician_mean(true, self.strength)
+                return mean, synthesis.rician_deviation(true, self.strength)
             case _:
                 return true, torch.full_like(true, self.strength)
 

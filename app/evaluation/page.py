@@ -15,11 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.evaluation.images import Subject
-from app.evaluation.plots import draw_plots
-from app.evaluation.summary import ALL, METRICS, STUDENT, groups
-from app.evaluation.tables import Table, all_tables
-from operators.errors import NotWritableError
+from stillscan.app.evaluation.images import Subject
+from stillscan.app.evaluation.plots import draw_plots
+from stillscan.app.evaluation.summary import ALL, METRICS, STUDENT, groups
+from stillscan.app.evaluation.tables import Table, all_tables
+from stillscan.operators.errors import NotWritableError
 
 Record = dict[str, Any]
 

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from app.evaluation.noise_cases import NoiseCase
-from models.denoiser import Estimate
-from models.noise_profile import NoiseProfile
-from operators.errors import SettingsError
+from stillscan.app.evaluation.noise_cases import NoiseCase
+from stillscan.models.denoisers.denoiser import Estimate
+from stillscan.models.noise.profile import NoiseProfile
+from stillscan.operators.errors import SettingsError
 
 Slice = Float32[np.ndarray, "row column"]
 Image = Float[Tensor, "batch 1 height width"]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.evaluation.noise_cases import noise_case
-from app.evaluation.summary import Group, groups
+from stillscan.app.evaluation.noise_cases import noise_case
+from stillscan.app.evaluation.summary import Group, groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.evaluation.images import Subject, has_development_data, middle_of, read_subjects
-from app.evaluation.low_contrast import doses, has_phantom
-from app.evaluation.measurements import (
+from stillscan.app.datasets.repeated_scans import repeats
+from stillscan.app.evaluation.images import Subject, has_development_data, middle_of, read_subjects
+from stillscan.app.evaluation.low_contrast import doses, has_phantom
+from stillscan.app.evaluation.measurements import (
     Extent,
     Record,
     Trial,
@@ -25,12 +26,11 @@ from app.evaluation.measurements import (
     measure_repeat,
     measure_simulated,
 )
-from app.evaluation.methods import Method, choose, peers, students
-from app.evaluation.networks import networks, teachers
-from app.evaluation.noise_cases import NAMES, NoiseCase, noise_case
-from app.evaluation.repeated_scans import repeats
-from operators.decoding import Decoder
-from operators.errors import NotWritableError
+from stillscan.app.evaluation.methods import Method, choose, peers, students
+from stillscan.app.evaluation.networks import networks, teachers
+from stillscan.app.evaluation.noise_cases import NAMES, NoiseCase, noise_case
+from stillscan.operators.errors import NotWritableError
+from stillscan.operators.reading.decoder import Decoder
 
 log = logging.getLogger("stillscan")
 

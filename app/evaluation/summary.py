@@ -6,7 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.intervals import Interval, bootstrap_mean, difference_of_shares, wilson
+from stillscan.models.metrics.confidence_intervals import (
+    Interval,
+    bootstrap_mean,
+    difference_of_shares,
+    wilson,
+)
 
 Record = dict[str, Any]
 Slice = tuple[str, int]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.evaluation.summary import LOWEST_VISIBILITY, STUDENT, Group, groups
-from models.intervals import Interval
+from stillscan.app.evaluation.summary import LOWEST_VISIBILITY, STUDENT, Group, groups
+from stillscan.models.metrics.confidence_intervals import Interval
 
 Record = dict[str, Any]
 

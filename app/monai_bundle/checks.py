@@ -1,4 +1,4 @@
-"""`python -m app.monai_bundle.checks BUNDLE ...`: what the model zoo asks of a bundle.
+"""`python -m stillscan.app.monai_bundle.checks BUNDLE ...`: what the model zoo asks of a bundle.
 
 The zoo's own checks (`ci/verify_bundle.py` and CONTRIBUTING.md of the MONAI model zoo) fetch the
 schema from the network; these ask the same with MONAI's functions and nothing from outside: files,
@@ -18,9 +18,9 @@ import torch
 import typer
 from safetensors.torch import load_file
 
-from app.monai_bundle.files import DATA_LICENSE, LICENSE, STATE
-from app.training.order import RUN
-from models.bundle import METADATA, WEIGHTS
+from stillscan.app.bundles.files import DATA_LICENSE, LICENSE, STATE
+from stillscan.app.training.request import RUN
+from stillscan.models.bundle import METADATA, WEIGHTS
 
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
 INFERENCE, TRAIN = Path("configs/inference.yaml"), Path("configs/train.yaml")

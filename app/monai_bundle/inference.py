@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from app.monai_bundle.results import save_result
-from app.training.noisy_folder import find_sources
-from app.training.noisy_series import Padding, Pixels, SeriesSource, without_padding
-from models.noise_profile import NoiseProfile
-from models.one_tensor import told_planes
-from operators.decoding import Decoder
-from operators.denoising import measure_noise, sample_of
-from operators.errors import InputError, NothingToDoError
-from operators.intensity import Scaling
-from operators.repeats import acquired_again
-from operators.selection import SelectionRules
+from stillscan.app.datasets.noisy_folder import find_sources
+from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource, without_padding
+from stillscan.app.monai_bundle.results import save_result
+from stillscan.models.noise.profile import NoiseProfile
+from stillscan.models.one_tensor import told_planes
+from stillscan.operators.denoising.denoise_series import measure_noise, sample_of
+from stillscan.operators.denoising.intensity import Scaling
+from stillscan.operators.denoising.repeats import acquired_again
+from stillscan.operators.errors import InputError, NothingToDoError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 
 log = logging.getLogger("stillscan")
 

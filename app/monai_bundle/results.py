@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.training.noisy_files import NIFTI, SUFFIXES
-from app.training.noisy_series import Pixels, SeriesSource
-from operators.maps import sources_of
-from operators.output_faults import naming_output_faults
-from operators.volume import Volume
+from stillscan.app.datasets.noisy_files import NIFTI, SUFFIXES
+from stillscan.app.datasets.noisy_series import Pixels, SeriesSource
+from stillscan.operators.output_faults import naming_output_faults
+from stillscan.operators.volume import Volume
+from stillscan.operators.writing.companions.parametric_maps import sources_of
 
 MILLIMETRES_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x goes left and y back
 

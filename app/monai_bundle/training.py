@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from app.training.command import train_bundle
-from app.training.noisy_folder import read_noisy_folder
-from app.training.order import Order
-from app.training.profiles import PROFILES, ProfileName, TrainingProfile
-from models.noisy_images import NoisyImage
-from operators.decoding import Decoder
-from operators.errors import ExitCode
-from operators.selection import SelectionRules
+from stillscan.app.datasets.noisy_folder import read_noisy_folder
+from stillscan.app.training.command import train_bundle
+from stillscan.app.training.profiles import PROFILES, ProfileName, TrainingProfile
+from stillscan.app.training.request import Order
+from stillscan.models.training.noisy_images import NoisyImage
+from stillscan.operators.errors import ExitCode
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 
 
 def noisy_images(folder: str | Path, modality: str = "") -> Sequence[NoisyImage]:
@@ -56,7 +56,7 @@ class StagesTrainer:
         """Train, write the bundle, and say how it went.
 
         Raises:
-            StillscanError: as `app.training.command.train_bundle`.
+            StillscanError: as `stillscan.app.training.command.train_bundle`.
         """
         with Decoder() as decoder:
             return train_bundle(self.order(), decoder, Console())

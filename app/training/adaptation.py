@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 
-from app.training.run import Progress, Run, Trained
-from models.blind_spot import BlindSpotNetwork
-from models.bundle import BundleInfo
-from models.diffusion import DiffusionNetwork
-from models.stages import train_one_step
-from models.student import StudentDenoiser
-from models.teacher_choice import choose
+from stillscan.app.training.run import Progress, Run, Trained
+from stillscan.models.bundle import BundleInfo
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
+from stillscan.models.networks.student import StudentDenoiser
+from stillscan.models.training.stages import train_one_step
+from stillscan.models.training.teacher_choice import choose
 
 AS_IT_CAME = "as it came"
 ADAPTED = "adapted"
@@ -39,7 +39,7 @@ class Adaptation(Run):
     """A run in which only the student learns: from y + a z it predicts y - z / a.
 
     That needs no clean image, no label and no teacher: with the noise's own law the minimiser is
-    the mean of the clean image (`models.losses.recorrupted`). It begins with the bundle's student,
+    the mean of the clean image (`recorrupted`). It begins with the bundle's student,
     at a tenth of the learning rate that new weights begin with, and keeps the bundle's teacher.
 
     Attributes:

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from models.training import Training
-from operators.output_faults import naming_output_faults
+from stillscan.models.training.loop import Training
+from stillscan.operators.output_faults import naming_output_faults
 
 
 def save_checkpoint(training: Training, path: Path) -> None:

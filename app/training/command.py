@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from app.methods import resolve_device
-from app.output_folder import require_apart
-from app.training.adaptation import Adaptation, Origin
-from app.training.console import show_candidates, show_folder, show_release, watching
-from app.training.logs import Log, open_logs
-from app.training.noisy_folder import read_noisy_folder, split
-from app.training.order import (
+from stillscan.app.bundles.choice import resolve_device
+from stillscan.app.datasets.noisy_folder import read_noisy_folder, split
+from stillscan.app.pipeline.output_folder import require_apart
+from stillscan.app.training.adaptation import Adaptation, Origin
+from stillscan.app.training.console import show_candidates, show_folder, show_release, watching
+from stillscan.app.training.curves import Log, open_logs
+from stillscan.app.training.ranks import Ranks, process_group
+from stillscan.app.training.release import judge
+from stillscan.app.training.request import (
     Order,
     begin,
     modalities_of,
@@ -27,15 +29,19 @@ from app.training.order import (
     require_known_modalities,
     told_modality,
 )
-from app.training.ranks import Ranks, process_group
-from app.training.release import judge
-from app.training.run import NOISY, Progress, Run, Trained
-from app.training.trained_bundle import describe, metadata_of, publish, refuse, stage_bundle
-from models.bundle import load_bundle
-from models.noisy_images import NoisyImage
-from operators.decoding import Decoder
-from operators.errors import ExitCode
-from operators.stages import NO_MEMORY, DenoiserMemoryError
+from stillscan.app.training.run import NOISY, Progress, Run, Trained
+from stillscan.app.training.trained_bundle import (
+    describe,
+    metadata_of,
+    publish,
+    refuse,
+    stage_bundle,
+)
+from stillscan.models.bundle import load_bundle
+from stillscan.models.training.noisy_images import NoisyImage
+from stillscan.operators.errors import ExitCode
+from stillscan.operators.graph.stages import NO_MEMORY, DenoiserMemoryError
+from stillscan.operators.reading.decoder import Decoder
 
 LOG_EVERY = 50  # updates
 

@@ -13,15 +13,15 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from app.console import short_uid
-from app.training.noisy_folder import NoisyFolder
-from app.training.noisy_series import NoisySeries
-from app.training.profiles import TrainingProfile
-from app.training.release import Release
-from app.training.run import SECOND_ROUND, STAGES, Progress
-from models.stages import StagePlan
-from operators.outcome import counted
-from operators.reading import Refusal
+from stillscan.app.datasets.noisy_folder import NoisyFolder
+from stillscan.app.datasets.noisy_series import NoisySeries
+from stillscan.app.pipeline.console import short_uid
+from stillscan.app.training.profiles import TrainingProfile
+from stillscan.app.training.release import Release
+from stillscan.app.training.run import SECOND_ROUND, STAGES, Progress
+from stillscan.models.training.stages import StagePlan
+from stillscan.operators.reading.read_series import Refusal
+from stillscan.operators.report.outcome import counted
 
 SERIES_SHOWN = 40
 REFUSED_SHOWN = 20

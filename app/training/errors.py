@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operators.errors import (
+from stillscan.operators.errors import (
     ExitCode,
     InputError,
     ModelError,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.diffusion import DEFAULT, PAPER, Profile
-from models.stages import StagePlan
+from stillscan.models.networks.conditional_diffusion import DEFAULT, PAPER, Profile
+from stillscan.models.training.stages import StagePlan
 
 ProfileName = Literal["quick", "standard", "paper", "adapt"]
 Widths = tuple[int, ...]

@@ -16,23 +16,28 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from app.evaluation.images import Subject, has_development_data
-from app.evaluation.measurements import Record, make_trial, measure_repeat, measure_simulated
-from app.evaluation.methods import Method, students
-from app.evaluation.noise_cases import noise_case
-from app.evaluation.repeated_scans import Repeat
-from app.evaluation.run import QUICK_NOISES, Evaluation, Plan
-from app.evaluation.summary import groups
-from app.training.errors import RepeatDiffersError
-from app.training.noisy_folder import find_sources
-from app.training.noisy_series import SeriesSource
-from models.bundle import load_bundle
-from models.intervals import Interval
-from models.noisy_images import NoisyImage
-from models.procedural import dead_leaves
-from models.teacher_choice import interval, squared_errors
-from operators.decoding import Decoder
-from operators.selection import SelectionRules
+from stillscan.app.datasets.noisy_folder import find_sources
+from stillscan.app.datasets.noisy_series import SeriesSource
+from stillscan.app.datasets.repeated_scans import Repeat
+from stillscan.app.evaluation.images import Subject, has_development_data
+from stillscan.app.evaluation.measurements import (
+    Record,
+    make_trial,
+    measure_repeat,
+    measure_simulated,
+)
+from stillscan.app.evaluation.methods import Method, students
+from stillscan.app.evaluation.noise_cases import noise_case
+from stillscan.app.evaluation.run import QUICK_NOISES, Evaluation, Plan
+from stillscan.app.evaluation.summary import groups
+from stillscan.app.training.errors import RepeatDiffersError
+from stillscan.models.bundle import load_bundle
+from stillscan.models.metrics.confidence_intervals import Interval
+from stillscan.models.training.dead_leaves import dead_leaves
+from stillscan.models.training.noisy_images import NoisyImage
+from stillscan.models.training.teacher_choice import interval, squared_errors
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 
 MARGIN_DB = 0.1  # so much worse counts as no worse, and no more
 PROCEDURAL = 6  # images, each a subject of its own
@@ -156,7 +161,7 @@ def _pair(start: Path, candidate: Path, device: str) -> Iterator[Method]:
 
 
 def _held_out(candidate: Path, start: Path, images: Sequence[NoisyImage], device: str) -> Row:
-    """By recorrupted pairs, which need no clean image (`models.teacher_choice`)."""
+    """By recorrupted pairs, which need no clean image (`models/training/teacher_choice.py`)."""
     before, after = (
         squared_errors(load_bundle(each, device, "float32").denoiser, images, SEED)
         for each in (start, candidate)

@@ -17,24 +17,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.training.checkpoints import (
+from stillscan.app.training.checkpoints import (
     load_checkpoint,
     load_json,
     save_array,
     save_checkpoint,
     save_json,
 )
-from app.training.errors import DivergedError
-from app.training.profiles import TrainingProfile
-from app.training.ranks import Ranks
-from models.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
-from models.denoiser import Denoiser, IdentityDenoiser, Seeded
-from models.diffusion import DiffusionNetwork
-from models.diffusion_denoiser import DiffusionDenoiser, Sampling
-from models.noisy_images import NoisyImage
-from models.precision import computes_bfloat16
-from models.schedule import NoiseSchedule
-from models.stages import (
+from stillscan.app.training.errors import DivergedError
+from stillscan.app.training.profiles import TrainingProfile
+from stillscan.app.training.ranks import Ranks
+from stillscan.models.denoisers.denoiser import Denoiser, IdentityDenoiser, Seeded
+from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Sampling
+from stillscan.models.networks.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
+from stillscan.models.networks.precision import computes_bfloat16
+from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.sampling.schedule import NoiseSchedule
+from stillscan.models.training.loop import Step, Training
+from stillscan.models.training.noisy_images import NoisyImage
+from stillscan.models.training.stages import (
     StagePlan,
     distill,
     label_images,
@@ -42,9 +44,7 @@ from models.stages import (
     train_diffusion,
     train_one_step,
 )
-from models.student import StudentDenoiser, StudentNetwork
-from models.teacher_choice import choose, interval, squared_errors
-from models.training import Step, Training
+from stillscan.models.training.teacher_choice import choose, interval, squared_errors
 
 SECOND_ROUND = ("second labels", "second student")
 STAGES = ("blind spot", "diffusion", "one step", "teacher", "labels", "student", *SECOND_ROUND)

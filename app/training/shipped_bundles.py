@@ -1,4 +1,6 @@
-"""`python -m app.training.shipped_bundles CHECKPOINT METHOD`: the bundles `mr`, `xray` and `ct`.
+"""Make the bundles `mr`, `xray` and `ct` from a checkpoint and the networks of the method.
+
+`python -m stillscan.app.training.shipped_bundles CHECKPOINT METHOD`
 
 All three hold the same networks, trained on all domains at once; what differs is whom they serve
 and the figures that `stillscan evaluate` measured for that domain. Without METHOD the teacher that
@@ -16,16 +18,22 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from app.monai_bundle.files import add_bundle_files
-from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
-from app.training.images import SPLIT
-from models.blind_spot import BlindSpotNetwork
-from models.bundle import FAST_STUDENT, FAST_STUDENT_INT8, load_bundle, read_info, save_bundle
-from models.diffusion import DiffusionNetwork
-from models.quantization import quantized
-from models.simulated_noise import SIGMA_RANGE
-from models.student import StudentNetwork
-from models.weights import load_network, save_network
+from stillscan.app.bundles.files import add_bundle_files
+from stillscan.app.bundles.metadata import BundleText, bundle_metadata, page, table
+from stillscan.app.datasets.development_data import SPLIT
+from stillscan.models.bundle import (
+    FAST_STUDENT,
+    FAST_STUDENT_INT8,
+    load_bundle,
+    read_info,
+    save_bundle,
+)
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
+from stillscan.models.networks.quantization import quantized
+from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.networks.weights import load_network, save_network
+from stillscan.models.training.noisy_examples import SIGMA_RANGE
 
 BUNDLE_VERSION = "0.5.0"
 CHANGES = "MR and radiographs: the fast student also in int8; the others are those of 0.4.0"
@@ -38,19 +46,20 @@ EARLIER = {
 }
 LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
 COMMANDS = (
-    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/first --steps 11000",
-    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/student "
+    "python -m stillscan.app.training.shipped_student --data $STILLSCAN_DATA --out runs/first "
+    "--steps 11000",
+    "python -m stillscan.app.training.shipped_student --data $STILLSCAN_DATA --out runs/student "
     "--from runs/first/checkpoint.pt --steps 12000 --seed 1 --learning-rate 0.0007",
-    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/faint "
+    "python -m stillscan.app.training.shipped_student --data $STILLSCAN_DATA --out runs/faint "
     "--from runs/student/checkpoint.pt --steps 2200 --seed 3 --learning-rate 0.0005 --faint 0.6",
-    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/faint2 "
+    "python -m stillscan.app.training.shipped_student --data $STILLSCAN_DATA --out runs/faint2 "
     "--from runs/faint/checkpoint.pt --steps 3000 --seed 4 --learning-rate 0.0007 --faint 0.9",
-    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast "
+    "python -m stillscan.app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast "
     "--widths 24,48,96 --steps 15000 --seed 5 --faint 0.5",
-    "python -m app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast_int8 "
+    "python -m stillscan.app.training.shipped_student --data $STILLSCAN_DATA --out runs/fast_int8 "
     "--from runs/fast/checkpoint.pt --widths 24,48,96 --steps 4000 --seed 6 "
     "--learning-rate 0.0003 --faint 0.5 --int8",
-    "python -m bench.method --data $STILLSCAN_DATA --out runs/method",
+    "python -m bench.studies.method --data $STILLSCAN_DATA --out runs/method",
 )
 FAST_WIDTHS = (24, 48, 96)  # a quarter of the student's arithmetic
 IN_INT8 = ("mr", "xray")  # on CT at low dose it finds less of low contrast
@@ -85,16 +94,18 @@ TERMS = {
 
 def main(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="of app.training.shipped_student")
+        Path | None, typer.Argument(help="of stillscan.app.training.shipped_student")
     ] = None,
     method: Annotated[
-        Path | None, typer.Argument(help="folder of bench.method: the teacher")
+        Path | None, typer.Argument(help="folder of bench.studies.method: the teacher")
     ] = None,
     fast: Annotated[
-        Path | None, typer.Option(help="of app.training.shipped_student, with widths 24,48,96")
+        Path | None,
+        typer.Option(help="of stillscan.app.training.shipped_student, with widths 24,48,96"),
     ] = None,
     fast_int8: Annotated[
-        Path | None, typer.Option(help="of app.training.shipped_student --int8, the same widths")
+        Path | None,
+        typer.Option(help="of stillscan.app.training.shipped_student --int8, the same widths"),
     ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="evaluation.json of `stillscan evaluate`")
@@ -132,7 +143,7 @@ def _student(checkpoint: Path, network: StudentNetwork) -> StudentNetwork:
 
 
 def _trained(method: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], dict[str, Any]]:
-    """The teacher of `bench.method`, and the table that chose it."""
+    """The teacher of `bench.studies.method`, and the table that chose it."""
     blind_spot = load_network(method / "blind_spot.safetensors")
     diffusion = load_network(method / "diffusion.safetensors")
     assert isinstance(blind_spot, BlindSpotNetwork)
@@ -163,7 +174,7 @@ def _training(choice: dict[str, Any]) -> dict[str, Any]:
         "seed": 0,
         "teacher_candidates": choice,
         "split": {item.name: item.part for item in SPLIT},
-        "procedural_images": "dead leaves (models/procedural.py)",
+        "procedural_images": "dead leaves (models/training/dead_leaves.py)",
     }
 
 

@@ -1,4 +1,6 @@
-"""`python -m app.training.shipped_student --data DATA --out FOLDER`: the student that ships.
+"""Train the student that ships.
+
+`python -m stillscan.app.training.shipped_student --data DATA --out FOLDER`
 
 Resumable after a kill at any point (`--resume`), reproducible from `--seed`, shows the time left.
 """
@@ -15,17 +17,17 @@ import torch
 import typer
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
-from app.training.checkpoints import load_checkpoint
-from app.training.checkpoints import save_checkpoint as save_checkpoint
-from app.training.images import training_images
-from models.bundle import load_bundle
-from models.int8_training import choose_steps, imitation
-from models.losses import supervised
-from models.quantization import quantized
-from models.simulated_noise import Batch, TrainingImage, draw_batch
-from models.student import StudentNetwork
-from models.training import Objective, Training, train
-from models.weights import load_network
+from stillscan.app.datasets.development_data import training_images
+from stillscan.app.training.checkpoints import load_checkpoint
+from stillscan.app.training.checkpoints import save_checkpoint as save_checkpoint
+from stillscan.models.bundle import load_bundle
+from stillscan.models.networks.quantization import quantized
+from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.networks.weights import load_network
+from stillscan.models.training.int8_training import choose_steps, imitation
+from stillscan.models.training.loop import Objective, Training, train
+from stillscan.models.training.losses import supervised
+from stillscan.models.training.noisy_examples import Batch, TrainingImage, draw_batch
 
 CHECKPOINT_EVERY = 250
 LOOKED_AT = 3  # batches from which the first steps of int8 are chosen

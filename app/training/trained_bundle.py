@@ -11,16 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app.monai_bundle.files import add_bundle_files
-from app.training.adaptation import Origin
-from app.training.bundle_metadata import BundleText, bundle_metadata, page, table
-from app.training.errors import ReleaseRefusedError
-from app.training.noisy_folder import NoisyFolder
-from app.training.profiles import TrainingProfile
-from app.training.run import NOISY, Trained
-from models.bundle import METADATA, save_bundle
-from models.losses import MORE_NOISE
-from operators.output_faults import naming_output_faults
+from stillscan.app.bundles.files import add_bundle_files
+from stillscan.app.bundles.metadata import BundleText, bundle_metadata, page, table
+from stillscan.app.datasets.noisy_folder import NoisyFolder
+from stillscan.app.training.adaptation import Origin
+from stillscan.app.training.errors import ReleaseRefusedError
+from stillscan.app.training.profiles import TrainingProfile
+from stillscan.app.training.run import NOISY, Trained
+from stillscan.models.bundle import METADATA, save_bundle
+from stillscan.models.training.losses import MORE_NOISE
+from stillscan.operators.output_faults import naming_output_faults
 
 FEWEST_SUBJECTS = 5  # below it a bundle calls itself preliminary
 OWNER = "whoever trained it"

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import yaml
 
-from deploy.gateway.overview import Overview
-from deploy.gateway.settings import Places
+from stillscan.deploy.gateway.record.overview import Overview
+from stillscan.deploy.gateway.settings import Places
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 60.0
@@ -76,7 +76,14 @@ class Gateway:
 
     def start(self) -> None:
         """Start the service."""
-        command = [sys.executable, "-m", "deploy.gateway.cli", "serve", "-c", str(self._config)]
+        command = [
+            sys.executable,
+            "-m",
+            "stillscan.deploy.gateway.cli",
+            "serve",
+            "-c",
+            str(self._config),
+        ]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log)
 
@@ -92,7 +99,7 @@ class Gateway:
         try:
             for child in psutil.Process(self._process.pid).children():
                 line = child.cmdline()
-                if "deploy.gateway.parts" in line:
+                if "stillscan.deploy.gateway.processes" in line:
                     found[line[-1]] = child
         except psutil.NoSuchProcess:
             pass

@@ -21,7 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from bench.mr_series import made_up_uid, mr_header, write_slice
-from deploy.gateway.requestor import QuietReactor
+from stillscan.deploy.gateway.sender.quiet_reactor import QuietReactor
 
 _config.STORE_SEND_CHUNKED_DATASET = True
 

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from app.faults import exit_code_of, leave
-from deploy.gateway.logs import set_up_logging
-from deploy.gateway.overview import Overview
-from deploy.gateway.planner import configuration_digest
-from deploy.gateway.rules import choose_rule, header_of, require_known_keywords
-from deploy.gateway.settings import GatewaySettings, Places, load_gateway_settings
-from operators.decoding import Decoder
-from operators.errors import ExitCode
-from operators.input_files import input_files
+from stillscan.app.exit_status import exit_code_of, leave
+from stillscan.deploy.gateway.json_logs import set_up_logging
+from stillscan.deploy.gateway.planner.planner import configuration_digest
+from stillscan.deploy.gateway.planner.rules import choose_rule, header_of, require_known_keywords
+from stillscan.deploy.gateway.record.overview import Overview
+from stillscan.deploy.gateway.settings import GatewaySettings, Places, load_gateway_settings
+from stillscan.operators.errors import ExitCode
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.input_files import input_files
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,7 @@ Config = Annotated[
 @app.command()
 def serve(config: Config = None) -> None:
     """Run the gateway until SIGTERM; what has begun is then brought to its end."""
-    from deploy.gateway.service import serve as serve_until_stopped
+    from stillscan.deploy.gateway.supervisor import serve as serve_until_stopped
 
     def action() -> ExitCode:
         serve_until_stopped(checked_settings(config))

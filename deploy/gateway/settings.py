@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from app.settings import Mode, Strength, parse_dataclass, read_yaml
-from operators.errors import SettingsError
+from stillscan.app.settings import Mode, Strength, parse_dataclass, read_yaml
+from stillscan.operators.errors import SettingsError
 
 DestinationKind = Literal["c-store", "stow-rs", "folder"]
 MissingPolicy = Literal["refuse", "process"]

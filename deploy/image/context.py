@@ -16,10 +16,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from app.methods import DEFAULT_BUNDLES
-from deploy.image.packages import ROOT, Variant, read_lock
-from deploy.image.wheels import locked_wheels, unpack
-from deploy.manifest import APPLICATION, ENVIRONMENT, MODELS, application_manifest, package_manifest
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.deploy.image.manifest import (
+    APPLICATION,
+    ENVIRONMENT,
+    MODELS,
+    application_manifest,
+    package_manifest,
+)
+from stillscan.deploy.image.packages import ROOT, Variant, read_lock
+from stillscan.deploy.image.wheels import locked_wheels, unpack
 
 PACKAGES = ("models", "operators", "deploy")  # beside `app`, which has its place in a MAP
 DOCUMENTS = ("README.md", "CHANGELOG.md", "LICENSE", "docs")
@@ -65,7 +71,10 @@ def copy_application(root: Path) -> None:
     application, models = root / APPLICATION[1:], root / MODELS[1:]
     shutil.copytree(ROOT / "app", application, ignore=LEFT_OUT)
     shutil.copytree(DEFAULT_BUNDLES, models)
-    code = root / "opt/stillscan"
+    code = root / "opt/stillscan/stillscan"
+    for name in ("__init__.py", "py.typed"):
+        code.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "stillscan" / name, code / name)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, code / name, ignore=LEFT_OUT)
     (code / "app").symlink_to(APPLICATION)

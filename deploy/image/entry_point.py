@@ -20,12 +20,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from deploy.image.mercure import MercureTask, task_of
+from stillscan.deploy.image.mercure import MercureTask, task_of
 
 EXPORT = Path("/var/run/holoscan/export")
 STACK_BYTES = 32 << 20  # holoscan's floor; a container starts with 8 MB
-STAGING, LOCK = ".stillscan-*", "writer.lock"  # of `app.output_folder`
-USAGE_FAULT, OUTPUT_FAULT = 2, 7  # of `operators.errors.ExitCode`
+STAGING, LOCK = ".stillscan-*", "writer.lock"  # of `stillscan.app.pipeline.output_folder`
+USAGE_FAULT, OUTPUT_FAULT = 2, 7  # of `stillscan.operators.errors.ExitCode`
 
 USAGE = """\
 usage: show [app|pkg] | env | extract | run [ARGUMENTS]   (default: run)

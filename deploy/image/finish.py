@@ -20,7 +20,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
-CODE = ("/opt/stillscan/models", "/opt/stillscan/operators", "/opt/stillscan/deploy")
+CODE = ("/opt/stillscan/stillscan",)
 LOCK = Path("/opt/stillscan/packages.lock")
 DPKG_STATUS = Path("/var/lib/dpkg/status")
 UNKNOWN = "see its documentation"

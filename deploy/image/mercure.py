@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPORT = "report"  # of `app.output_folder`
-DERIVED, PARTLY_DERIVED = 0, 5  # of `operators.errors.ExitCode`
+REPORT = "report"  # of `stillscan.app.pipeline.output_folder`
+DERIVED, PARTLY_DERIVED = 0, 5  # of `stillscan.operators.errors.ExitCode`
 SECTIONS = ("selection", "denoise", "gate", "output")
 
 

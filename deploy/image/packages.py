@@ -1,6 +1,6 @@
 """Which Python packages the image holds: what the application imports, locked with digests.
 
-    python -m deploy.image.packages cpu WHEELS > deploy/image/cpu.lock
+    python -m stillscan.deploy.image.packages cpu WHEELS > deploy/image/cpu.lock
 
 writes the lock of a variant from a folder with its wheels (`pip download --no-deps -c
 constraints.txt` of the names that `image_packages` gives); a test holds the locks against
@@ -162,7 +162,7 @@ def main() -> None:
     variant = next(each for each in get_args(Variant) if each == sys.argv[1])
     lines = [
         f"# Wheels of the image for Python {PYTHON_VERSION} on Linux x86-64 ({variant}).",
-        "# Made by `python -m deploy.image.packages`; every version is that of constraints.txt.",
+        "# Made by `python -m stillscan.deploy.image.packages`; versions as in constraints.txt.",
         *map(str, lock(variant, Path(sys.argv[2]))),
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from deploy.image.packages import PYTHON_VERSION, Locked, Variant, digest, lock_file
+from stillscan.deploy.image.packages import PYTHON_VERSION, Locked, Variant, digest, lock_file
 
 # What no import reaches, but for a program that torch looks for and a module of numpy.testing.
 UNUSED = (

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float64
 from pydicom import Dataset
 
-from deploy.monailabel.errors import NotChosenError, NotOneVolumeError
-from operators.decoding import Decoder
-from operators.errors import NothingToDoError, input_error
-from operators.reading import find_series, read_series
-from operators.selection import SelectionRules
-from operators.volume import Volume, VolumeBlock
+from stillscan.deploy.monailabel.errors import NotChosenError, NotOneVolumeError
+from stillscan.operators.errors import NothingToDoError, input_error
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import Volume, VolumeBlock
 
 UNEVEN = 0.01  # of the step between slices, or of a pixel: what rounded positions may be off
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

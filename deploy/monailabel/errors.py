@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operators.errors import InputError, SettingsError
+from stillscan.operators.errors import InputError, SettingsError
 
 
 class UnsupportedFileError(InputError):

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float32
 from pydicom import Dataset
 
-from app.training.errors import ImageTooSmallError, NotFiniteValuesError
-from deploy.monailabel.errors import UnsupportedFileError
-from operators.volume import SliceHeader, Volume
+from stillscan.app.training.errors import ImageTooSmallError, NotFiniteValuesError
+from stillscan.deploy.monailabel.errors import UnsupportedFileError
+from stillscan.operators.volume import SliceHeader, Volume
 
 NIFTI = (".nii", ".nii.gz")
 SUFFIXES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")

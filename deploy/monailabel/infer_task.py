@@ -21,12 +21,13 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 from monailabel.transform.writer import write_itk
 
-from app.methods import bundle_for
-from app.settings import Settings
-from deploy.monailabel.dicom_volume import affine_of, read_volume
-from deploy.monailabel.errors import NotOneVolumeError, NotStoredError
-from deploy.monailabel.image_volume import NIFTI, image_of, suffix_of, volume_of
-from deploy.monailabel.networks import (
+from stillscan.app.bundles.choice import bundle_for
+from stillscan.app.settings import Settings
+from stillscan.deploy.monailabel.denoise_series import QuietSeries, quiet_series
+from stillscan.deploy.monailabel.dicom_volume import affine_of, read_volume
+from stillscan.deploy.monailabel.errors import NotOneVolumeError, NotStoredError
+from stillscan.deploy.monailabel.image_volume import NIFTI, image_of, suffix_of, volume_of
+from stillscan.deploy.monailabel.networks import (
     MODES,
     STRENGTHS,
     Networks,
@@ -34,11 +35,10 @@ from deploy.monailabel.networks import (
     modality_of,
     wants_store,
 )
-from deploy.monailabel.quiet_series import QuietSeries, quiet_series
-from models.bundle import BundleInfo
-from operators.decoding import Decoder
-from operators.stages import Method
-from operators.volume import Volume
+from stillscan.models.bundle import BundleInfo
+from stillscan.operators.graph.stages import Method
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.volume import Volume
 
 Store = Callable[[Sequence[Path]], None]  # puts DICOM files where the image came from
 

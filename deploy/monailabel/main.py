@@ -16,14 +16,14 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 
-from app.methods import DEFAULT_BUNDLES, available_bundles
-from app.settings import DEFAULT_SETTINGS, load_settings
-from deploy.monailabel.datastores import image_file, is_series, store_instances
-from deploy.monailabel.infer_task import DenoiseTask, Denoising
-from deploy.monailabel.networks import Networks
-from deploy.monailabel.train_task import ThreeStageTask
-from models.bundle import find_bundles
-from operators.errors import StillscanError
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES, available_bundles
+from stillscan.app.settings import DEFAULT_SETTINGS, load_settings
+from stillscan.deploy.monailabel.datastores import image_file, is_series, store_instances
+from stillscan.deploy.monailabel.infer_task import DenoiseTask, Denoising
+from stillscan.deploy.monailabel.networks import Networks
+from stillscan.deploy.monailabel.train_task import ThreeStageTask
+from stillscan.models.bundle import find_bundles
+from stillscan.operators.errors import StillscanError
 
 MODEL = "stillscan"
 LABEL_TAG = "denoised"  # results that are saved must not count as labels

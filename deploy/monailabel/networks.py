@@ -8,11 +8,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, cast, get_args
 
-from app.methods import bundle_for, load_methods
-from app.settings import Device, Mode, Settings, Strength
-from deploy.monailabel.errors import ModalityUnknownError, RequestError
-from models.bundle import BundleInfo
-from operators.stages import Method
+from stillscan.app.bundles.choice import bundle_for, load_methods
+from stillscan.app.settings import Device, Mode, Settings, Strength
+from stillscan.deploy.monailabel.errors import ModalityUnknownError, RequestError
+from stillscan.models.bundle import BundleInfo
+from stillscan.operators.graph.stages import Method
 
 MODES = tuple(mode for mode in get_args(Mode) if mode != "identity")
 STRENGTHS = ("high", "medium", "low")  # the first is what a client gets that does not choose

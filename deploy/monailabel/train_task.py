@@ -21,18 +21,18 @@ from monailabel.tasks.train.basic_train import BasicTrainTask
 from monailabel.utils.others.generic import device_list
 from rich.console import Console
 
-from app.settings import Settings
-from app.training.checkpoints import load_json, save_json
-from app.training.command import train_bundle
-from app.training.console import plans_of, work_of
-from app.training.order import RUN, Order
-from app.training.profiles import PROFILES, ProfileName, TrainingProfile
-from app.training.run import STAGES
-from deploy.monailabel.datastores import link_images
-from deploy.monailabel.errors import RequestError
-from deploy.monailabel.networks import choice
-from models.bundle import METADATA, BundleInfo, read_info
-from operators.decoding import Decoder
+from stillscan.app.settings import Settings
+from stillscan.app.training.checkpoints import load_json, save_json
+from stillscan.app.training.command import train_bundle
+from stillscan.app.training.console import plans_of, work_of
+from stillscan.app.training.profiles import PROFILES, ProfileName, TrainingProfile
+from stillscan.app.training.request import RUN, Order
+from stillscan.app.training.run import STAGES
+from stillscan.deploy.monailabel.datastores import link_images
+from stillscan.deploy.monailabel.errors import RequestError
+from stillscan.deploy.monailabel.networks import choice
+from stillscan.models.bundle import METADATA, BundleInfo, read_info
+from stillscan.operators.reading.decoder import Decoder
 
 ANY_MODALITY = "as the images say"
 NEW_WEIGHTS = "none"
@@ -44,7 +44,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
     """Trains a bundle of the site in blind spot, diffusion and student; no label, no clean image.
 
     Of `BasicTrainTask` it keeps how requests, devices and statistics are handled; its one
-    supervised loop is replaced by `app.training`.
+    supervised loop is replaced by `stillscan.app.training`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         """Run or resume the stages and write the bundle.
 
         Raises:
-            StillscanError: as `app.training.command.train_bundle`.
+            StillscanError: as `stillscan.app.training.command.train_bundle`.
         """
         order = self.order(request, datalist)
         start = time.time()

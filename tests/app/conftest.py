@@ -16,7 +16,7 @@ def stillscan() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`stillscan(...)` runs the command in a process of its own."""
 
     def start(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from app.cli import main; main()"]
+        command = [sys.executable, "-c", "from stillscan.app.cli import main; main()"]
         return subprocess.run(
             [*command, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False
         )

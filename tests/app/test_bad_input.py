@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from stillscan.app.cli import app
 
 SECONDS = 10
 BYTES = 1.5e9
@@ -116,7 +116,7 @@ def test_bad_input_costs_little(name: str, stillscan_data: Path, tmp_path: Path)
     command = ["denoise", str(source), str(out), "--mode", "identity"]
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from app.cli import main; main()", *command],
+        [sys.executable, "-c", "from stillscan.app.cli import main; main()", *command],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parents[2],

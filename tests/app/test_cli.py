@@ -9,8 +9,8 @@ import pytest
 from pydicom import dcmread
 from typer.testing import CliRunner, Result
 
-from app.cli import app
-from operators.errors import OutputError
+from stillscan.app.cli import app
+from stillscan.operators.errors import OutputError
 from tests.series_factory import make_series
 
 
@@ -90,7 +90,7 @@ def test_a_bug_is_1_and_leaves_the_output_empty(
     def bug(*arguments: object) -> None:
         raise KeyError(name)
 
-    monkeypatch.setattr("operators.stages.estimate_block", bug)
+    monkeypatch.setattr("stillscan.operators.graph.stages.estimate_block", bug)
     result = invoke("denoise", source, tmp_path / "out", "--mode", "identity", "-v")
     assert result.exit_code == 1
     assert "internal-fault: KeyError at tests/app/test_cli.py:" in result.stderr
@@ -187,7 +187,7 @@ def test_a_disk_that_fills_up_is_7_and_leaves_the_output_empty(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("operators.stages.write_series_report", full)
+    monkeypatch.setattr("stillscan.operators.graph.stages.write_series_report", full)
     result = invoke("denoise", source, tmp_path / "out", "--mode", "identity")
     assert result.exit_code == 7
     assert "disk-full" in result.stderr
@@ -200,7 +200,7 @@ def test_publishing_that_fails_is_7(
     def refuse(*arguments: object) -> None:
         raise OutputError("made for the test")
 
-    monkeypatch.setattr("app.run.publish", refuse)
+    monkeypatch.setattr("stillscan.app.pipeline.pipeline.publish", refuse)
     result = invoke("denoise", source, tmp_path / "out", "--mode", "identity")
     assert result.exit_code == 7
     assert names(tmp_path / "out") == []

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from app.faults import Stopped, exit_code_of, stopping_on_signals
-from operators.errors import (
+from stillscan.app.exit_status import Stopped, exit_code_of, stopping_on_signals
+from stillscan.operators.errors import (
     ExitCode,
     InputError,
     ModelError,

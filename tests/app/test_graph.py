@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from app.application import GraphStoppedError, derive_all
-from app.settings import OutputSection
-from models.denoiser import Estimate, IdentityDenoiser
-from operators import volume as volume_module
-from operators.decoding import Decoder
-from operators.errors import DiskFullError, InputError
-from operators.outcome import Progress, SeriesOutcome
-from operators.provenance import Provenance
-from operators.reading import find_series, read_series
-from operators.selection import SelectionRules
-from operators.stages import Method, SeriesSource
-from operators.volume import Volume
+from stillscan.app.pipeline.application import GraphStoppedError, derive_all
+from stillscan.app.settings import OutputSection
+from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
+from stillscan.operators import volume as volume_module
+from stillscan.operators.errors import DiskFullError, InputError
+from stillscan.operators.graph.stages import Method, SeriesSource
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.report.outcome import Progress, SeriesOutcome
+from stillscan.operators.volume import Volume
+from stillscan.operators.writing.provenance import Provenance
 from tests.series_factory import make_series
 
 PROVENANCE = Provenance("0", "none", "none", "identity", 1.0, "none", "float32", "cpu")
@@ -252,7 +252,7 @@ def test_a_series_that_two_stages_give_up_has_one_outcome(
         assert network_failed.wait(timeout=20)
         raise MemoryError
 
-    monkeypatch.setattr("operators.stages.judge_block", failing)
+    monkeypatch.setattr("stillscan.operators.graph.stages.judge_block", failing)
     (outcome,) = derive(Failing())
     assert (outcome.status, outcome.reason) == ("refused", "out-of-memory")
     assert staged(tmp_path) == []
@@ -299,7 +299,7 @@ def test_a_full_disk_ends_the_run(
         raise OSError(28, "No space left on device")
 
     make_series(tmp_path / "in")
-    monkeypatch.setattr("operators.deriving.os.fsync", full)
+    monkeypatch.setattr("stillscan.operators.writing.derive_series.os.fsync", full)
     with pytest.raises(DiskFullError):
         derive()
     assert staged(tmp_path) == []
@@ -309,6 +309,6 @@ def test_a_graph_that_is_stopped_early_is_not_taken_for_done(
     tmp_path: Path, derive: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_series(tmp_path / "in")
-    monkeypatch.setattr("app.application.DenoiseApp.run", lambda self: None)
+    monkeypatch.setattr("stillscan.app.pipeline.application.DenoiseApp.run", lambda self: None)
     with pytest.raises(GraphStoppedError, match="0 of 1 series"):
         derive()

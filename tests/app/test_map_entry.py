@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.output_folder import staging_in
+from stillscan.app.pipeline.output_folder import staging_in
 from tests.app.conftest import ROOT
 from tests.series_factory import make_series
 

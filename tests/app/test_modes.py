@@ -7,11 +7,11 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from app.cli import app
-from models.blind_spot import BlindSpotNetwork
-from models.bundle import BLIND_SPOT, save_bundle
-from models.diffusion import DiffusionNetwork
-from models.student import StudentNetwork
+from stillscan.app.cli import app
+from stillscan.models.bundle import BLIND_SPOT, save_bundle
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
+from stillscan.models.networks.student import StudentNetwork
 from tests.series_factory import make_series
 
 MODES = ("student", "fast_student", "srds", "one_step", "blind_spot")

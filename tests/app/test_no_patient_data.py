@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from typer.testing import CliRunner
 
-from app.cli import app
+from stillscan.app.cli import app
 from tests.series_factory import make_series
 
 CANARY = "CaNaRy"
@@ -133,12 +133,12 @@ def test_inspect_does_not_name_the_patient(stillscan: Callable, source: Path) ->
 @pytest.mark.parametrize(
     "place",
     [
-        "operators.stages.plan_denoising",
-        "operators.stages.estimate_block",
-        "operators.stages.judge_block",
-        "operators.deriving.SeriesStage.add",
-        "operators.report.series_page",
-        "app.run.find_series",
+        "stillscan.operators.graph.stages.plan_denoising",
+        "stillscan.operators.graph.stages.estimate_block",
+        "stillscan.operators.graph.stages.judge_block",
+        "stillscan.operators.writing.derive_series.SeriesStage.add",
+        "stillscan.operators.report.result.series_page",
+        "stillscan.app.pipeline.pipeline.find_series",
     ],
 )
 def test_an_unexpected_exception_does_not_name_the_patient(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.output_folder import LOCK, publish, require_apart, staging_in
-from operators.errors import ExitCode, OutputError, SettingsError
+from stillscan.app.pipeline.output_folder import LOCK, publish, require_apart, staging_in
+from stillscan.operators.errors import ExitCode, OutputError, SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -109,7 +109,7 @@ def test_publishing_that_fails_takes_everything_back(
 STAGE_AND_WAIT = """
 import sys, time
 from pathlib import Path
-from app.output_folder import staging_in
+from stillscan.app.pipeline.output_folder import staging_in
 
 out = Path(sys.argv[1])
 with staging_in(out) as staging:

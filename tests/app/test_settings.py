@@ -6,9 +6,9 @@ import pytest
 import yaml
 from holoscan_cli.packager.config_reader import ApplicationConfiguration
 
-from app.settings import DEFAULT_SETTINGS, Settings, load_settings, parse_settings
-from operators.errors import ExitCode, SettingsError
-from operators.selection import SelectionRules
+from stillscan.app.settings import DEFAULT_SETTINGS, Settings, load_settings, parse_settings
+from stillscan.operators.errors import ExitCode, SettingsError
+from stillscan.operators.reading.selection import SelectionRules
 
 MINIMAL = {"application": {"title": "T", "version": "1"}}
 

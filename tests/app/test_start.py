@@ -23,19 +23,30 @@ def imported(module: str, *names: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["app.cli", "app.__main__", "app.run", "app.console"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "stillscan.app.cli",
+        "stillscan.app.__main__",
+        "stillscan.app.pipeline.pipeline",
+        "stillscan.app.pipeline.console",
+    ],
+)
 def test_the_reading_child_can_start_before_torch_and_holoscan_are_imported(module: str) -> None:
     assert imported(module, "torch", "holoscan", "monai", "highdicom") == set()
 
 
 def test_the_graph_needs_neither_monai_nor_highdicom() -> None:
-    seen = imported("app.application", "torch", "holoscan", "monai", "highdicom", "skimage")
+    seen = imported(
+        "stillscan.app.pipeline.application", "torch", "holoscan", "monai", "highdicom", "skimage"
+    )
     assert seen == {"torch", "holoscan"}
 
 
 def test_our_application_is_a_monai_deploy_application() -> None:
     code = (
-        "from app.application import DenoiseApp; from monai.deploy.core import Application; "
+        "from stillscan.app.pipeline.application import DenoiseApp; "
+        "from monai.deploy.core import Application; "
         "print(issubclass(DenoiseApp, Application))"
     )
     done = subprocess.run(

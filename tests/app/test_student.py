@@ -9,11 +9,11 @@ import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import app
-from app.methods import DEFAULT_BUNDLES, load_methods, warnings_of
-from app.settings import DEFAULT_SETTINGS, load_settings
-from app.training.release import Release
-from models.bundle import METADATA, read_info
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES, load_methods, warnings_of
+from stillscan.app.cli import app
+from stillscan.app.settings import DEFAULT_SETTINGS, load_settings
+from stillscan.app.training.release import Release
+from stillscan.models.bundle import METADATA, read_info
 from tests.series_factory import make_series
 
 

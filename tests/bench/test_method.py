@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from bench.method import (
+from bench.studies.method import (
     LEVELS,
     ROWS,
     SEED,
@@ -15,11 +15,11 @@ from bench.method import (
     train_row,
     white_profile,
 )
-from bench.no_new_denoiser import UnconditionalNetwork, UnconditionalObjective, draw
-from models.noise_estimation import estimate_noise_profile
-from models.schedule import NoiseSchedule
-from models.simulated_noise import TrainingImage
-from models.weights import load_network
+from bench.studies.no_new_denoiser import UnconditionalNetwork, UnconditionalObjective, draw
+from stillscan.models.networks.weights import load_network
+from stillscan.models.noise.estimation import estimate_noise_profile
+from stillscan.models.sampling.schedule import NoiseSchedule
+from stillscan.models.training.noisy_examples import TrainingImage
 
 
 @pytest.fixture(scope="module")

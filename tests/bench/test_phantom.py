@@ -8,11 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 
-from app.evaluation.peers import nlm
 from bench.phantom.acquisition import Protocol, acquire
 from bench.phantom.canvas import Tissue
 from bench.phantom.series import generate_series
 from bench.quality import quality
+from stillscan.app.evaluation.peers import nlm
 
 SMALL = Protocol(slices=3, first_mm=8.0)
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from app.evaluation.blind_denoising import denoise_blind
-from app.evaluation.noise_cases import NAMES, noise_case
-from app.evaluation.peers import nlm
-from app.evaluation.repeated_scans import repeats
-from app.training.images import subjects
-from models.bundle import load_mode
-from models.metrics import psnr
-from models.noise_estimation import estimate_noise_profile
+from stillscan.app.datasets.development_data import subjects
+from stillscan.app.datasets.repeated_scans import repeats
+from stillscan.app.evaluation.blind_denoising import denoise_blind
+from stillscan.app.evaluation.noise_cases import NAMES, noise_case
+from stillscan.app.evaluation.peers import nlm
+from stillscan.models.bundle import load_mode
+from stillscan.models.metrics.image_quality import psnr
+from stillscan.models.noise.estimation import estimate_noise_profile
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
 DOMAINS = ["mr", "xray", "ct"]

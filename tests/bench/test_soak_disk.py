@@ -3,7 +3,7 @@
 import pytest
 from pydicom.errors import InvalidDicomError
 
-from bench.soak import disk
+from bench.robustness.soak import disk
 from tests.series_factory import make_series
 
 

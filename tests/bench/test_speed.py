@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from bench.growth import Growth
-from bench.peak import student_gflop
-from bench.run import markdown
-from bench.stages import StageTime
-from models.student import StudentNetwork
+from bench.speed.growth import Growth
+from bench.speed.peak import student_gflop
+from bench.speed.run import markdown
+from bench.speed.stages import StageTime
+from stillscan.models.networks.student import StudentNetwork
 
 
 def test_the_work_of_a_student_is_what_its_layers_do():

@@ -3,8 +3,8 @@
 import pydicom
 import pytest
 
-from bench.run import markdown
-from bench.whole_run import measure_whole_run, write_long_series
+from bench.speed.run import markdown
+from bench.speed.whole_run import measure_whole_run, write_long_series
 
 
 def test_a_long_series_is_one_series_with_fresh_noise(tmp_path):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.build_image import build_epoch, debian_sources, parse_arguments
-from deploy.image.engines import BuildError, Engine, find_engine
+from stillscan.deploy.image.build import build_epoch, debian_sources, parse_arguments
+from stillscan.deploy.image.engines import BuildError, Engine, find_engine
 
 NAMES = ("buildah", "podman", "docker")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy.image.entry_point import enter, extract, supervise
-from deploy.image.mercure import MercureTask, merge, task_of
-from operators.errors import ExitCode
+from stillscan.deploy.image.entry_point import enter, extract, supervise
+from stillscan.deploy.image.mercure import MercureTask, merge, task_of
+from stillscan.operators.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
 

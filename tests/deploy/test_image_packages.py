@@ -13,9 +13,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.utils import canonicalize_name
 
-from deploy.image import finish
-from deploy.image.context import settle
-from deploy.image.packages import (
+from stillscan.deploy.image import finish
+from stillscan.deploy.image.context import settle
+from stillscan.deploy.image.packages import (
     CUDA_LEFT_OUT,
     LEFT_OUT,
     Locked,
@@ -25,7 +25,7 @@ from deploy.image.packages import (
     pinned_versions,
     read_lock,
 )
-from deploy.image.wheels import WheelError, is_used, locked_wheels, unpack
+from stillscan.deploy.image.wheels import WheelError, is_used, locked_wheels, unpack
 
 VARIANTS = get_args(Variant)
 

@@ -9,9 +9,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.settings import load_settings
-from deploy.gateway.settings import load_gateway_settings
-from deploy.manifest import ENVIRONMENT
+from stillscan.app.settings import load_settings
+from stillscan.deploy.gateway.settings import load_gateway_settings
+from stillscan.deploy.image.manifest import ENVIRONMENT
 
 KUBERNETES = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.image.context import PACKAGES, copy_application, write_manifests
-from deploy.image.packages import LEFT_OUT, read_lock
+from stillscan.deploy.image.context import PACKAGES, copy_application, write_manifests
+from stillscan.deploy.image.packages import LEFT_OUT, read_lock
 from tests.series_factory import make_series
 
 ROOT = Path(__file__).resolve().parents[2]

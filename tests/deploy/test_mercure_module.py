@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from app.settings import parse_settings
-from deploy.image.mercure import SECTIONS, merge
+from stillscan.app.settings import parse_settings
+from stillscan.deploy.image.mercure import SECTIONS, merge
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = json.loads((ROOT / "deploy/mercure/module.json").read_text())

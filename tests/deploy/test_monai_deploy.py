@@ -11,11 +11,11 @@ import yaml
 from pydicom import Dataset, dcmread
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.methods import DEFAULT_BUNDLES
-from app.settings import load_settings
-from models.bundle import find_bundles
-from operators.selection import MULTI_FRAME_SOP_CLASSES, SOP_CLASSES
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.cli import app
+from stillscan.app.settings import load_settings
+from stillscan.models.bundle import find_bundles
+from stillscan.operators.reading.selection import MULTI_FRAME_SOP_CLASSES, SOP_CLASSES
 from tests.series_factory import make_series
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy/monai-deploy"

@@ -7,8 +7,8 @@ import click
 import pytest
 from typer.main import get_command
 
-from app import cli
-from deploy.gateway import cli as gateway_cli
+from stillscan.app import cli
+from stillscan.deploy.gateway import cli as gateway_cli
 from tests.docs.test_links import DOCUMENTS, name
 
 PROGRAMS = {"stillscan": get_command(cli.app), "stillscan-gateway": get_command(gateway_cli.app)}

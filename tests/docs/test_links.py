@@ -71,7 +71,7 @@ def test_every_named_file_of_the_code_is_there():
 
 
 def test_every_named_module_is_there():
-    """`python -m bench.leak` and the like, also in blocks of code."""
+    """`python -m bench.studies.leak` and the like, also in blocks of code."""
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         for module in re.findall(r"python3? -m ((?:app|bench|deploy)[\w.]*\w)", text):

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from models.blind_spot import (
+from stillscan.models.networks.blind_spot import (
     BlindSpotDenoiser,
     BlindSpotNetwork,
     RingConvolution,
     blind_spot_loss,
     with_centre,
 )
-from models.noisy_images import NoisyImage, draw_noisy_batches
-from models.training import Training, train
+from stillscan.models.training.loop import Training, train
+from stillscan.models.training.noisy_images import NoisyImage, draw_noisy_batches
 from tests.models.test_student import white_profile
 
 RADII = range(5)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.blind_spot import BlindSpotNetwork
-from models.bundle import (
+from stillscan.models.bundle import (
     FAST_STUDENT,
     FAST_STUDENT_INT8,
     METADATA,
@@ -20,11 +19,12 @@ from models.bundle import (
     read_info,
     save_bundle,
 )
-from models.denoiser import Denoiser
-from models.engine import EngineError
-from models.quantization import quantized
-from models.student import StudentDenoiser, StudentNetwork
-from models.weights import save_network
+from stillscan.models.denoisers.denoiser import Denoiser
+from stillscan.models.engines.engine import EngineError
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
+from stillscan.models.networks.quantization import quantized
+from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.weights import save_network
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models" / "bundles"
 
@@ -133,7 +133,7 @@ def with_int8(folder, monkeypatch):
     fast = StudentNetwork(widths=(8, 8, 8), middle_blocks=1)
     save_network(fast, folder / FAST_STUDENT)
     save_network(quantized(fast), folder / FAST_STUDENT_INT8)
-    monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: False)
+    monkeypatch.setattr("stillscan.models.engines.choice.computes_bfloat16", lambda device: False)
     return folder
 
 
@@ -173,7 +173,7 @@ def test_int8_that_does_not_start_gives_way_unless_it_was_asked_for(with_int8, m
     def broken(*arguments):
         raise RuntimeError("no such processor")
 
-    monkeypatch.setattr("models.engine_openvino.OpenVinoEngine", broken)
+    monkeypatch.setattr("stillscan.models.engines.openvino_engine.OpenVinoEngine", broken)
     assert load_mode(with_int8, "fast_student", engine="auto")[0].engine.name == "ncnn"
     with pytest.raises(EngineError, match="has no int8"):
         load_mode(with_int8, "fast_student", precision="int8", engine="auto")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from models.cuda_graphs import CAPTURED, CapturedFunction
+from stillscan.models.engines.cuda_graphs import CAPTURED, CapturedFunction
 
 
 def doubled(given):
@@ -91,7 +91,7 @@ def test_too_little_memory_is_no_reason_to_try_without(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_what_the_processor_gives():
-    from models.student import StudentDenoiser, StudentNetwork
+    from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
     from tests.models.test_student import white_profile
 
     torch.manual_seed(0)

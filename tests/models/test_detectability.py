@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.detectability import (
+from stillscan.models.metrics.detectability import (
     hotelling_detectability,
     laguerre_gauss,
     paired_detectability,

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from models.blind_spot import BlindSpotNetwork
-from models.denoiser import Seeded
-from models.diffusion import (
+from stillscan.models.denoisers.denoiser import Seeded
+from stillscan.models.denoisers.diffusion import MODES, DiffusionDenoiser, Sampling
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import (
     DEFAULT,
     PAPER,
     Condition,
@@ -16,10 +17,9 @@ from models.diffusion import (
     condition_and_target,
     prediction_error,
 )
-from models.diffusion_denoiser import MODES, DiffusionDenoiser, Sampling
-from models.noisy_images import NoisyImage, draw_noisy_batch
-from models.schedule import NoiseSchedule
-from models.training import Training, train
+from stillscan.models.sampling.schedule import NoiseSchedule
+from stillscan.models.training.loop import Training, train
+from stillscan.models.training.noisy_images import NoisyImage, draw_noisy_batch
 from tests.models.test_sampling import gaussian_predictor
 from tests.models.test_student import white_profile
 

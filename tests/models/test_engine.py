@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import models
-from models.bundle import load_bundle
-from models.engine import EngineError, TorchEngine
-from models.engine_choice import choose_engine, preferred_engines
-from models.engine_ncnn import NcnnEngine
-from models.engine_onnxruntime import OnnxRuntimeEngine, TensorRtEngine
-from models.engine_openvino import OpenVinoEngine
-from models.student import StudentDenoiser, StudentNetwork
+import stillscan.models
+from stillscan.models.bundle import load_bundle
+from stillscan.models.engines.choice import choose_engine, preferred_engines
+from stillscan.models.engines.engine import EngineError, TorchEngine
+from stillscan.models.engines.ncnn_engine import NcnnEngine
+from stillscan.models.engines.onnxruntime_engine import OnnxRuntimeEngine, TensorRtEngine
+from stillscan.models.engines.openvino_engine import OpenVinoEngine
+from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
 from tests.models.test_student import white_profile
 
 TOLERANCE = 1e-3  # of sigma: what engines may differ by in float32
@@ -96,15 +96,17 @@ def test_the_engine_that_is_asked_for_is_taken(network, wanted):
 def test_auto_goes_by_what_the_processor_multiplies(
     monkeypatch, bfloat16, precision, expected, of_radiographs
 ):
-    monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: bfloat16)
+    monkeypatch.setattr(
+        "stillscan.models.engines.choice.computes_bfloat16", lambda device: bfloat16
+    )
     assert preferred_engines("cpu", precision) == expected
     assert preferred_engines("cpu", precision, large=True) == of_radiographs
     assert preferred_engines("cuda", precision) == []
 
 
 def test_radiographs_stay_with_torch_in_float32(monkeypatch):
-    monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: False)
-    bundles = Path(models.__path__[0]) / "bundles"
+    monkeypatch.setattr("stillscan.models.engines.choice.computes_bfloat16", lambda device: False)
+    bundles = Path(stillscan.models.__path__[0]) / "bundles"
     chosen = {name: load_bundle(bundles / name, engine="auto") for name in ("mr", "xray")}
     names = {name: bundle.denoiser.engine.name for name, bundle in chosen.items()}
     assert names == {"mr": "ncnn", "xray": "torch"}
@@ -112,9 +114,11 @@ def test_radiographs_stay_with_torch_in_float32(monkeypatch):
 
 def test_auto_takes_what_is_installed(network, monkeypatch):
     assert choose_engine(network, precision="float32").name == "ncnn"
-    monkeypatch.setattr("models.engine_choice.find_spec", lambda name: name == "openvino")
+    monkeypatch.setattr(
+        "stillscan.models.engines.choice.find_spec", lambda name: name == "openvino"
+    )
     assert choose_engine(network, precision="float32").name == "openvino"
-    monkeypatch.setattr("models.engine_choice.find_spec", lambda name: None)
+    monkeypatch.setattr("stillscan.models.engines.choice.find_spec", lambda name: None)
     assert choose_engine(network, precision="float32").name == "torch"
 
 
@@ -122,8 +126,8 @@ def test_auto_goes_on_where_an_engine_does_not_start(network, monkeypatch, caplo
     def broken(*arguments):
         raise RuntimeError("no such processor")
 
-    monkeypatch.setattr("models.engine_openvino.OpenVinoEngine", broken)
-    monkeypatch.setattr("models.engine_ncnn.NcnnEngine", broken)
+    monkeypatch.setattr("stillscan.models.engines.openvino_engine.OpenVinoEngine", broken)
+    monkeypatch.setattr("stillscan.models.engines.ncnn_engine.NcnnEngine", broken)
     assert choose_engine(network, precision="float32").name == "torch"
     assert "ncnn does not start" in caplog.text
     assert "openvino does not start" in caplog.text

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from models.faint_structures import SIGNAL, add_faint_structures, share_at_scale
-from models.noise import correlated_noise, gaussian_spectrum
-from models.noise_profile import smooth
+from stillscan.models.noise.profile import smooth
+from stillscan.models.noise.synthesis import correlated_noise, gaussian_spectrum
+from stillscan.models.training.faint_structures import SIGNAL, add_faint_structures, share_at_scale
 
 SIDE = 80
 WHITE = torch.ones(SIDE, SIDE)

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from models.intervals import bootstrap_mean, difference_of_shares, wilson
+from stillscan.models.metrics.confidence_intervals import (
+    bootstrap_mean,
+    difference_of_shares,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("found", "tried"), [(0, 20), (3, 20), (20, 20), (51, 100)])

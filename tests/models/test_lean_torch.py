@@ -5,7 +5,7 @@ import sys
 
 LEAN = """
 import sys
-from models.lean_torch import import_torch
+from stillscan.app.lean_torch import import_torch
 import_torch()
 import torch
 assert "torch._meta_registrations" not in sys.modules
@@ -13,7 +13,7 @@ assert "torch._meta_registrations" not in sys.modules
 NETWORK = """
 import torch
 from pathlib import Path
-from models.bundle import load_bundle
+from stillscan.models.bundle import load_bundle
 denoiser = load_bundle(Path("models/bundles/mr"), precision="float32").denoiser
 seen = torch.linspace(-3, 3, 13 * 32 * 32).reshape(1, 13, 32, 32)
 print(float(denoiser.engine.run(seen)[0].double().sum()))

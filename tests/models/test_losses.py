@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import losses
-from models.noise_profile import CORRELATION_LAGS
-from models.noisy_images import NoisyImage, draw_noisy_batch
-from models.student import StudentNetwork
-from models.training import Training, train
+from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.noise.profile import CORRELATION_LAGS
+from stillscan.models.training import losses
+from stillscan.models.training.loop import Training, train
+from stillscan.models.training.noisy_images import NoisyImage, draw_noisy_batch
 from tests.models.test_noisy_images import correlated_profile
 from tests.models.test_student import white_profile
 
@@ -35,7 +35,7 @@ def clean_image(size=400):
 
 def batch_and_truth(profile, size=24):
     """Noisy patches and their clean ones: the label carries the truth through the same cuts."""
-    from models.noise import correlated_noise, spectrum_of
+    from stillscan.models.noise.synthesis import correlated_noise, spectrum_of
 
     x = clean_image()
     spectrum = spectrum_of(torch.from_numpy(profile.acf).float(), 400, 400)

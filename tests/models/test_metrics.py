@@ -6,7 +6,7 @@ import torch
 from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from models.metrics import gmsd, psnr, ssim
+from stillscan.models.metrics.image_quality import gmsd, psnr, ssim
 
 
 @pytest.fixture

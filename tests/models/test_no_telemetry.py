@@ -5,8 +5,8 @@ import sys
 
 USE = """
 import sys, psutil
-from models.engine_openvino import OpenVinoEngine
-from models.student import StudentNetwork
+from stillscan.models.engines.openvino_engine import OpenVinoEngine
+from stillscan.models.networks.student import StudentNetwork
 OpenVinoEngine(StudentNetwork((8, 8), 1))
 assert "openvino" in sys.modules
 left_out = ("openvino_telemetry.", "openvino.tools.ovc.")

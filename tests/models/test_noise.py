@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models import noise
+from stillscan.models.noise import synthesis
 
 FLAT = torch.full((256, 256), 0.4)
 
@@ -16,31 +16,31 @@ def generator():
 
 
 def test_gaussian_noise_has_mean_zero_and_its_sigma(generator):
-    residual = noise.add_gaussian(FLAT, 0.05, generator) - FLAT
+    residual = synthesis.add_gaussian(FLAT, 0.05, generator) - FLAT
     assert residual.mean().item() == pytest.approx(0, abs=0.05 * 4 / 256)
     assert residual.std().item() == pytest.approx(0.05, rel=0.02)
 
 
 def test_poisson_variance_is_the_signal_over_the_intensity(generator):
-    noisy = noise.add_poisson(FLAT, 200.0, generator)
+    noisy = synthesis.add_poisson(FLAT, 200.0, generator)
     assert noisy.mean().item() == pytest.approx(0.4, rel=0.005)
     assert noisy.var().item() == pytest.approx(0.4 / 200, rel=0.03)
 
 
 def test_gamma_deviation_is_the_signal_over_the_root_of_the_shape(generator):
-    noisy = noise.add_gamma(FLAT, 100.0, generator)
+    noisy = synthesis.add_gamma(FLAT, 100.0, generator)
     assert noisy.mean().item() == pytest.approx(0.4, rel=0.005)
     assert noisy.std().item() == pytest.approx(0.4 / 10, rel=0.02)
 
 
 @pytest.mark.parametrize("length", [0.5, 1.2])
 def test_correlated_noise_has_the_correlation_of_its_gaussian(length, generator):
-    residual = noise.add_correlated(FLAT, 0.1, length, generator) - FLAT
+    residual = synthesis.add_correlated(FLAT, 0.1, length, generator) - FLAT
     assert residual.std().item() == pytest.approx(0.1, rel=0.05)
     neighbour = (residual[:, 1:] * residual[:, :-1]).mean() / residual.var()
     # sampled Gaussian kernel: exact in the frequency domain, exp(-1 / 4 length^2) for length >= 1
-    spectrum = noise.gaussian_spectrum(256, 256, length, length)
-    expected = noise.autocorrelation(spectrum)[0, 1].item()
+    spectrum = synthesis.gaussian_spectrum(256, 256, length, length)
+    expected = synthesis.autocorrelation(spectrum)[0, 1].item()
     assert neighbour.item() == pytest.approx(expected, abs=0.03)
     if length >= 1:
         assert expected == pytest.approx(math.exp(-1 / (4 * length**2)), abs=0.01)
@@ -49,27 +49,27 @@ def test_correlated_noise_has_the_correlation_of_its_gaussian(length, generator)
 @pytest.mark.parametrize("level", [0.0, 0.05, 0.4])
 def test_rician_moments_match_the_closed_form(level, generator):
     true = torch.full((512, 512), level)
-    noisy = noise.add_rician(true, 0.05, generator)
+    noisy = synthesis.add_rician(true, 0.05, generator)
     assert noisy.mean().item() == pytest.approx(
-        noise.rician_mean(true[0, :1], 0.05).item(), rel=0.01
+        synthesis.rician_mean(true[0, :1], 0.05).item(), rel=0.01
     )
     assert noisy.std().item() == pytest.approx(
-        noise.rician_deviation(true[0, :1], 0.05).item(), rel=0.01
+        synthesis.rician_deviation(true[0, :1], 0.05).item(), rel=0.01
     )
 
 
 def test_every_spectrum_gives_unit_variance(generator):
     for spectrum in (
-        noise.zero_filled_spectrum(128, 128, 0.6, 0.8, 0.3),
-        noise.backprojection_spectrum(128, 128, 0.3, 2.0),
-        noise.gaussian_spectrum(128, 128, 2.0, 1.0),
+        synthesis.zero_filled_spectrum(128, 128, 0.6, 0.8, 0.3),
+        synthesis.backprojection_spectrum(128, 128, 0.3, 2.0),
+        synthesis.gaussian_spectrum(128, 128, 2.0, 1.0),
     ):
-        values = torch.stack([noise.correlated_noise(spectrum, generator) for _ in range(8)])
+        values = torch.stack([synthesis.correlated_noise(spectrum, generator) for _ in range(8)])
         assert values.std().item() == pytest.approx(1, rel=0.05)
 
 
 def test_the_same_generator_state_gives_the_same_noise():
     first, second = (
-        noise.add_rician(FLAT, 0.1, torch.Generator().manual_seed(3)) for _ in range(2)
+        synthesis.add_rician(FLAT, 0.1, torch.Generator().manual_seed(3)) for _ in range(2)
     )
     assert torch.equal(first, second)

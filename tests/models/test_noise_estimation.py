@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from app.training.images import subjects
-from models import noise
-from models.noise_estimation import NoNoiseError, estimate_noise_profile
-from models.noise_levels import Levels, fit_curve
-from models.noise_profile import MAX_LAG
-from models.procedural import dead_leaves
+from stillscan.app.datasets.development_data import subjects
+from stillscan.models.noise import synthesis
+from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
+from stillscan.models.noise.levels import Levels, fit_curve
+from stillscan.models.noise.profile import MAX_LAG
+from stillscan.models.training.dead_leaves import dead_leaves
 
 SUBJECTS = [  # name in the record of the split, array
     ("mr_siemens_prisma_t1_sag", ""),
@@ -55,7 +55,7 @@ def on_all(clean, add):
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: " ".join(s).strip())
 def test_white_noise_is_found_within_ten_percent(real_slices, subject, sigma, generator):
     clean = real_slices[subject]
-    noisy = on_all(clean, lambda image: noise.add_gaussian(image, sigma, generator))
+    noisy = on_all(clean, lambda image: synthesis.add_gaussian(image, sigma, generator))
     profile = estimate_noise_profile(list(noisy))
     assert profile.sigma == pytest.approx(true_sigma(clean, noisy), rel=0.10)
     assert profile.radius == 0
@@ -69,7 +69,7 @@ def test_correlated_noise_is_found_within_twenty_percent(
     real_slices, subject, sigma, length, radius, generator
 ):
     clean = real_slices[subject]
-    noisy = on_all(clean, lambda image: noise.add_correlated(image, sigma, length, generator))
+    noisy = on_all(clean, lambda image: synthesis.add_correlated(image, sigma, length, generator))
     profile = estimate_noise_profile(list(noisy))
     assert profile.sigma == pytest.approx(true_sigma(clean, noisy), rel=0.20)
     assert profile.radius == radius
@@ -84,8 +84,8 @@ def test_signal_dependent_noise_is_found_within_ten_percent(
     """About 15/255 where the image is half bright."""
     clean = real_slices[subject].clamp(min=0)
     add = {
-        "poisson": lambda image: noise.add_poisson(image, 0.5 / LEVELS[0] ** 2, generator),
-        "gamma": lambda image: noise.add_gamma(image, (0.5 / LEVELS[0]) ** 2, generator),
+        "poisson": lambda image: synthesis.add_poisson(image, 0.5 / LEVELS[0] ** 2, generator),
+        "gamma": lambda image: synthesis.add_gamma(image, (0.5 / LEVELS[0]) ** 2, generator),
     }[family]
     noisy = on_all(clean, add)
     profile = estimate_noise_profile(list(noisy))
@@ -98,9 +98,9 @@ def test_the_family_is_recognised_on_radiographs(real_slices, family, generator)
     clean = real_slices["cxr[20:24]", ""]
     sigma = LEVELS[0]
     add = {
-        "gaussian": lambda image: noise.add_gaussian(image, sigma, generator),
-        "poisson": lambda image: noise.add_poisson(image, 0.5 / sigma**2, generator),
-        "gamma": lambda image: noise.add_gamma(image, (0.5 / sigma) ** 2, generator),
+        "gaussian": lambda image: synthesis.add_gaussian(image, sigma, generator),
+        "poisson": lambda image: synthesis.add_poisson(image, 0.5 / sigma**2, generator),
+        "gamma": lambda image: synthesis.add_gamma(image, (0.5 / sigma) ** 2, generator),
     }[family]
     assert estimate_noise_profile(list(on_all(clean, add))).family == family
 
@@ -117,13 +117,13 @@ def phantom():
 
 def test_air_that_is_exactly_zero_does_not_fool_it(phantom, generator):
     clean, inside = phantom
-    noisy = noise.add_gaussian(clean, 0.05, generator) * inside
+    noisy = synthesis.add_gaussian(clean, 0.05, generator) * inside
     assert estimate_noise_profile([noisy]).sigma == pytest.approx(0.05, rel=0.1)
 
 
 def test_padding_does_not_fool_it(phantom, generator):
     clean, inside = phantom
-    noisy = torch.where(inside, noise.add_gaussian(clean, 0.05, generator), torch.tensor(-2.0))
+    noisy = torch.where(inside, synthesis.add_gaussian(clean, 0.05, generator), torch.tensor(-2.0))
     profile = estimate_noise_profile([noisy], [inside])
     assert profile.sigma == pytest.approx(0.05, rel=0.1)
 
@@ -131,17 +131,17 @@ def test_padding_does_not_fool_it(phantom, generator):
 def test_interpolated_noise_is_told_as_correlated(phantom, generator):
     """Noise that was zero-filled to twice the matrix in k-space, as scanners do."""
     clean, _ = phantom
-    spectrum = noise.zero_filled_spectrum(256, 256, 0.5, 0.5, 0.0)
-    noisy = clean + 0.05 * noise.correlated_noise(spectrum, generator)
+    spectrum = synthesis.zero_filled_spectrum(256, 256, 0.5, 0.5, 0.0)
+    noisy = clean + 0.05 * synthesis.correlated_noise(spectrum, generator)
     profile = estimate_noise_profile([noisy])
-    expected = noise.autocorrelation(spectrum)
+    expected = synthesis.autocorrelation(spectrum)
     assert profile.sigma == pytest.approx(0.05, rel=0.2)
     assert profile.acf[MAX_LAG, MAX_LAG + 1] == pytest.approx(expected[0, 1].item(), abs=0.1)
 
 
 def test_rician_noise_is_read_from_air(phantom, generator):
     clean, _ = phantom
-    profile = estimate_noise_profile([noise.add_rician(clean, 0.03, generator)])
+    profile = estimate_noise_profile([synthesis.add_rician(clean, 0.03, generator)])
     assert profile.family == "rician"
     air = profile.sigma_map(torch.full((1, 1, 16, 16), 0.037)).mean().item()
     assert air == pytest.approx(0.655 * 0.03, rel=0.1)
@@ -160,14 +160,14 @@ def test_a_ramp_holds_no_noise():
 
 @pytest.mark.parametrize("size", [(7, 9), (16, 16), (40, 300)])
 def test_small_and_narrow_images_give_a_finite_profile(size, generator):
-    image = noise.add_gaussian(torch.full(size, 0.5), 0.05, generator)
+    image = synthesis.add_gaussian(torch.full(size, 0.5), 0.05, generator)
     profile = estimate_noise_profile([image])
     assert 0.01 < profile.sigma < 0.1
 
 
 def test_a_rescaled_image_has_the_rescaled_profile(phantom, generator):
     clean, _ = phantom
-    noisy = noise.add_gaussian(clean, 0.05, generator)
+    noisy = synthesis.add_gaussian(clean, 0.05, generator)
     profile = estimate_noise_profile([noisy]).rescaled(100.0, 0.0)
     again = estimate_noise_profile([100 * noisy])
     assert again.sigma == pytest.approx(profile.sigma, rel=0.02)
@@ -178,9 +178,9 @@ def test_the_blurred_rim_of_a_body_does_not_count_as_noise(radius, generator):
     # a round body fills every range of intensity with rim that varies alike: back-projected CT
     y, x = np.mgrid[:256, :256] - 127.5
     body = torch.from_numpy(np.clip((radius - np.hypot(y, x)) / 6 + 0.5, 0, 1)).float()
-    spectrum = noise.backprojection_spectrum(256, 256, 0.25, 2.0)
+    spectrum = synthesis.backprojection_spectrum(256, 256, 0.25, 2.0)
     slices = [
-        0.006 + 0.244 * body + 0.0056 * noise.correlated_noise(spectrum, generator)
+        0.006 + 0.244 * body + 0.0056 * synthesis.correlated_noise(spectrum, generator)
         for _ in range(4)
     ]
     assert estimate_noise_profile(slices).sigma == pytest.approx(0.0056, rel=0.1)
@@ -264,7 +264,7 @@ def test_the_lower_of_two_proven_levels_holds(generator):
     """Grain raises the level of one acquisition, a change of grain that of the difference."""
 
     def acquired(clean):
-        return [noise.add_gaussian(image, 0.01, generator) for image in clean]
+        return [synthesis.add_gaussian(image, 0.01, generator) for image in clean]
 
     grains, flat = [grain(number) for number in range(8)], [torch.full((64, 64), 0.5)] * 8
     assert estimate_noise_profile(acquired(grains)).sigma > 0.03
@@ -274,7 +274,7 @@ def test_the_lower_of_two_proven_levels_holds(generator):
 
 
 def test_slices_without_a_repeat_are_left_to_themselves(generator):
-    slices = [noise.add_gaussian(torch.full((64, 64), 0.5), 0.02, generator) for _ in range(2)]
+    slices = [synthesis.add_gaussian(torch.full((64, 64), 0.5), 0.02, generator) for _ in range(2)]
     alone = estimate_noise_profile(slices)
     for again in ([None, None], [slices[0], slices[1]]):
         assert estimate_noise_profile(slices, again=again).sigmas == alone.sigmas

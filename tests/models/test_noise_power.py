@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from models import noise
-from models.noise_power import (
+from stillscan.models.metrics.noise_power import (
     error_noise_correlation,
     mean_frequency,
     mean_frequency_shift,
     noise_power_spectrum,
     patch_distance,
 )
+from stillscan.models.noise import synthesis
 
 SIZE = torch.Size((128, 96))
 
@@ -28,15 +28,15 @@ def truth():
 
 
 def test_white_noise_has_a_flat_spectrum_and_mean_frequency_of_a_quarter(generator):
-    frequency, power = noise_power_spectrum(0.5 * noise.white_noise(SIZE, generator))
+    frequency, power = noise_power_spectrum(0.5 * synthesis.white_noise(SIZE, generator))
     assert power[4:].mean().item() == pytest.approx(0.25, rel=0.03)  # sigma^2
     assert frequency[-1].item() == 0.5
-    assert mean_frequency(noise.white_noise(SIZE, generator)) == pytest.approx(0.25, abs=0.02)
+    assert mean_frequency(synthesis.white_noise(SIZE, generator)) == pytest.approx(0.25, abs=0.02)
 
 
 def test_spectrum_of_correlated_noise_is_the_one_it_was_made_with(generator):
-    spectrum = noise.gaussian_spectrum(*SIZE, 1.2, 1.2)
-    planes = [noise.correlated_noise(spectrum, generator) for _ in range(8)]
+    spectrum = synthesis.gaussian_spectrum(*SIZE, 1.2, 1.2)
+    planes = [synthesis.correlated_noise(spectrum, generator) for _ in range(8)]
     frequency, power = (
         torch.stack(part).mean(0) for part in zip(*map(noise_power_spectrum, planes), strict=True)
     )
@@ -46,22 +46,22 @@ def test_spectrum_of_correlated_noise_is_the_one_it_was_made_with(generator):
 
 
 def test_coarse_leftovers_shift_the_mean_frequency_down(generator, truth):
-    n = noise.white_noise(SIZE, generator)
-    blobs = noise.correlated_noise(noise.gaussian_spectrum(*SIZE, 2.0, 2.0), generator)
+    n = synthesis.white_noise(SIZE, generator)
+    blobs = synthesis.correlated_noise(synthesis.gaussian_spectrum(*SIZE, 2.0, 2.0), generator)
     assert mean_frequency_shift(truth + n, truth, n) == pytest.approx(0, abs=1e-6)
     assert mean_frequency_shift(truth + blobs, truth, n) < -0.1
 
 
 def test_error_of_the_noisy_image_is_its_noise_and_fresh_noise_is_not(generator, truth):
-    n, other = (noise.white_noise(SIZE, generator) for _ in range(2))
+    n, other = (synthesis.white_noise(SIZE, generator) for _ in range(2))
     assert error_noise_correlation(truth + n, truth, n) == pytest.approx(1, abs=1e-5)
     assert abs(error_noise_correlation(truth + other, truth, n)) < 0.05
 
 
 def test_correlation_of_an_mmse_estimate_is_its_error_over_sigma(generator):
     """Wiener filter of a Gaussian signal: the closed form of the docstring."""
-    x = 2 * noise.white_noise(SIZE, generator)
-    n = noise.white_noise(SIZE, generator)
+    x = 2 * synthesis.white_noise(SIZE, generator)
+    n = synthesis.white_noise(SIZE, generator)
     estimate = 0.8 * (x + n)
     rmse = float((estimate - x).square().mean().sqrt())
     assert error_noise_correlation(estimate, x, n) == pytest.approx(rmse, abs=0.03)
@@ -75,5 +75,5 @@ def test_patch_distance_of_shifted_intensities_is_the_shift(truth):
 def test_patch_distance_of_white_noise_levels_is_their_difference(generator):
     """Between normal laws s1^2 I and s2^2 I it is |s1 - s2| per pixel."""
     large = torch.Size((512, 512))
-    first, second = (s * noise.white_noise(large, generator) for s in (0.3, 0.1))
+    first, second = (s * synthesis.white_noise(large, generator) for s in (0.3, 0.1))
     assert patch_distance(first, second) == pytest.approx(0.2, abs=0.004)

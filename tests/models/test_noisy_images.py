@@ -5,9 +5,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from models.noise import autocorrelation, correlated_noise, gaussian_spectrum, spectrum_of
-from models.noise_profile import MAX_LAG
-from models.noisy_images import NoisyImage, draw_noisy_batch, draw_noisy_batches
+from stillscan.models.noise.profile import MAX_LAG
+from stillscan.models.noise.synthesis import (
+    autocorrelation,
+    correlated_noise,
+    gaussian_spectrum,
+    spectrum_of,
+)
+from stillscan.models.training.noisy_images import NoisyImage, draw_noisy_batch, draw_noisy_batches
 from tests.models.test_student import white_profile
 
 

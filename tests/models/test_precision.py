@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.precision import computes_bfloat16, mixed_precision
+from stillscan.models.networks.precision import computes_bfloat16, mixed_precision
 
 
 @pytest.mark.parametrize(("in_hardware", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])

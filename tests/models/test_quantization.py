@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.engine import EngineError, TorchEngine
-from models.engine_choice import choose_engine, prefers_int8
-from models.engine_openvino import OpenVinoEngine
-from models.int8_training import choose_steps, imitation
-from models.losses import supervised
-from models.quantization import (
+from stillscan.models.engines.choice import choose_engine, prefers_int8
+from stillscan.models.engines.engine import EngineError, TorchEngine
+from stillscan.models.engines.openvino_engine import OpenVinoEngine
+from stillscan.models.networks.quantization import (
     EXACT,
     LARGEST_WEIGHT,
     RATE,
@@ -20,10 +18,12 @@ from models.quantization import (
     quantized,
     roundings,
 )
-from models.simulated_noise import TrainingImage, draw_batch
-from models.student import StudentNetwork
-from models.training import Training, train
-from models.weights import load_network, save_network
+from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.networks.weights import load_network, save_network
+from stillscan.models.training.int8_training import choose_steps, imitation
+from stillscan.models.training.loop import Training, train
+from stillscan.models.training.losses import supervised
+from stillscan.models.training.noisy_examples import TrainingImage, draw_batch
 from tests.models.test_engine import make_network
 
 
@@ -246,7 +246,9 @@ def test_auto_takes_openvino_for_int8(rounding_network):
     ],
 )
 def test_int8_where_it_is_the_best(monkeypatch, wanted, device, precision, bfloat16, expected):
-    monkeypatch.setattr("models.engine_choice.computes_bfloat16", lambda device: bfloat16)
+    monkeypatch.setattr(
+        "stillscan.models.engines.choice.computes_bfloat16", lambda device: bfloat16
+    )
     assert prefers_int8(wanted, device, precision) == expected
-    monkeypatch.setattr("models.engine_choice.find_spec", lambda name: None)
+    monkeypatch.setattr("stillscan.models.engines.choice.find_spec", lambda name: None)
     assert not prefers_int8(wanted, device, precision)

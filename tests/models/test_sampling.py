@@ -5,8 +5,13 @@ import math
 import pytest
 import torch
 
-from models.sampling import ddim_sample, gaussian_deviation, mean_and_spread, srds_sample
-from models.schedule import NoiseSchedule
+from stillscan.models.sampling.samplers import (
+    ddim_sample,
+    gaussian_deviation,
+    mean_and_spread,
+    srds_sample,
+)
+from stillscan.models.sampling.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.schedule import SCHEDULES, NoiseSchedule
+from stillscan.models.sampling.schedule import SCHEDULES, NoiseSchedule
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

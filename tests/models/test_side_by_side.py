@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from models.engine import TorchEngine
-from models.engine_onnxruntime import OnnxRuntimeEngine
-from models.engine_openvino import OpenVinoEngine
-from models.side_by_side import SideBySide
-from models.student import StudentDenoiser, StudentNetwork
+from stillscan.models.engines.engine import TorchEngine
+from stillscan.models.engines.one_thread_per_slice import SideBySide
+from stillscan.models.engines.onnxruntime_engine import OnnxRuntimeEngine
+from stillscan.models.engines.openvino_engine import OpenVinoEngine
+from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
 from tests.models.test_student import white_profile
 
 

@@ -3,8 +3,13 @@
 import pytest
 import torch
 
-from models.noise_profile import CORRELATION_LAGS, MAX_LAG, NoiseProfile
-from models.student import BOUND, StudentDenoiser, StudentNetwork, pad_to_multiple
+from stillscan.models.networks.student import (
+    BOUND,
+    StudentDenoiser,
+    StudentNetwork,
+    pad_to_multiple,
+)
+from stillscan.models.noise.profile import CORRELATION_LAGS, MAX_LAG, NoiseProfile
 
 
 def white_profile(sigma: float) -> NoiseProfile:

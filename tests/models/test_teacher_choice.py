@@ -2,9 +2,9 @@
 
 import torch
 
-from models.denoiser import Estimate, IdentityDenoiser
-from models.noisy_images import NoisyImage
-from models.teacher_choice import choose
+from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
+from stillscan.models.training.noisy_images import NoisyImage
+from stillscan.models.training.teacher_choice import choose
 from tests.models.test_student import white_profile
 
 SIGMA = 0.1

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models.student import StudentDenoiser, StudentNetwork
-from models.tiles import spans
+from stillscan.models.engines.tiling import spans
+from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
 from tests.models.test_student import white_profile
 
 

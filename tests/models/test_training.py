@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from models.losses import supervised
-from models.procedural import dead_leaves
-from models.simulated_noise import TrainingImage, draw_batch, tell
-from models.student import StudentNetwork
-from models.training import Training, train
+from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.training.dead_leaves import dead_leaves
+from stillscan.models.training.loop import Training, train
+from stillscan.models.training.losses import supervised
+from stillscan.models.training.noisy_examples import TrainingImage, draw_batch, tell
 
 
 @pytest.fixture(scope="module")

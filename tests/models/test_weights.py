@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from models.blind_spot import BlindSpotNetwork
-from models.diffusion import PAPER, DiffusionNetwork
-from models.student import StudentNetwork
-from models.weights import WeightsError, load_network, save_network
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import PAPER, DiffusionNetwork
+from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.networks.weights import WeightsError, load_network, save_network
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from operators.decoding import Decoder
-from operators.errors import InputError
-from operators.reading import Catalogue, find_series, read_series
-from operators.selection import SelectionRules
+from stillscan.operators.errors import InputError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import Catalogue, find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
 from tests.bad_inputs import BAD_INPUTS, BadInput
 
 SECONDS = 10

@@ -6,9 +6,9 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from operators.derived_header import OutputOptions
-from operators.deriving import derive_series
-from operators.raw_header import integer_of, tag_of, text_of
+from stillscan.operators.dicom.attributes import integer_of, tag_of, text_of
+from stillscan.operators.writing.derive_series import derive_series
+from stillscan.operators.writing.derived_header import OutputOptions
 from tests.derived import STUDENT, Denoised, derive, raw_values, smoothed, volumes_in
 from tests.series_factory import make_series
 

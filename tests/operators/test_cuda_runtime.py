@@ -2,11 +2,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from operators.cuda_runtime import find_cuda_runtime
+from stillscan.operators.graph.cuda_runtime import find_cuda_runtime
 
 # what the process has loaded, after the graph was imported
 LOADED = """
-import app.application
+import stillscan.app.pipeline.application
 print({line.split()[-1] for line in open('/proc/self/maps') if 'libcudart' in line})
 """
 

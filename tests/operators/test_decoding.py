@@ -25,11 +25,16 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from operators.decoding import DecodedFrame, Decoder, Limits, Scanned
-from operators.errors import CorruptPixelDataError, DecoderStoppedError, InputError, input_error
-from operators.instance import Identification
-from operators.listening import decoder_must_be_silent
-from operators.parsing import DEFLATED_LE
+from stillscan.operators.errors import (
+    CorruptPixelDataError,
+    DecoderStoppedError,
+    InputError,
+    input_error,
+)
+from stillscan.operators.reading.decoder import DecodedFrame, Decoder, Limits, Scanned
+from stillscan.operators.reading.records import Identification
+from stillscan.operators.reading.sandbox.parser import DEFLATED_LE
+from stillscan.operators.reading.sandbox.silent_decoder import decoder_must_be_silent
 from tests.operators.test_parsing import element, part_10
 from tests.series_factory import COMPRESSED_SYNTAXES, NATIVE_SYNTAXES, make_series
 
@@ -265,7 +270,8 @@ def test_frames_read_from_several_threads_are_not_mixed_up(decoder, tmp_path):
 def test_child_answers_before_anything_heavy_is_imported():
     heavy = ("numpy", "pydicom", "torch", "holoscan", "gdcm", "jaxtyping")
     script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import operators.decoding_child; "
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        "import stillscan.operators.reading.sandbox.main; "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run(

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from models.denoiser import Estimate, IdentityDenoiser
-from operators.decoding import Decoder
-from operators.denoising import denoise_block, denoise_volume, plan_denoising
-from operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
-from operators.gate_limits import GateLimits
-from operators.intensity import Scaling, scaling_for
-from operators.reading import find_series, read_series
+from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
+from stillscan.operators.denoising.denoise_series import (
+    denoise_block,
+    denoise_volume,
+    plan_denoising,
+)
+from stillscan.operators.denoising.gate_limits import GateLimits
+from stillscan.operators.denoising.intensity import Scaling, scaling_for
+from stillscan.operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import find_series, read_series
 from tests.derived import EVERYTHING
 from tests.series_factory import make_series
 

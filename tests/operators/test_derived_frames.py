@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from operators.deriving import SeriesStage, derive_series
+from stillscan.operators.writing.derive_series import SeriesStage, derive_series
 from tests.derived import (
     IDENTITY,
     STUDENT,

@@ -14,14 +14,14 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
-from operators.derived_header import (
+from stillscan.operators.dicom.attributes import tag_of
+from stillscan.operators.writing.derived_header import (
     REMOVED,
     OutputOptions,
     derived_image_type,
     free_series_number,
     labelled,
 )
-from operators.raw_header import tag_of
 from tests.derived import (
     IDENTITY,
     STUDENT,

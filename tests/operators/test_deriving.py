@@ -11,8 +11,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
 )
 
-from operators.deriving import derive_series
-from operators.errors import (
+from stillscan.operators.errors import (
     ClippedPixelsError,
     DiskFullError,
     ExitCode,
@@ -25,7 +24,8 @@ from operators.errors import (
     ResultError,
     StillscanError,
 )
-from operators.volume import VolumeBlock
+from stillscan.operators.volume import VolumeBlock
+from stillscan.operators.writing.derive_series import derive_series
 from tests.derived import (
     IDENTITY,
     STUDENT,

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import noise
-from models.noise_profile import MAX_LAG
-from operators.clamp import SCALES, clamp, scores, smoothed_deviation
-from operators.gate import Verdict, combine, judge
-from operators.gate_limits import GateLimits
+from stillscan.models.noise import synthesis
+from stillscan.models.noise.profile import MAX_LAG
+from stillscan.operators.denoising.gate import Verdict, combine, judge
+from stillscan.operators.denoising.gate_limits import GateLimits
+from stillscan.operators.denoising.multiscale_clamp import SCALES, clamp, scores, smoothed_deviation
 
 LIMITS = GateLimits()
 SIZE = 192
@@ -23,8 +23,8 @@ def white_acf():
 
 
 def gaussian_acf(length):
-    spectrum = noise.gaussian_spectrum(SIZE, SIZE, length, length)
-    full = torch.fft.fftshift(noise.autocorrelation(spectrum)).numpy()
+    spectrum = synthesis.gaussian_spectrum(SIZE, SIZE, length, length)
+    full = torch.fft.fftshift(synthesis.autocorrelation(spectrum)).numpy()
     middle = SIZE // 2
     span = slice(middle - MAX_LAG, middle + MAX_LAG + 1)
     return full[span, span].astype(np.float64)
@@ -33,8 +33,8 @@ def gaussian_acf(length):
 def noise_of(length, count, seed=0):
     """Unit noise [slice, row, column] with the correlation of `gaussian_acf(length)`."""
     generator = torch.Generator().manual_seed(seed)
-    spectrum = noise.gaussian_spectrum(SIZE, SIZE, length, length)
-    return torch.stack([noise.correlated_noise(spectrum, generator) for _ in range(count)])
+    spectrum = synthesis.gaussian_spectrum(SIZE, SIZE, length, length)
+    return torch.stack([synthesis.correlated_noise(spectrum, generator) for _ in range(count)])
 
 
 def bump(height, radius):

@@ -11,17 +11,17 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.uid import ExplicitVRLittleEndian
 
-from operators import volume as volume_module
-from operators.decoding import Decoder
-from operators.errors import (
+from stillscan.operators import volume as volume_module
+from stillscan.operators.errors import (
     DuplicateInstanceError,
     FileChangedError,
     MixedMatrixError,
     MixedPixelFormatError,
 )
-from operators.reading import Catalogue, find_series, read_series
-from operators.selection import SelectionRules
-from operators.volume import Volume, VolumeBlock
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import Catalogue, find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import Volume, VolumeBlock
 from tests.enhanced_factory import make_enhanced, make_legacy_converted
 from tests.series_factory import COMPRESSED_SYNTAXES, NATIVE_SYNTAXES, make_series
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.fuzz import DERIVED, Outcome, outcomes, real_files
-from bench.mutants import DAMAGES, mutant
+from bench.robustness.fuzz import DERIVED, Outcome, outcomes, real_files
+from bench.robustness.mutants import DAMAGES, mutant
 from tests.test_readme import reason_codes
 
 MUTANTS, SEED, FILES = 2080, 4, 5

@@ -12,11 +12,10 @@ import pydicom
 import pytest
 from pydicom import Dataset, Sequence
 
-from operators.derived_header import OutputOptions, series_instance_uid
-from operators.gate import Verdict
-from operators.maps import sources_of, stacks
-from operators.measurements import Measured
-from operators.objects import (
+from stillscan.operators.denoising.gate import Verdict
+from stillscan.operators.dicom.attributes import put
+from stillscan.operators.volume import Volume, VolumeBlock
+from stillscan.operators.writing.companions.companions import (
     NO_ERROR_ESTIMATE,
     NO_PLACE,
     ObjectNotMadeError,
@@ -24,8 +23,9 @@ from operators.objects import (
     SeriesObject,
     SeriesObjects,
 )
-from operators.raw_header import put
-from operators.volume import Volume, VolumeBlock
+from stillscan.operators.writing.companions.measurement_report import Measured
+from stillscan.operators.writing.companions.parametric_maps import sources_of, stacks
+from stillscan.operators.writing.derived_header import OutputOptions, series_instance_uid
 from tests.derived import STUDENT, blocks_of, real_volumes, volumes_in
 from tests.enhanced_factory import ENHANCED, make_enhanced
 from tests.operators.test_validators import errors_of
@@ -190,7 +190,7 @@ def test_what_is_not_asked_for_is_not_made(tmp_path: Path) -> None:
 
 
 def test_highdicom_is_not_imported_until_an_object_is_made() -> None:
-    program = "import sys, operators.stages; sys.exit('highdicom' in sys.modules)"
+    program = "import sys, stillscan.operators.graph.stages; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
 
 

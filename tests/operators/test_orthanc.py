@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from operators.volume import Volume
+from stillscan.operators.volume import Volume
 from tests import orthanc_session
 from tests.conftest import need
 from tests.derived import (

@@ -15,8 +15,8 @@ from pydicom import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from operators.elements import Element, serialised
-from operators.errors import (
+from stillscan.operators.dicom.elements import Element, serialised
+from stillscan.operators.errors import (
     DamagedFileError,
     HeaderTooLargeError,
     InputError,
@@ -24,8 +24,13 @@ from operators.errors import (
     NotDicomError,
     TruncatedFileError,
 )
-from operators.file_source import FileSource
-from operators.parsing import DEFLATED_LE, MAX_DEPTH, ParsedFile, parse_file
+from stillscan.operators.reading.sandbox.file_source import FileSource
+from stillscan.operators.reading.sandbox.parser import (
+    DEFLATED_LE,
+    MAX_DEPTH,
+    ParsedFile,
+    parse_file,
+)
 from tests.series_factory import NATIVE_SYNTAXES, make_series
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"

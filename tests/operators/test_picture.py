@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset
 
-from operators.picture import (
+from stillscan.operators.report.pictures import (
     Comparison,
     display_window,
     grey_after,

@@ -11,8 +11,8 @@ import pytest
 from pydicom.encaps import parse_basic_offsets
 from pydicom.uid import ExplicitVRLittleEndian
 
-from operators.deriving import OutputOptions
-from operators.pixel_encoding import SYNTAXES, OutputSyntax
+from stillscan.operators.writing.derive_series import OutputOptions
+from stillscan.operators.writing.pixel_encoding import SYNTAXES, OutputSyntax
 from tests.derived import derive, derive_volume, real_volumes, volumes_in
 from tests.enhanced_factory import make_enhanced, make_legacy_converted
 from tests.operators.test_validators import new_errors

@@ -6,8 +6,8 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from operators.derived_header import OutputOptions
-from operators.private_attributes import parse_private_attribute
+from stillscan.operators.writing.derived_header import OutputOptions
+from stillscan.operators.writing.private_attributes import parse_private_attribute
 from tests.derived import derive
 from tests.series_factory import make_series
 

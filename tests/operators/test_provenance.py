@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from pydicom.uid import UID
 
-from operators.provenance import (
+from stillscan.operators.writing.provenance import (
     CODING_SCHEME_UID,
     EXTENSION_CREATOR_UID,
     IMPLEMENTATION_CLASS_UID,

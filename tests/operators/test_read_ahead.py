@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 
-from operators.decoding import Decoder
-from operators.read_ahead import volume_with
-from operators.reading import find_series, read_series
-from operators.selection import SelectionRules
-from operators.volume import Volume
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_ahead import volume_with
+from stillscan.operators.reading.read_series import find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import Volume
 from tests.series_factory import make_series
 
 

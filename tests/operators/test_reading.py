@@ -11,9 +11,8 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1
 
-from operators import volume as volume_module
-from operators.decoding import Decoder
-from operators.errors import (
+from stillscan.operators import volume as volume_module
+from stillscan.operators.errors import (
     DuplicateInstanceError,
     FileChangedError,
     IdentityConflictError,
@@ -24,9 +23,10 @@ from operators.errors import (
     MixedSeriesError,
     UnusedBitsError,
 )
-from operators.reading import Catalogue, find_series, read_series
-from operators.selection import SelectionRules
-from operators.volume import Volume, VolumeBlock
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import Catalogue, find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import Volume, VolumeBlock
 from tests.series_factory import make_series
 
 CANARY = "CANARY"

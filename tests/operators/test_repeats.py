@@ -7,13 +7,17 @@ import pydicom
 import pytest
 import torch
 
-from models.denoiser import Estimate, IdentityDenoiser
-from operators.decoding import Decoder
-from operators.denoising import checked_plan, denoise_volume, plan_denoising
-from operators.deriving import OutputOptions
-from operators.reading import find_series, read_series
-from operators.repeats import acquired_again, are_alike, check_against_repeats
-from operators.stages import DenoisingStage, GateStage, Method, WritingStage
+from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
+from stillscan.operators.denoising.denoise_series import (
+    checked_plan,
+    denoise_volume,
+    plan_denoising,
+)
+from stillscan.operators.denoising.repeats import acquired_again, are_alike, check_against_repeats
+from stillscan.operators.graph.stages import DenoisingStage, GateStage, Method, WritingStage
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import find_series, read_series
+from stillscan.operators.writing.derive_series import OutputOptions
 from tests.derived import EVERYTHING, STUDENT
 from tests.series_factory import make_series
 

@@ -7,14 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from operators.errors import ExitCode, InputError
-from operators.gate import Verdict
-from operators.outcome import SeriesOutcome, SkippedFile, exit_code_of, noise_change, refused
-from operators.page import series_page
-from operators.picture import Comparison
-from operators.provenance import Provenance
-from operators.repeats import RepeatCheck
-from operators.report import series_result, write_result, write_series_report
+from stillscan.operators.denoising.gate import Verdict
+from stillscan.operators.denoising.repeats import RepeatCheck
+from stillscan.operators.errors import ExitCode, InputError
+from stillscan.operators.report.outcome import (
+    SeriesOutcome,
+    SkippedFile,
+    exit_code_of,
+    noise_change,
+    refused,
+)
+from stillscan.operators.report.page import series_page
+from stillscan.operators.report.pictures import Comparison
+from stillscan.operators.report.result import series_result, write_result, write_series_report
+from stillscan.operators.writing.provenance import Provenance
 
 DERIVED = SimpleNamespace(
     series_instance_uid="2.25.77", instances=3, clipped_share=0.0, mean_shift=float("nan")

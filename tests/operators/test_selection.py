@@ -4,9 +4,9 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from operators.decoding import Decoder
-from operators.reading import Catalogue, find_series
-from operators.selection import SelectionRules
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import Catalogue, find_series
+from stillscan.operators.reading.selection import SelectionRules
 from tests.series_factory import make_series
 
 EVERYTHING = SelectionRules(

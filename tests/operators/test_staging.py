@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from operators.deriving import SeriesStage, derive_series
-from operators.errors import DiskFullError, NotWritableError, OutputError
-from operators.volume import Volume
+from stillscan.operators.errors import DiskFullError, NotWritableError, OutputError
+from stillscan.operators.volume import Volume
+from stillscan.operators.writing.derive_series import SeriesStage, derive_series
 from tests.derived import STUDENT, Denoised, blocks_of, smoothed, volumes_in
 from tests.series_factory import make_series
 
@@ -78,7 +78,7 @@ def test_a_disk_that_fails_is_named_and_leaves_nothing(
             raise OSError(number, os.strerror(number))
         written.append(path)
 
-    monkeypatch.setattr("operators.deriving.write_file", write)
+    monkeypatch.setattr("stillscan.operators.writing.derive_series.write_file", write)
     with pytest.raises(OutputError) as caught:
         derive_series(blocks, volume, STUDENT, tmp_path / "derived")
     assert type(caught.value) is expected

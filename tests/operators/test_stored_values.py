@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydicom import Dataset
 
-from operators.errors import NotFinitePixelsError
-from operators.stored_values import Change, PixelFormat, pixel_format, store_slice
+from stillscan.operators.errors import NotFinitePixelsError
+from stillscan.operators.writing.stored_values import Change, PixelFormat, pixel_format, store_slice
 
 CT = PixelFormat(allocated=16, stored=12, signed=True)
 

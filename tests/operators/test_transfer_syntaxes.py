@@ -8,10 +8,10 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
 
-from operators.decoding import Decoder
-from operators.errors import CorruptPixelDataError, PixelDataLengthError
-from operators.reading import Catalogue, find_series, read_series
-from operators.selection import SelectionRules
+from stillscan.operators.errors import CorruptPixelDataError, PixelDataLengthError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import Catalogue, find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
 from tests.enhanced_factory import make_enhanced
 from tests.series_factory import make_series, phantom
 

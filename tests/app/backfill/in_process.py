@@ -10,16 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
-from app.backfill.command import Request, Work, backfill
-from app.backfill.configuration import Configuration
-from app.backfill.console import Told
-from app.backfill.pool import Ended
-from app.backfill.records import Ready
-from app.backfill.work_items import WorkItem
-from app.backfill.worker import Worker
-from app.settings import Mode, load_settings
-from operators.decoding import Decoder
-from operators.errors import ExitCode
+from stillscan.app.backfill.command import Request, Work, backfill
+from stillscan.app.backfill.configuration import Configuration
+from stillscan.app.backfill.console import Told
+from stillscan.app.backfill.pool import Ended
+from stillscan.app.backfill.records import Ready
+from stillscan.app.backfill.work_items import WorkItem
+from stillscan.app.backfill.worker import Worker
+from stillscan.app.settings import Mode, load_settings
+from stillscan.operators.errors import ExitCode
+from stillscan.operators.reading.decoder import Decoder
 
 
 class InProcess:

@@ -9,10 +9,14 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from app.backfill.command import work_on_ray
-from app.backfill.configuration import Configuration
-from app.backfill.errors import OutputHoldsBackfillError, RayMissingError, RayUnreachableError
-from operators.errors import DiskFullError, ExitCode, SettingsError
+from stillscan.app.backfill.command import work_on_ray
+from stillscan.app.backfill.configuration import Configuration
+from stillscan.app.backfill.errors import (
+    OutputHoldsBackfillError,
+    RayMissingError,
+    RayUnreachableError,
+)
+from stillscan.operators.errors import DiskFullError, ExitCode, SettingsError
 from tests.app.backfill.in_process import derived_in, fill
 from tests.series_factory import make_series
 
@@ -167,7 +171,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
         def full(*_: object) -> None:
             raise DiskFullError("could not publish: no space left on device")
 
-        patch.setattr("app.backfill.destinations._publish", full)
+        patch.setattr("stillscan.app.backfill.destinations._publish", full)
         code, _ = fill(source, tmp_path / "out")
     assert code == ExitCode.OUTPUT_FAULT
     assert not derived_in(tmp_path / "out")
@@ -209,8 +213,8 @@ def test_no_name_gets_into_table_record_or_terminal(tmp_path: Path):
 
 
 def test_a_digest_stands_for_the_weights(tmp_path: Path):
-    from app.methods import DEFAULT_BUNDLES
-    from app.settings import load_settings
+    from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+    from stillscan.app.settings import load_settings
 
     shutil.copytree(DEFAULT_BUNDLES / "mr", tmp_path / "mr")
     configuration = Configuration(load_settings(), tmp_path)

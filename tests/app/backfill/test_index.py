@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.backfill.database import opened_state
-from app.backfill.index import SeriesIndex
-from app.backfill.listing import Source, list_source, source_of
-from app.backfill.work_items import SeriesFiles, WorkItem
-from app.dicomweb.query import FoundSeries
-from operators.decoding import Decoder, Scanned
-from operators.errors import SettingsError
+from stillscan.app.backfill.database import opened_state
+from stillscan.app.backfill.index import SeriesIndex
+from stillscan.app.backfill.listing import Source, list_source, source_of
+from stillscan.app.backfill.work_items import SeriesFiles, WorkItem
+from stillscan.app.dicomweb.query import FoundSeries
+from stillscan.operators.errors import SettingsError
+from stillscan.operators.reading.decoder import Decoder, Scanned
 from tests.series_factory import make_series
 
 

@@ -58,7 +58,7 @@ def cluster() -> Iterator[str]:
 
 
 def start(*arguments: object, log: Path, **environment: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from app.cli import main; main()", "backfill"]
+    command = [sys.executable, "-c", "from stillscan.app.cli import main; main()", "backfill"]
     options = ["--mode", "identity", "--workers", "2"]
     with log.open("ab") as output:
         return subprocess.Popen(

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from app.backfill.configuration import Configuration
-from app.backfill.database import FILE, opened_state
-from app.backfill.destinations import Destination
-from app.backfill.errors import BackfillRunsError, JournalError, WorkerDiffersError
-from app.backfill.journal import Journal
-from app.backfill.pool import Ended
-from app.backfill.records import Fault, Outcome, Ready
-from app.backfill.run import IN_A_ROW, MOST_WAITING, Loop, Tally, missing
-from app.backfill.work_items import ArchivedSeries, SeriesFiles, WorkItem
-from app.backfill.worker import Order
-from app.dicomweb.endpoint import Endpoint
-from app.settings import load_settings
-from operators.errors import ExitCode
+from stillscan.app.backfill.configuration import Configuration
+from stillscan.app.backfill.database import FILE, opened_state
+from stillscan.app.backfill.destinations import Destination
+from stillscan.app.backfill.errors import BackfillRunsError, JournalError, WorkerDiffersError
+from stillscan.app.backfill.journal import Journal
+from stillscan.app.backfill.pool import Ended
+from stillscan.app.backfill.records import Fault, Outcome, Ready
+from stillscan.app.backfill.run import IN_A_ROW, MOST_WAITING, Loop, Tally, missing
+from stillscan.app.backfill.work_items import ArchivedSeries, SeriesFiles, WorkItem
+from stillscan.app.backfill.worker import Order
+from stillscan.app.dicomweb.endpoint import Endpoint
+from stillscan.app.settings import load_settings
+from stillscan.operators.errors import ExitCode
 
 DERIVED = Outcome("derived", derived="2.25.1", slices=3)
 STOPPED = Fault("worker-stopped", "the worker ended")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.dicomweb.endpoint import DicomWebError, Endpoint, authorization_from
-from app.dicomweb.store import store
-from operators.errors import SettingsError
+from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint, authorization_from
+from stillscan.app.dicomweb.store import store
+from stillscan.operators.errors import SettingsError
 from tests.app.dicomweb.answering import Answer, answering
 
 SECRET = "s3cr3t-canary"

@@ -5,8 +5,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.dicomweb.endpoint import DicomWebError, Endpoint
-from app.dicomweb.query import PAGE, all_series, is_uid, series_by_uid
+from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint
+from stillscan.app.dicomweb.query import PAGE, all_series, is_uid, series_by_uid
 from tests.app.dicomweb.answering import Answer, Asked, answering
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dicomweb.endpoint import DicomWebError, Endpoint
-from app.dicomweb.retrieve import Parts, retrieve
+from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint
+from stillscan.app.dicomweb.retrieve import Parts, retrieve
 from tests.app.dicomweb.answering import Answer, answering
 
 BOUNDARY = "b-17"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.dicomweb.endpoint import DicomWebError, Endpoint
-from app.dicomweb.store import store
+from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint
+from stillscan.app.dicomweb.store import store
 from tests.app.dicomweb.answering import Answer, answering
 
 

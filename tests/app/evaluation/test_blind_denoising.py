@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from app.evaluation.blind_denoising import denoise_blind, denoise_series
-from app.evaluation.noise_cases import noise_case
-from models.denoiser import Estimate, IdentityDenoiser
-from models.procedural import dead_leaves
+from stillscan.app.evaluation.blind_denoising import denoise_blind, denoise_series
+from stillscan.app.evaluation.noise_cases import noise_case
+from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
+from stillscan.models.training.dead_leaves import dead_leaves
 
 CASE = noise_case("gaussian 15")
 CLEAN = torch.from_numpy(np.stack([dead_leaves(96, np.random.default_rng(n)) for n in (0, 1)]))

@@ -14,20 +14,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.evaluation import peers
-from app.evaluation.noise_cases import noise_case
-from app.evaluation.peers import PackageMissingError
-from app.evaluation.run import Evaluation, Plan
-from app.methods import DEFAULT_BUNDLES
-from models.blind_spot import BlindSpotNetwork
-from models.bundle import BLIND_SPOT, DIFFUSION
-from models.diffusion import DEFAULT, DiffusionNetwork
-from models.procedural import dead_leaves
-from models.student import StudentNetwork
-from models.weights import save_network
-from operators.decoding import Decoder
-from operators.errors import StillscanError
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.cli import app
+from stillscan.app.evaluation import peers
+from stillscan.app.evaluation.noise_cases import noise_case
+from stillscan.app.evaluation.peers import PackageMissingError
+from stillscan.app.evaluation.run import Evaluation, Plan
+from stillscan.models.bundle import BLIND_SPOT, DIFFUSION
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import DEFAULT, DiffusionNetwork
+from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.networks.weights import save_network
+from stillscan.models.training.dead_leaves import dead_leaves
+from stillscan.operators.errors import StillscanError
+from stillscan.operators.reading.decoder import Decoder
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 192
@@ -53,7 +53,13 @@ def run(*arguments):
 def evaluated(images, tmp_path_factory):
     """The folder of the results that a process of its own has written."""
     out = tmp_path_factory.mktemp("evaluated") / "out"
-    command = [sys.executable, "-c", "from app.cli import main; main()", "evaluate", images]
+    command = [
+        sys.executable,
+        "-c",
+        "from stillscan.app.cli import main; main()",
+        "evaluate",
+        images,
+    ]
     done = subprocess.run(
         [*command, "--out", out, *FEW], cwd=ROOT, capture_output=True, text=True, check=False
     )

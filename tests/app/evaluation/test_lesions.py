@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from app.evaluation.lesions import (
+from stillscan.app.evaluation.lesions import (
     VISIBLE,
     _free_of_mean,
     contrast_to_noise,
@@ -16,7 +16,7 @@ from app.evaluation.lesions import (
     read_places,
     response_deviation,
 )
-from app.evaluation.noise_cases import noise_case
+from stillscan.app.evaluation.noise_cases import noise_case
 
 CASE = noise_case("gaussian 15")
 CLEAN = torch.full((256, 256), 0.5)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from app.evaluation.low_contrast import DISCS, delivered, doses, inserted, with_discs
+from stillscan.app.evaluation.low_contrast import DISCS, delivered, doses, inserted, with_discs
 
 SIGMA = 20 / 4095  # 20 HU
 

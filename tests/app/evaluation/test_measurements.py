@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from app.evaluation.images import Subject, middle_of
-from app.evaluation.measurements import make_trial, measure_repeat, measure_simulated
-from app.evaluation.methods import Method, always
-from app.evaluation.noise_cases import noise_case
-from app.evaluation.peers import SliceBySlice
-from app.evaluation.repeated_scans import Repeat, repeats, with_structure
-from models.denoiser import Estimate, IdentityDenoiser
-from models.procedural import dead_leaves
+from stillscan.app.datasets.repeated_scans import Repeat, repeats, with_structure
+from stillscan.app.evaluation.images import Subject, middle_of
+from stillscan.app.evaluation.measurements import make_trial, measure_repeat, measure_simulated
+from stillscan.app.evaluation.methods import Method, always
+from stillscan.app.evaluation.noise_cases import noise_case
+from stillscan.app.evaluation.peers import SliceBySlice
+from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
+from stillscan.models.training.dead_leaves import dead_leaves
 
 SUBJECT = Subject(
     "one", "one", "mr", torch.from_numpy(dead_leaves(128, np.random.default_rng(0)))[None]

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from app.evaluation.methods import students
-from app.methods import DEFAULT_BUNDLES
-from models.bundle import FAST_STUDENT, FAST_STUDENT_INT8
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.evaluation.methods import students
+from stillscan.models.bundle import FAST_STUDENT, FAST_STUDENT_INT8
 
 
 def names_and_rows(folder, device="cpu"):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from app.evaluation.noise_cases import NAMES, UnknownNoiseError, noise_case
-from models.noise_profile import MAX_LAG
+from stillscan.app.evaluation.noise_cases import NAMES, UnknownNoiseError, noise_case
+from stillscan.models.noise.profile import MAX_LAG
 
 
 @pytest.mark.parametrize("name", NAMES)

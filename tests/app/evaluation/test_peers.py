@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from app.evaluation import peers
-from app.evaluation.noise_cases import noise_case
-from app.evaluation.peers import PackageMissingError, bm3d_told, need, nlm, total_variation, wavelet
-from models.procedural import dead_leaves
+from stillscan.app.evaluation import peers
+from stillscan.app.evaluation.noise_cases import noise_case
+from stillscan.app.evaluation.peers import (
+    PackageMissingError,
+    bm3d_told,
+    need,
+    nlm,
+    total_variation,
+    wavelet,
+)
+from stillscan.models.training.dead_leaves import dead_leaves
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.evaluation.summary import groups
-from app.evaluation.tables import all_tables
+from stillscan.app.evaluation.summary import groups
+from stillscan.app.evaluation.tables import all_tables
 
 
 def record(method, values, *, subject="a", noise="gaussian 15", lesions=()):

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.methods import DEFAULT_BUNDLES
-from app.monai_bundle.checks import faults_of
-from app.monai_bundle.files import STATE
-from app.training.bundle_metadata import BundleText, bundle_metadata, page
-from app.training.trained_bundle import DATA_LICENCE, LICENCE
-from models.bundle import METADATA, save_bundle
-from models.student import StudentNetwork
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.bundles.files import STATE
+from stillscan.app.bundles.metadata import BundleText, bundle_metadata, page
+from stillscan.app.monai_bundle.checks import faults_of
+from stillscan.app.training.trained_bundle import DATA_LICENCE, LICENCE
+from stillscan.models.bundle import METADATA, save_bundle
+from stillscan.models.networks.student import StudentNetwork
 
 
 @pytest.mark.parametrize("name", ["ct", "mr", "xray"])
@@ -28,7 +28,7 @@ def bundle(tmp_path):
 
 
 def tiny_bundle(folder: Path) -> Path:
-    from app.monai_bundle.files import add_bundle_files
+    from stillscan.app.bundles.files import add_bundle_files
 
     text = BundleText(
         name="toy",
@@ -98,7 +98,7 @@ def test_monai_verifies_the_metadata_against_the_schema_of_the_project(bundle, t
     """`verify_metadata` takes a schema that is there already and fetches nothing."""
     from monai.bundle import verify_metadata
 
-    from app.monai_bundle.checks import SCHEMA
+    from stillscan.app.monai_bundle.checks import SCHEMA
 
     shutil.copyfile(SCHEMA, tmp_path / "schema.json")
     verify_metadata(meta_file=str(bundle / METADATA), filepath=str(tmp_path / "schema.json"))

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from app.methods import DEFAULT_BUNDLES
-from app.monai_bundle.inference import SeriesDataset
-from app.monai_bundle.results import affine_of
-from app.training.noisy_folder import find_sources
-from models.bundle import load_bundle
-from models.one_tensor import OneTensorStudent, told_planes
-from operators.decoding import Decoder
-from operators.denoising import measure_noise
-from operators.errors import NothingToDoError
-from operators.selection import SelectionRules
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.datasets.noisy_folder import find_sources
+from stillscan.app.monai_bundle.inference import SeriesDataset
+from stillscan.app.monai_bundle.results import affine_of
+from stillscan.models.bundle import load_bundle
+from stillscan.models.one_tensor import OneTensorStudent, told_planes
+from stillscan.operators.denoising.denoise_series import measure_noise
+from stillscan.operators.errors import NothingToDoError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 from tests.app.training.tiny_training import noisy_stack
 from tests.series_factory import make_series
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from monai.bundle import run
 
-from app.methods import DEFAULT_BUNDLES
-from app.monai_bundle.checks import faults_of
-from app.monai_bundle.training import StagesTrainer, lengthened, noisy_images
-from app.training.profiles import PROFILES, QUICK
-from models.bundle import METADATA
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.monai_bundle.checks import faults_of
+from stillscan.app.monai_bundle.training import StagesTrainer, lengthened, noisy_images
+from stillscan.app.training.profiles import PROFILES, QUICK
+from stillscan.models.bundle import METADATA
 from tests.app.training.tiny_training import TINY, noisy_stack
 
 

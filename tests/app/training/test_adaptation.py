@@ -10,23 +10,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from app.methods import DEFAULT_BUNDLES
-from app.monai_bundle.checks import faults_of
-from app.training.errors import (
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.datasets.noisy_folder import find_sources
+from stillscan.app.datasets.noisy_series import read_noisy_series
+from stillscan.app.monai_bundle.checks import faults_of
+from stillscan.app.training.errors import (
     EverySeriesRefusedError,
     NothingToAdaptError,
     ReleaseRefusedError,
     RepeatDiffersError,
 )
-from app.training.noisy_folder import find_sources
-from app.training.noisy_series import read_noisy_series
-from app.training.profiles import ADAPT
-from app.training.release import MARGIN_DB, Row, decide, own_repeats
-from models.bundle import METADATA, WEIGHTS, find_bundles, load_bundle, load_teacher
-from models.stages import StagePlan
-from operators.decoding import Decoder
-from operators.errors import ExitCode, SettingsError
-from operators.selection import SelectionRules
+from stillscan.app.training.profiles import ADAPT
+from stillscan.app.training.release import MARGIN_DB, Row, decide, own_repeats
+from stillscan.models.bundle import METADATA, WEIGHTS, find_bundles, load_bundle, load_teacher
+from stillscan.models.training.stages import StagePlan
+from stillscan.operators.errors import ExitCode, SettingsError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 from tests.app.training.tiny_training import noisy_stack, order_for, train_tiny
 from tests.series_factory import make_series
 
@@ -139,7 +139,7 @@ def test_a_fine_tuned_bundle_keeps_the_teacher(adapted):
 
 @pytest.mark.data
 def test_a_spoilt_fine_tune_is_refused_and_kept_apart(site, tmp_path, monkeypatch):
-    monkeypatch.setattr("app.training.release.PROCEDURAL", 3)
+    monkeypatch.setattr("stillscan.app.training.release.PROCEDURAL", 3)
     order = order_for(
         site / "data",
         tmp_path / "site",

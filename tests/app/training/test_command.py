@@ -13,14 +13,14 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.methods import DEFAULT_BUNDLES
-from app.training.errors import OutputHoldsRunError, RunDiffersError, UnknownModalityError
-from app.training.logs import open_logs
-from app.training.release import Release, Row
-from models.bundle import METADATA, find_bundles, load_bundle, load_teacher
-from models.noise_profile import NoiseProfile
-from operators.errors import ExitCode, ModelError, SettingsError
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.cli import app
+from stillscan.app.training.curves import open_logs
+from stillscan.app.training.errors import OutputHoldsRunError, RunDiffersError, UnknownModalityError
+from stillscan.app.training.release import Release, Row
+from stillscan.models.bundle import METADATA, find_bundles, load_bundle, load_teacher
+from stillscan.models.noise.profile import NoiseProfile
+from stillscan.operators.errors import ExitCode, ModelError, SettingsError
 from tests.app.training.tiny_training import TINY, noisy_stack, order_for, train_tiny
 from tests.series_factory import make_series
 
@@ -234,7 +234,9 @@ def test_the_modality_must_be_known(data, tmp_path):
 
 def test_the_student_can_begin_with_a_bundle(trained, data, tmp_path, monkeypatch):
     better = Release(True, ("better",), (Row("noise", 1, 1.0, (0.5, 1.5)),))
-    monkeypatch.setattr("app.training.command.judge", lambda *_: better)  # see test_adaptation.py
+    monkeypatch.setattr(
+        "stillscan.app.training.command.judge", lambda *_: better
+    )  # see test_adaptation.py
     _, folder, _ = trained
     order = order_for(data, tmp_path / "out", start=folder)
     assert train_tiny(order) == ExitCode.DERIVED

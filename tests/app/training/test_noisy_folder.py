@@ -9,18 +9,18 @@ import pydicom
 import pytest
 from PIL import Image as Picture
 
-from app.training.errors import (
+from stillscan.app.datasets.noisy_folder import read_noisy_folder, split
+from stillscan.app.training.errors import (
     EverySeriesRefusedError,
     NoTrainingImagesError,
     TooFewImagesError,
 )
-from app.training.noisy_folder import read_noisy_folder, split
-from operators.decoding import Decoder
-from operators.denoising import plan_denoising
-from operators.errors import SettingsError
-from operators.intensity import HOUNSFIELD_RANGE
-from operators.reading import find_series, read_series
-from operators.selection import SelectionRules
+from stillscan.operators.denoising.denoise_series import plan_denoising
+from stillscan.operators.denoising.intensity import HOUNSFIELD_RANGE
+from stillscan.operators.errors import SettingsError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
 from tests.series_factory import make_series
 
 nibabel = pytest.importorskip("nibabel")

@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from app.training.console import work_of
-from app.training.errors import DivergedError
-from app.training.noisy_folder import read_noisy_folder, split
-from app.training.profiles import PROFILES
-from app.training.ranks import Ranks
-from app.training.run import (
+from stillscan.app.datasets.noisy_folder import read_noisy_folder, split
+from stillscan.app.training.console import work_of
+from stillscan.app.training.errors import DivergedError
+from stillscan.app.training.profiles import PROFILES
+from stillscan.app.training.ranks import Ranks
+from stillscan.app.training.run import (
     NOISY,
     RECORRUPTED,
     SECOND_ROUND,
@@ -31,14 +31,14 @@ from app.training.run import (
     passes,
     thinned,
 )
-from models.bundle import METADATA, WEIGHTS
-from models.denoiser import IdentityDenoiser
-from models.diffusion import PAPER
-from models.stages import StagePlan
-from models.student import StudentNetwork
-from models.teacher_choice import choose
-from operators.decoding import Decoder
-from operators.selection import SelectionRules
+from stillscan.models.bundle import METADATA, WEIGHTS
+from stillscan.models.denoisers.denoiser import IdentityDenoiser
+from stillscan.models.networks.conditional_diffusion import PAPER
+from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.training.stages import StagePlan
+from stillscan.models.training.teacher_choice import choose
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 from tests.app.training.tiny_training import TINY, noisy_stack, order_for, train_tiny
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from app.training.command import train_bundle
-from app.training.order import Order
-from app.training.profiles import TrainingProfile
-from models.stages import StagePlan
-from operators.decoding import Decoder
-from operators.errors import ExitCode
-from operators.selection import SelectionRules
+from stillscan.app.training.command import train_bundle
+from stillscan.app.training.profiles import TrainingProfile
+from stillscan.app.training.request import Order
+from stillscan.models.training.stages import StagePlan
+from stillscan.operators.errors import ExitCode
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 
 PLAN = StagePlan(6, batch=2, patch=32)
 TINY = TrainingProfile(

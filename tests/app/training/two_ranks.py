@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.training.ranks import process_group
-from app.training.run import Run
-from models.noise_profile import NoiseProfile
-from models.noisy_images import NoisyImage
-from models.stages import MEAN_SHARE, StagePlan
+from stillscan.app.training.ranks import process_group
+from stillscan.app.training.run import Run
+from stillscan.models.noise.profile import NoiseProfile
+from stillscan.models.training.noisy_images import NoisyImage
+from stillscan.models.training.stages import MEAN_SHARE, StagePlan
 from tests.app.training.tiny_training import TINY, noisy_stack
 
 

@@ -15,9 +15,9 @@ from pydicom import Dataset, dcmread
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from deploy.gateway.receiver import Receiver
-from deploy.gateway.settings import Places, ReceiverSection, StorageSection
-from deploy.gateway.spool import Spool
+from stillscan.deploy.gateway.receiver.receiver import Receiver
+from stillscan.deploy.gateway.receiver.spool import Spool
+from stillscan.deploy.gateway.settings import Places, ReceiverSection, StorageSection
 
 HOST = "127.0.0.1"
 VERIFICATION = "1.2.840.10008.1.1"

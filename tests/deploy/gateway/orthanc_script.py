@@ -12,10 +12,10 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from bench.demo_pacs import pacs
-from bench.network_abuse import free_port
+from bench.demo.demo_pacs import pacs
 from bench.pacs import namespace
 from bench.pacs.processes import wait_until
+from bench.robustness.network_abuse import free_port
 from tests.deploy.gateway.listening import receiving
 from tests.series_factory import make_series
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
-from deploy.gateway.database import Database
-from deploy.gateway.series import Filed, NewJob, QuietSeries, SeriesRecord, Task
-from deploy.gateway.settings import CompletenessSection, Places
+from stillscan.deploy.gateway.record.database import Database
+from stillscan.deploy.gateway.record.incoming_series import (
+    Filed,
+    NewJob,
+    QuietSeries,
+    SeriesRecord,
+    Task,
+)
+from stillscan.deploy.gateway.settings import CompletenessSection, Places
 
 AT_ONCE = CompletenessSection(quiet_s=0.0, settled_s=0.0, patience_s=0.0)
 TASK = Task(None, "identity", None, ("pacs",))

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.gateway.database import Database
-from deploy.gateway.http_server import HttpServer
-from deploy.gateway.overview import Overview
-from deploy.gateway.settings import (
+from stillscan.deploy.gateway.receiver.spool import Spool
+from stillscan.deploy.gateway.record.database import Database
+from stillscan.deploy.gateway.record.overview import Overview
+from stillscan.deploy.gateway.settings import (
     GatewaySettings,
     Places,
     ReceiverSection,
     StorageSection,
     WebSection,
 )
-from deploy.gateway.spool import Spool
-from deploy.gateway.web import Web
+from stillscan.deploy.gateway.web.http_server import HttpServer
+from stillscan.deploy.gateway.web.routes import Web
 
 TOKEN = "correct-horse"
 

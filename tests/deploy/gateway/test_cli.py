@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deploy.gateway import cli
+from stillscan.deploy.gateway import cli
 from tests.series_factory import make_series
 
 RUNNER = CliRunner()
@@ -45,7 +45,7 @@ def test_check_shows_the_settings(config):
 )
 @pytest.mark.parametrize("command", ["check", "serve"])
 def test_wrong_settings_end_with_exit_code_2(config, text, said, command):
-    program = [sys.executable, "-m", "deploy.gateway.cli", command, "-c", config(text)]
+    program = [sys.executable, "-m", "stillscan.deploy.gateway.cli", command, "-c", config(text)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

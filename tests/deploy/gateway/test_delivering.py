@@ -16,9 +16,9 @@ import pytest
 from pydicom import dcmread
 from pynetdicom import AE, StoragePresentationContexts, evt
 
-from app.dicomweb.store import FAILED_SOPS, REFERENCED_SOPS
-from deploy.gateway.delivering import DeliveryFailedError, deliver
-from deploy.gateway.settings import Destination, Tls
+from stillscan.app.dicomweb.store import FAILED_SOPS, REFERENCED_SOPS
+from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError, deliver
+from stillscan.deploy.gateway.settings import Destination, Tls
 from tests.series_factory import make_series
 
 TIMEOUT_S = 3.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.demo_pacs import TOOLS
+from bench.demo.demo_pacs import TOOLS
 from tests.conftest import need
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,7 +28,7 @@ def test_the_derived_series_appears_in_the_pacs_and_does_not_go_round(
         tool(name)
     need(has_namespaces(tool("unshare")), "this machine allows no network namespace")
     done = subprocess.run(
-        [sys.executable, "-m", "bench.demo_pacs", "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "bench.demo.demo_pacs", "--out", str(tmp_path / "out")],
         cwd=ROOT,
         check=False,
         capture_output=True,

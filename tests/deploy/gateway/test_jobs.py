@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from deploy.gateway.jobs import Ending, JobQueue
-from deploy.gateway.outbox import Outbox
-from deploy.gateway.overview import Overview
-from deploy.gateway.series import Task
-from deploy.gateway.settings import SenderSection, WorkerSection
+from stillscan.deploy.gateway.record.deliveries import Outbox
+from stillscan.deploy.gateway.record.incoming_series import Task
+from stillscan.deploy.gateway.record.jobs import Ending, JobQueue
+from stillscan.deploy.gateway.record.overview import Overview
+from stillscan.deploy.gateway.settings import SenderSection, WorkerSection
 from tests.deploy.gateway.record import TASK, Record, filed, new_job
 
 DERIVED = Ending("derived", derived_uid="2.25.1", instances=3, result={"noise": {"before": 1.0}})

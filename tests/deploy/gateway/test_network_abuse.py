@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.network_abuse import (
+from bench.robustness.network_abuse import (
     KINDS,
     LENGTHS,
     abuse,
@@ -17,8 +17,8 @@ from bench.network_abuse import (
     running_receiver,
     store_pdus,
 )
-from deploy.gateway.listener import MOST_WAITING
-from deploy.gateway.settings import Places, ReceiverSection
+from stillscan.deploy.gateway.receiver.listener import MOST_WAITING
+from stillscan.deploy.gateway.settings import Places, ReceiverSection
 from tests.deploy.gateway.listening import call, connect, everything_said, receiving
 
 # pynetdicom does not close the sockets of associations that do not come about

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.network_abuse import associated, free_port, store_pdus
 from bench.pacs.processes import Gateway, wait_until
+from bench.robustness.network_abuse import associated, free_port, store_pdus
 from tests.app.test_no_patient_data import CANARY, write_canaries
 from tests.deploy.gateway.listening import encoded
 from tests.series_factory import make_series

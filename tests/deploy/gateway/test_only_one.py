@@ -4,12 +4,12 @@ import subprocess
 import sys
 import time
 
-from deploy.gateway.parts import only_one
+from stillscan.deploy.gateway.processes import only_one
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from deploy.gateway.parts import only_one
+from stillscan.deploy.gateway.processes import only_one
 with only_one(Path(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(20)

@@ -12,11 +12,11 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from typer.main import get_command
 
-from deploy.gateway import cli
-from deploy.gateway.metrics import PREFIX
-from deploy.gateway.overview import DeliveryState, JobState
-from deploy.gateway.rules import require_known_keywords
-from deploy.gateway.settings import GatewaySettings, Tls, parse_gateway_settings
+from stillscan.deploy.gateway import cli
+from stillscan.deploy.gateway.planner.rules import require_known_keywords
+from stillscan.deploy.gateway.record.overview import DeliveryState, JobState
+from stillscan.deploy.gateway.settings import GatewaySettings, Tls, parse_gateway_settings
+from stillscan.deploy.gateway.web.metrics import PREFIX
 from tests.deploy.gateway.serving import TOKEN, serving
 from tests.deploy.gateway.test_stow import multipart
 from tests.series_factory import make_series

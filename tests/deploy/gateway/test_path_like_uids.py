@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from bench.network_abuse import associated, store_pdus
-from deploy.gateway.database import Database
-from deploy.gateway.jobs import JobQueue
-from deploy.gateway.overview import Overview
-from deploy.gateway.planner import Planner
-from deploy.gateway.settings import (
+from bench.robustness.network_abuse import associated, store_pdus
+from stillscan.deploy.gateway.planner.planner import Planner
+from stillscan.deploy.gateway.planner.worker import Worker
+from stillscan.deploy.gateway.record.database import Database
+from stillscan.deploy.gateway.record.jobs import JobQueue
+from stillscan.deploy.gateway.record.overview import Overview
+from stillscan.deploy.gateway.settings import (
     Destination,
     GatewaySettings,
     Places,
     Rule,
     WorkerSection,
 )
-from deploy.gateway.worker import Worker
-from operators.decoding import Decoder
+from stillscan.operators.reading.decoder import Decoder
 from tests.deploy.gateway.listening import encoded, receiving
 from tests.deploy.gateway.record import AT_ONCE
 from tests.deploy.gateway.serving import TOKEN, serving

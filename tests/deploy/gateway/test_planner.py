@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from deploy.gateway import retention as retention_module
-from deploy.gateway.jobs import Ending, JobQueue
-from deploy.gateway.overview import Overview
-from deploy.gateway.planner import Planner, configuration_digest, instance_path
-from deploy.gateway.retention import Retention
-from deploy.gateway.settings import (
+from stillscan.deploy.gateway.planner.planner import Planner, configuration_digest, instance_path
+from stillscan.deploy.gateway.receiver.spool import Arrival, Spool
+from stillscan.deploy.gateway.record import retention as retention_module
+from stillscan.deploy.gateway.record.jobs import Ending, JobQueue
+from stillscan.deploy.gateway.record.overview import Overview
+from stillscan.deploy.gateway.record.retention import Retention
+from stillscan.deploy.gateway.settings import (
     CompletenessSection,
     Destination,
     GatewaySettings,
@@ -22,8 +23,7 @@ from deploy.gateway.settings import (
     StorageSection,
     WorkerSection,
 )
-from deploy.gateway.spool import Arrival, Spool
-from operators.decoding import Decoder
+from stillscan.operators.reading.decoder import Decoder
 from tests.deploy.gateway.record import AT_ONCE, Record
 from tests.series_factory import make_series
 
@@ -144,7 +144,7 @@ def test_files_that_the_record_has_lost_are_filed_again(tmp_path, decoder):
 def test_a_series_is_not_complete_while_some_of_it_waits_to_be_filed(
     tmp_path, decoder, monkeypatch
 ):
-    monkeypatch.setattr("deploy.gateway.planner.BATCH", 2)
+    monkeypatch.setattr("stillscan.deploy.gateway.planner.planner.BATCH", 2)
     room = Room(tmp_path, decoder, completeness=CompletenessSection(5.0, 5.0, 5.0))
     room.send(make_series(tmp_path / "in", slices=5))
     assert room.planner.tick()

@@ -15,16 +15,16 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from bench.network_abuse import (
+from bench.robustness.network_abuse import (
     associated,
     association_request,
     received,
     release_request,
     store_pdus,
 )
-from deploy.gateway import association
-from deploy.gateway.association import TRANSFER_SYNTAXES
-from deploy.gateway.settings import Peer, StorageSection
+from stillscan.deploy.gateway.receiver import association
+from stillscan.deploy.gateway.receiver.association import TRANSFER_SYNTAXES
+from stillscan.deploy.gateway.settings import Peer, StorageSection
 from tests.deploy.gateway.listening import (
     HOST,
     VERIFICATION,

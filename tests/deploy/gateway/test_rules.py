@@ -3,9 +3,9 @@
 import pytest
 from pydicom import Dataset
 
-from deploy.gateway.rules import choose_rule, expected_images, header_of
-from deploy.gateway.settings import Rule
-from operators.decoding import Decoder
+from stillscan.deploy.gateway.planner.rules import choose_rule, expected_images, header_of
+from stillscan.deploy.gateway.settings import Rule
+from stillscan.operators.reading.decoder import Decoder
 from tests.series_factory import make_series
 
 RULES = (

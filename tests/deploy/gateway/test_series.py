@@ -2,9 +2,9 @@
 
 import pytest
 
-from deploy.gateway.database import Database
-from deploy.gateway.series import SeriesRecord
-from deploy.gateway.settings import CompletenessSection
+from stillscan.deploy.gateway.record.database import Database
+from stillscan.deploy.gateway.record.incoming_series import SeriesRecord
+from stillscan.deploy.gateway.settings import CompletenessSection
 from tests.deploy.gateway.record import AT_ONCE, Record, filed, new_job
 
 RULES = CompletenessSection(quiet_s=60.0, settled_s=5.0, patience_s=600.0)

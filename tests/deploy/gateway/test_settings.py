@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.gateway.rules import require_known_keywords
-from deploy.gateway.settings import (
+from stillscan.deploy.gateway.planner.rules import require_known_keywords
+from stillscan.deploy.gateway.settings import (
     GatewaySettings,
     Rule,
     load_gateway_settings,
     parse_gateway_settings,
     token_of,
 )
-from operators.errors import SettingsError
+from stillscan.operators.errors import SettingsError
 
 FOLDER = {"name": "out", "kind": "folder", "folder": "out"}
 

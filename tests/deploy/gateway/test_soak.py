@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.soak.__main__ import SCENARIOS
+from bench.robustness.soak.__main__ import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[3]
 LONGEST_S = 600

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from deploy.gateway import spool as spool_module
-from deploy.gateway.settings import Places, StorageSection
-from deploy.gateway.spool import Arrival, SharedSync, Spool
+from stillscan.deploy.gateway.receiver import spool as spool_module
+from stillscan.deploy.gateway.receiver.spool import Arrival, SharedSync, Spool
+from stillscan.deploy.gateway.settings import Places, StorageSection
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT = "1.2.840.10008.1.2.1"

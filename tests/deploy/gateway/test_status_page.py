@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Error, Page, sync_playwright
 
-from deploy.gateway.database import Database
-from operators.outcome import SeriesOutcome
-from operators.page import series_page
-from operators.picture import Comparison
+from stillscan.deploy.gateway.record.database import Database
+from stillscan.operators.report.outcome import SeriesOutcome
+from stillscan.operators.report.page import series_page
+from stillscan.operators.report.pictures import Comparison
 from tests.deploy.gateway.serving import TOKEN, record_job, serving
 
 pytestmark = pytest.mark.tools

@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 from pydicom import dcmread
 
-from bench.network_abuse import broken
-from deploy.gateway import stow
-from deploy.gateway.settings import StorageSection
+from bench.robustness.network_abuse import broken
+from stillscan.deploy.gateway.settings import StorageSection
+from stillscan.deploy.gateway.web import stow
 from tests.deploy.gateway.listening import connect, encoded, everything_said
 from tests.deploy.gateway.serving import TOKEN, serving
 from tests.series_factory import make_series

@@ -10,8 +10,8 @@ import urllib.request
 
 import pytest
 
-from deploy.gateway.listener import Listener
-from deploy.gateway.settings import Tls
+from stillscan.deploy.gateway.receiver.listener import Listener
+from stillscan.deploy.gateway.settings import Tls
 from tests.deploy.gateway.listening import HOST, call, connect, make_certificates, receiving
 from tests.deploy.gateway.serving import serving
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF
 
-from bench.network_abuse import (
+from bench.robustness.network_abuse import (
     EXPLICIT_LE,
     MR_STORAGE,
     VERIFICATION,
@@ -18,8 +18,8 @@ from bench.network_abuse import (
     broken,
     store_pdus,
 )
-from deploy.gateway.association import negotiate
-from deploy.gateway.command_set import (
+from stillscan.deploy.gateway.receiver.association import negotiate
+from stillscan.deploy.gateway.receiver.command_set import (
     C_ECHO,
     C_STORE,
     OUT_OF_RESOURCES,
@@ -27,8 +27,7 @@ from deploy.gateway.command_set import (
     parse_request,
     response,
 )
-from deploy.gateway.settings import ReceiverSection
-from deploy.gateway.upper_layer import (
+from stillscan.deploy.gateway.receiver.upper_layer import (
     APPLICATION_CONTEXT,
     IMPLEMENTATION_VERSION,
     TOO_MANY,
@@ -39,7 +38,8 @@ from deploy.gateway.upper_layer import (
     fragments,
     parse_associate_request,
 )
-from operators.provenance import IMPLEMENTATION_CLASS_UID
+from stillscan.deploy.gateway.settings import ReceiverSection
+from stillscan.operators.writing.provenance import IMPLEMENTATION_CLASS_UID
 
 HEADER = 6
 

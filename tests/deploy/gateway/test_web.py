@@ -7,9 +7,9 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.gateway.database import Database, count
-from deploy.gateway.metrics import COUNTERS, PREFIX
-from deploy.gateway.settings import StorageSection
+from stillscan.deploy.gateway.record.database import Database, count
+from stillscan.deploy.gateway.settings import StorageSection
+from stillscan.deploy.gateway.web.metrics import COUNTERS, PREFIX
 from tests.deploy.gateway.listening import connect, everything_said, receiving
 from tests.deploy.gateway.serving import TOKEN, record_job, serving
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models.precision import computes_bfloat16
+from stillscan.models.networks.precision import computes_bfloat16
 from tests.deploy.image.conftest import Image
 from tests.series_factory import make_series
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.pacs import namespace
 from bench.pacs.processes import wait_until
-from deploy.monailabel import slicer_denoise
+from stillscan.deploy.monailabel import slicer_denoise
 from tests.app.training.tiny_training import noisy_stack
 from tests.deploy.monailabel.label_server import PORT, LabelServer
 

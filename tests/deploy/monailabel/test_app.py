@@ -10,10 +10,10 @@ from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 
-import deploy.monailabel
-from app.methods import DEFAULT_BUNDLES
+import stillscan.deploy.monailabel
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 
-FOLDER = Path(deploy.monailabel.__file__).parent
+FOLDER = Path(stillscan.deploy.monailabel.__file__).parent
 CPU = {"device": "cpu"}
 
 
@@ -78,7 +78,7 @@ def test_nothing_is_downloaded_for_segmentations(app, tmp_path):
 
 
 def test_the_stand_in_says_why_there_are_no_segmentations():
-    from deploy.monailabel.stand_in import pydicom_seg
+    from stillscan.deploy.monailabel.stand_in import pydicom_seg
 
     with pytest.raises(ImportError, match="pydicom 2"):
         _ = pydicom_seg.MultiClassReader

@@ -5,11 +5,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from deploy.monailabel.dicom_volume import NoSeriesError, Plane, affine_of, planes_of, read_volume
-from deploy.monailabel.errors import NotChosenError, NotOneVolumeError
-from operators.decoding import Decoder
-from operators.errors import InputError
-from operators.selection import SelectionRules
+from stillscan.deploy.monailabel.dicom_volume import (
+    NoSeriesError,
+    Plane,
+    affine_of,
+    planes_of,
+    read_volume,
+)
+from stillscan.deploy.monailabel.errors import NotChosenError, NotOneVolumeError
+from stillscan.operators.errors import InputError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 from tests.enhanced_factory import make_enhanced
 from tests.series_factory import make_series
 

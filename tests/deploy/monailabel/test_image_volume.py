@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from app.training.errors import ImageTooSmallError, NotFiniteValuesError
-from deploy.monailabel.errors import UnsupportedFileError
-from deploy.monailabel.image_volume import image_of, stack_of, suffix_of, volume_of
+from stillscan.app.training.errors import ImageTooSmallError, NotFiniteValuesError
+from stillscan.deploy.monailabel.errors import UnsupportedFileError
+from stillscan.deploy.monailabel.image_volume import image_of, stack_of, suffix_of, volume_of
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 4), (20, 30, 4, 3)])

@@ -10,13 +10,17 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 from pydicom.uid import generate_uid
 
-from app.methods import DEFAULT_BUNDLES, NoBundleError
-from app.settings import load_settings
-from deploy.monailabel.errors import ModalityUnknownError, NotStoredError, UnsupportedFileError
-from deploy.monailabel.infer_task import DenoiseTask, Denoising
-from deploy.monailabel.networks import Networks
-from models.bundle import find_bundles
-from operators.errors import InputError
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES, NoBundleError
+from stillscan.app.settings import load_settings
+from stillscan.deploy.monailabel.errors import (
+    ModalityUnknownError,
+    NotStoredError,
+    UnsupportedFileError,
+)
+from stillscan.deploy.monailabel.infer_task import DenoiseTask, Denoising
+from stillscan.deploy.monailabel.networks import Networks
+from stillscan.models.bundle import find_bundles
+from stillscan.operators.errors import InputError
 from tests.deploy.monailabel.conftest import OBLIQUE
 from tests.enhanced_factory import make_enhanced
 from tests.series_factory import make_series

@@ -7,20 +7,20 @@ import numpy as np
 import pydicom
 import pytest
 
-from app.methods import DEFAULT_BUNDLES
-from app.run import Job, run
-from app.settings import load_settings
-from deploy.monailabel.dicom_volume import read_volume
-from deploy.monailabel.errors import ModalityUnknownError, RequestError
-from deploy.monailabel.image_volume import image_of, volume_of
-from deploy.monailabel.networks import MODES, STRENGTHS, Networks, Wish, modality_of
-from deploy.monailabel.quiet_series import quiet_series
-from models.bundle import read_info
-from operators.decoding import Decoder
-from operators.errors import InputError
-from operators.gate_limits import GateLimits
-from operators.selection import SelectionRules
-from operators.stages import GateRefusedError
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.pipeline.pipeline import Job, run
+from stillscan.app.settings import load_settings
+from stillscan.deploy.monailabel.denoise_series import quiet_series
+from stillscan.deploy.monailabel.dicom_volume import read_volume
+from stillscan.deploy.monailabel.errors import ModalityUnknownError, RequestError
+from stillscan.deploy.monailabel.image_volume import image_of, volume_of
+from stillscan.deploy.monailabel.networks import MODES, STRENGTHS, Networks, Wish, modality_of
+from stillscan.models.bundle import read_info
+from stillscan.operators.denoising.gate_limits import GateLimits
+from stillscan.operators.errors import InputError
+from stillscan.operators.graph.stages import GateRefusedError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 from tests.series_factory import make_series
 
 MR = read_info(DEFAULT_BUNDLES / "mr")

@@ -8,15 +8,15 @@ import pytest
 from monailabel.datastore.local import LocalDatastore
 from monailabel.tasks.train.basic_train import BasicTrainTask
 
-from app.methods import DEFAULT_BUNDLES
-from app.settings import load_settings
-from app.training.checkpoints import save_json
-from app.training.errors import OutputHoldsRunError, UnknownModalityError
-from app.training.order import RUN
-from app.training.profiles import PROFILES
-from deploy.monailabel.errors import RequestError
-from deploy.monailabel.train_task import ThreeStageTask, part_done
-from models.bundle import find_bundles, load_bundle
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.settings import load_settings
+from stillscan.app.training.checkpoints import save_json
+from stillscan.app.training.errors import OutputHoldsRunError, UnknownModalityError
+from stillscan.app.training.profiles import PROFILES
+from stillscan.app.training.request import RUN
+from stillscan.deploy.monailabel.errors import RequestError
+from stillscan.deploy.monailabel.train_task import ThreeStageTask, part_done
+from stillscan.models.bundle import find_bundles, load_bundle
 from tests.app.training.tiny_training import TINY, noisy_stack
 
 BUNDLES = {each.name: each for each in find_bundles(DEFAULT_BUNDLES)}
@@ -67,7 +67,7 @@ def test_three_stages_give_a_bundle_that_denoises(task, store, tmp_path, capsys)
 
 
 def test_a_run_that_was_killed_goes_on(task, store, tmp_path, monkeypatch):
-    import app.training.run as run
+    import stillscan.app.training.run as run
 
     class KilledError(Exception):
         pass

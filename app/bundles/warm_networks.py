@@ -1,0 +1,33 @@
+"""Networks that stay from job to job, for whoever runs many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from stillscan.app.bundles.choice import load_methods
+from stillscan.app.settings import Settings
+from stillscan.models.bundle import BundleInfo
+
+if TYPE_CHECKING:  # it imports torch
+    from stillscan.operators.graph.stages import Method
+
+
+class WarmNetworks:
+    """Loads the networks that a job needs, each of them once."""
+
+    def __init__(self) -> None:
+        """Nothing is loaded yet."""
+        self._loaded: dict[object, dict[str, Method]] = {}
+
+    def __call__(
+        self, bundles: Mapping[str, BundleInfo], settings: Settings
+    ) -> Mapping[str, Method]:
+        """The method for each modality."""
+        key = (
+            frozenset((modality, info.folder) for modality, info in bundles.items()),
+            settings.denoise,
+        )
+        if key not in self._loaded:
+            self._loaded[key] = load_methods(bundles, settings)
+        return self._loaded[key]

@@ -1,0 +1,1 @@
+"""Folders of noisy images as training and evaluation see them."""

@@ -1,0 +1,154 @@
+"""What the shipped students learn from and are measured on: real images and procedural ones.
+
+The real images are the project's development data (variable STILLSCAN_DATA), split by subject; they
+are not part of the repository. `SPLIT` records which item serves what; no subject serves twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydicom
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32
+from PIL import Image as Picture
+from torch import Tensor
+
+from stillscan.models.training.dead_leaves import dead_leaves
+from stillscan.models.training.noisy_examples import PATCH, TrainingImage
+
+Part = Literal["train", "validate", "test"]
+Domain = Literal["mr", "xray", "ct"]
+Slices = Float32[np.ndarray, "slice row column"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One subject: where its slices lie under `dev`, its domain, and what it serves."""
+
+    name: str
+    domain: Domain
+    part: Part
+    array: str = ""  # for .npz items: which array
+
+
+SPLIT = (
+    Item("clean_t1_colin27_axial", "mr", "train", "data"),
+    Item("ulf055T_and_3T_patient_6A", "mr", "train", "hf_FLAIR"),
+    Item("ulf055T_and_3T_patient_6A", "mr", "train", "hf_T1w"),
+    Item("mr_siemens_xa30_enhanced_t1", "mr", "train"),
+    Item("mr_ge_hdxt_fruit_irspgr", "mr", "train"),
+    Item("mr_siemens_sola_enhanced_acr_t1", "mr", "validate"),
+    Item("ulf055T_and_3T_patient_6B", "mr", "test", "hf_FLAIR"),
+    Item("ulf055T_and_3T_patient_6B", "mr", "test", "hf_T1w"),
+    Item("mr_siemens_prisma_t1_sag", "mr", "test"),
+    Item("cxr[0:16]", "xray", "train"),
+    Item("cxr[16:20]", "xray", "validate"),
+    Item("cxr[20:24]", "xray", "test"),
+    Item("ct_ge_hispeed_head_tilt", "ct", "train"),
+    Item("ct_chest_transfer_syntaxes/CTImage.dcm", "ct", "test"),
+)
+DOMAIN_WEIGHT = {"mr": 0.32, "xray": 0.14, "ct": 0.12}  # the rest is procedural
+LOWEST_OWN_SIGMA = {
+    "mr": 0.0,
+    "xray": 0.0,
+    "ct": 1.0 / 255,
+}  # CT is smoothed: the estimate sees little
+SCALES = (1.0, 0.75, 0.5, 0.3)  # 0.3: the sharp, coarse matrix of echo-planar imaging
+SMALLEST = 54  # pixels
+PROCEDURAL_IMAGES = 500
+PROCEDURAL_SIZE = 192
+
+
+def subjects(data: Path, part: Part, domain: Domain | None = None) -> Iterator[tuple[Item, Slices]]:
+    """The items of one part with their slices on [0, 1] (`scale_to_unit`)."""
+    for item in SPLIT:
+        if item.part == part and domain in (None, item.domain):
+            yield item, load_item(data / "dev", item)
+
+
+def load_item(dev: Path, item: Item) -> Slices:
+    """All slices of an item, scaled to [0, 1] the way the application scales a series."""
+    if item.array:
+        with np.load(dev / "arrays" / f"{item.name}.npz") as arrays:
+            return scale_to_unit(arrays[item.array].astype(np.float32), item.domain)
+    if item.name.startswith("cxr"):
+        first, last = (int(n) for n in item.name[4:-1].split(":"))
+        paths = sorted((dev / "cxr").glob("*.png"))[first:last]
+        pictures = np.stack([np.asarray(Picture.open(path), np.float32) for path in paths])
+        return (pictures / 1020).astype(np.float32)
+    path = dev / "dicom" / item.name
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return scale_to_unit(np.concatenate([_modality_values(file) for file in files]), item.domain)
+
+
+def _modality_values(file: Path) -> Slices:
+    dataset = pydicom.dcmread(file)
+    slope = float(dataset.get("RescaleSlope", 1) or 1)
+    values = np.atleast_3d(dataset.pixel_array.astype(np.float32)) * slope
+    values = values + float(dataset.get("RescaleIntercept", 0) or 0)
+    return values.reshape(-1, dataset.Rows, dataset.Columns)
+
+
+def scale_to_unit(values: Slices, domain: Domain) -> Slices:
+    """CT: -1024..3071 HU; others: 0 to the 99.9th percentile of the series."""
+    if domain == "ct":
+        return ((np.clip(values, -1024, 3071) + 1024) / 4095).astype(np.float32)
+    return (values / np.percentile(values, 99.9)).astype(np.float32)
+
+
+def training_images(data: Path, seed: int) -> list[TrainingImage]:
+    """All that the shipped students train on: real slices, and procedural images."""
+    images = real_images(data, SCALES)
+    rng = np.random.default_rng(seed)
+    share = (1 - sum(DOMAIN_WEIGHT.values())) / PROCEDURAL_IMAGES
+    for _ in range(PROCEDURAL_IMAGES):
+        pixels = torch.from_numpy(dead_leaves(PROCEDURAL_SIZE, rng))
+        images.append(TrainingImage(pixels, 0.0, share))
+    return images
+
+
+def real_images(data: Path, scales: Sequence[float]) -> list[TrainingImage]:
+    """The real slices of the training subjects, each at these scales; weighed by domain."""
+    images = []
+    by_domain: dict[str, list[TrainingImage]] = {domain: [] for domain in DOMAIN_WEIGHT}
+    for item, slices in subjects(data, "train"):
+        for pixels in torch.from_numpy(slices):
+            copies = _scaled_copies(pixels, scales, LOWEST_OWN_SIGMA[item.domain])
+            by_domain[item.domain] += list(copies)
+    for domain, weight in DOMAIN_WEIGHT.items():
+        share = weight / len(by_domain[domain])
+        images += [TrainingImage(i.pixels, i.own_sigma, share) for i in by_domain[domain]]
+    return images
+
+
+def _scaled_copies(
+    pixels: Tensor, scales: Sequence[float], lowest: float
+) -> Iterator[TrainingImage]:
+    """The slice at full size and averaged down: less of its own noise, finer detail."""
+    if float(pixels.std()) < 0.01:
+        return
+    for scale in scales:
+        size = [round(n * scale) for n in pixels.shape]
+        if min(size) < SMALLEST:
+            continue
+        small = F.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
+        margins = [n for side in reversed(size) for n in (0, max(0, PATCH - side))]
+        yield TrainingImage(F.pad(small, margins), max(own_noise(small), lowest))
+
+
+def own_noise(pixels: Tensor) -> float:
+    """Noise that a slice brings along: lower quartile of the local level over blocks with signal.
+
+    The level of a block of 8x8 pixels is the standard deviation of its second mixed difference / 2.
+    """
+    difference = pixels[1:, 1:] - pixels[1:, :-1] - pixels[:-1, 1:] + pixels[:-1, :-1]
+    variance = F.avg_pool2d((difference[None, None] / 2) ** 2, 8)[0, 0]
+    mean = F.avg_pool2d(pixels[None, None, 1:, 1:], 8)[0, 0]
+    levels = variance[mean > 0.05].sqrt()
+    return float(levels.quantile(0.25)) if len(levels) else 0.0

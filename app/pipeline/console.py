@@ -1,0 +1,122 @@
+"""What a person sees: progress while it runs, then a table; plain lines where it is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from stillscan.app.bundles.choice import is_preliminary, is_refused
+from stillscan.app.pipeline.lines import derived_line, refusal_line, skipped_line
+from stillscan.app.pipeline.output_folder import REPORT
+from stillscan.app.pipeline.pipeline import RunResult, Survey
+from stillscan.operators.report.outcome import Progress as SeriesProgress
+from stillscan.operators.report.outcome import (
+    SeriesOutcome,
+    Watch,
+    counted,
+    noise_change,
+    unit_suffix,
+)
+
+PAGES_SHOWN = 5
+UID_SHOWN = 18  # the end of a UID tells series apart, its beginning is the same for all of them
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Watch]:
+    """Show a bar per series on a terminal, nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("slices"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        tasks = {}
+        start = bars.add_task("starting", total=None)
+
+        def watch(progress: SeriesProgress) -> None:
+            uid = progress.series_instance_uid
+            bars.update(start, visible=False)
+            if uid not in tasks:
+                tasks[uid] = bars.add_task(short_uid(uid), total=progress.slices)
+            bars.update(tasks[uid], completed=progress.done)
+
+        yield watch
+
+
+def show_result(console: Console, result: RunResult, output: Path) -> None:
+    """Print what became of every series, and where the results lie."""
+    derived = [each for each in result.outcomes if each.status == "derived"]
+    if console.is_terminal and derived:
+        console.print(_table(derived))
+    for each in derived:
+        if not console.is_terminal:
+            console.print(derived_line(each), soft_wrap=True, highlight=False)
+    if derived:
+        console.print(f"{len(derived)} derived series in {output}", soft_wrap=True, highlight=False)
+        pages = [output / REPORT / f"{_derived_uid(each)}.html" for each in derived]
+        for page in [each for each in pages if each.exists()][:PAGES_SHOWN]:
+            console.print(f"look at {page}", soft_wrap=True, highlight=False)
+
+
+def short_uid(uid: str) -> str:
+    """The end of a UID."""
+    return uid if len(uid) <= UID_SHOWN else "\N{HORIZONTAL ELLIPSIS}" + uid[-UID_SHOWN:]
+
+
+def show_survey(console: Console, found: Survey) -> None:
+    """Print per series and per file what would be done with it, and why."""
+    for candidate, bundle in found.chosen:
+        with_what = f"with bundle {bundle.name}" if bundle else "in identity mode"
+        if bundle and is_preliminary(bundle):
+            with_what += " (preliminary)"
+        if bundle and is_refused(bundle):
+            with_what += " (refused by its own release check)"
+        console.print(
+            f"would denoise {candidate.series_instance_uid} {with_what}: {candidate.modality}, "
+            f"{counted(candidate.slices, 'slice')}, {candidate.why}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    for each in found.passed_over:
+        console.print(f"would not denoise: {refusal_line(each)}", soft_wrap=True, highlight=False)
+    for file in found.skipped:
+        console.print(f"would have {skipped_line(file)}", soft_wrap=True, highlight=False)
+
+
+def _table(derived: list[SeriesOutcome]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("series")
+    table.add_column("modality")
+    for name in ("slices", "noise before", "after", "change", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    table.add_column("derived series")
+    for each in derived:
+        unit = unit_suffix(each.unit)
+        before, after = each.noise_before, each.noise_after
+        table.add_row(
+            short_uid(each.series_instance_uid or ""),
+            each.modality,
+            str(each.slices),
+            "" if before is None else f"{before:.3g}{unit}",
+            "" if after is None else f"{after:.3g}{unit}",
+            "" if before is None or after is None else noise_change(before, after),
+            f"{each.seconds:.1f}",
+            each.verdict.decision if each.verdict else "",
+            short_uid(_derived_uid(each)),
+        )
+    return table
+
+
+def _derived_uid(outcome: SeriesOutcome) -> str:
+    return outcome.derived.series_instance_uid if outcome.derived else ""

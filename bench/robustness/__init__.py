@@ -1,0 +1,1 @@
+"""Fuzzing, mutated files and hostile network peers."""

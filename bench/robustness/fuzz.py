@@ -1,0 +1,189 @@
+"""Damaged files through reading and writing: each becomes pixels or a code, and no traceback.
+
+    python -m bench.robustness.fuzz --mutants 20000 --seed 1     (real files of STILLSCAN_DATA)
+    python -m bench.robustness.fuzz --mutants 500 some.dcm other.dcm    (these files)
+
+Prints how many mutants of each file ended how, the slowest, and the most memory that the reading
+process took. A mutant that is not classified ends the run with a traceback and is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.robustness.mutants import mutant
+from stillscan.operators.errors import DecoderStoppedError, StillscanError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import find_series, read_series
+from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import Volume, VolumeBlock
+from stillscan.operators.writing.derive_series import SeriesStage
+from stillscan.operators.writing.provenance import Provenance
+
+DERIVED = "derived"
+SYNTAX_FOLDER = "ct_chest_transfer_syntaxes"
+REAL_FILES = (
+    "mr_siemens_prisma_t1_sag/*.dcm",
+    "mr_siemens_xa30_enhanced_bold4/*.dcm",
+    f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.1.99.dcm",
+    f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.4.80.dcm",
+    f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.4.90.dcm",
+    f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.4.70.dcm",
+    f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.5.dcm",
+    f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.2.dcm",
+)
+EVERYTHING = SelectionRules(
+    min_matrix=1,
+    localizers="process",
+    complex_images="process",
+    maps="process",
+    reformatted="process",
+    burned_in="process",
+    lossy="process",
+)
+CONTROL = Provenance(
+    version="0",
+    bundle="none",
+    model_sha256="0" * 64,
+    mode="identity",
+    strength=1.0,
+    engine="none",
+    precision="float32",
+    device="cpu",
+)
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A block that went through no network."""
+
+    block: VolumeBlock
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one mutant: `derived`, or a stable reason code."""
+
+    source: str
+    number: int
+    damages: tuple[str, ...]
+    reason: str
+    seconds: float
+    child_kilobytes: int
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended the reading process."""
+        return self.reason == DecoderStoppedError.reason
+
+
+def outcomes(files: Sequence[Path], mutants: int, seed: int, kept: Path) -> Iterator[Outcome]:
+    """What becomes of each of so many mutants, turn by turn of each file.
+
+    Args:
+        files: sound Part 10 files.
+        mutants: of all files together.
+        seed: of the damage.
+        kept: folder where the mutant is written; the last one stays there.
+    """
+    contents = [file.read_bytes() for file in files]
+    path = kept / "mutant.dcm"
+    with Decoder() as decoder:
+        for number in range(mutants):
+            at = number % len(files)
+            damaged = mutant(contents[at], np.random.default_rng([seed, number]))
+            path.write_bytes(damaged.content)
+            started = time.monotonic()
+            reason = outcome_of(path, decoder, kept)
+            yield Outcome(
+                source=files[at].name,
+                number=number,
+                damages=damaged.damages,
+                reason=reason,
+                seconds=time.monotonic() - started,
+                child_kilobytes=peak_kilobytes(decoder.process_id),
+            )
+
+
+def outcome_of(path: Path, decoder: Decoder, folder: Path) -> str:
+    """Read and derive what the file holds: `derived`, or the code of what speaks against it."""
+    found = find_series(path, decoder, EVERYTHING)
+    if not found.candidates:
+        (refusal,) = (*found.refused, *found.skipped)
+        return refusal.reason
+    (candidate,) = found.candidates
+    try:
+        volume = read_series(candidate, decoder)
+        derive(volume, folder)
+    except StillscanError as error:
+        return error.reason
+    return DERIVED
+
+
+def derive(volume: Volume, folder: Path) -> None:
+    """Derive the series by a denoiser that changes nothing; what is written goes away again."""
+    with SeriesStage(volume, CONTROL, folder) as stage:
+        for block in volume.blocks():
+            stage.add(Unchanged(block, block.pixels))
+        stage.finish()
+        stage.discard()
+
+
+def peak_kilobytes(process_id: int | None) -> int:
+    """The most memory that a process has held so far, 0 where it is gone."""
+    try:
+        status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) if lines else 0
+
+
+def real_files(data: Path) -> list[Path]:
+    """One file of each kind of the development data."""
+    return [sorted((data / "dev" / "dicom").glob(pattern))[0] for pattern in REAL_FILES]
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.robustness.fuzz", description=__doc__)
+    parser.add_argument("--mutants", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for the mutant that is being read")
+    parser.add_argument("files", type=Path, nargs="*")
+    arguments = parser.parse_args()
+    files = arguments.files or real_files(Path(os.environ["STILLSCAN_DATA"]))
+    kept = arguments.keep or Path(tempfile.mkdtemp(prefix="stillscan-fuzz-"))
+    print(f"the mutant that is read: {kept / 'mutant.dcm'}")
+    found = list(outcomes(files, arguments.mutants, arguments.seed, kept))
+    print(summary(found))
+
+
+def summary(found: Sequence[Outcome]) -> str:
+    """A table of outcomes by file, the slowest mutant, and the memory of the reading process."""
+    lines = []
+    for source in dict.fromkeys(each.source for each in found):
+        counted = Counter(each.reason for each in found if each.source == source)
+        lines.append(f"{source[-48:]}: {sum(counted.values())} mutants")
+        lines += [f"  {number:6d} {reason}" for reason, number in counted.most_common()]
+    slowest = max(found, key=lambda each: each.seconds)
+    lines.append(
+        f"slowest: number {slowest.number}, {slowest.seconds:.2f} s, {slowest.reason}; most memory "
+        f"of the reading process: {max(each.child_kilobytes for each in found) >> 10} MiB; it was "
+        f"ended {sum(each.stopped for each in found)} times"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

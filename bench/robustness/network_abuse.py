@@ -1,0 +1,416 @@
+"""What a hostile network does to the receiver: wrong lengths, slow and foreign talk, broken PDUs.
+
+    python -m bench.robustness.network_abuse [--mutants 10000] [--slow 200]
+
+Each kind of abuse goes on while a legitimate peer asks for an association and a C-ECHO again and
+again; its slowest answer and the peak memory of the receiver's process are what is measured. It
+starts a receiver of its own on loopback; `abuse` does the same to one that runs already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pynetdicom import AE
+
+from stillscan.deploy.gateway.settings import GatewaySettings, ReceiverSection, StorageSection
+from stillscan.deploy.gateway.supervisor import Part
+
+LENGTHS = (0, 1, 2**31, 2**32 - 1)
+KINDS = (*range(1, 8), 0, 9, 0x47)
+CALLED, CALLING = "STILLSCAN", "ABUSER"
+VERIFICATION, MR_STORAGE = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.4"
+EXPLICIT_LE = "1.2.840.10008.1.2.1"
+ABUSER = "127.0.0.66"  # not the address of those who may send: each host has its limit
+TOO_MANY = b"\x03\x00\x00\x00\x00\x04\x00\x02\x03\x02"  # A-ASSOCIATE-RJ, local limit exceeded
+JUNK = bytes(range(256)) * 4096
+MEMORY_LIMIT_MB, ECHO_LIMIT_S = 300.0, 2.0
+
+
+@dataclass(frozen=True)
+class Abused:
+    """What one kind of abuse did.
+
+    Attributes:
+        echoes: legitimate associations that were served meanwhile.
+        slowest_s: the longest of them, from connecting to the release.
+        peak_mb: resident memory of the receiver at its highest, since it began.
+    """
+
+    name: str
+    echoes: int
+    slowest_s: float
+    peak_mb: float
+
+
+class NotServedError(Exception):
+    """A legitimate peer was turned away."""
+
+
+def abuse(port: int, process_id: int, mutants: int, slow: int, seed: int = 0) -> list[Abused]:
+    """Abuse the receiver on a loopback port in every way.
+
+    Args:
+        port: of the receiver, whose AE title is `STILLSCAN` and which has no allow-list.
+        process_id: of the receiver.
+        mutants: how many broken conversations.
+        slow: how many connections that say nothing or hardly anything.
+        seed: of the mutations.
+
+    Raises:
+        NotServedError: if a legitimate peer is turned away, or the receiver ends.
+    """
+    kinds: dict[str, Callable[[], None]] = {
+        "declared lengths": lambda: declare_lengths(port),
+        "slow connections": lambda: connect_slowly(port, slow),
+        "HTTP and junk": lambda: talk_of_something_else(port),
+        "mutated PDUs": lambda: send_mutants(port, mutants, seed),
+    }
+    findings = []
+    for name, act in kinds.items():
+        with echoing(port) as times:
+            act()
+        findings.append(Abused(name, len(times), max(times), peak_mb(process_id)))
+    return findings
+
+
+def declare_lengths(port: int) -> None:
+    """PDUs and data values that declare far too much, or nothing, before and in an association."""
+    held = []
+    for length in LENGTHS:
+        for kind in KINDS:
+            held.append(said(port, struct.pack(">BxL", kind, length) + JUNK[:4096]))
+        with suppress(OSError):
+            inside = associated(port)
+            inside.sendall(struct.pack(">BxL", 4, length) + JUNK[:4096])
+            held.append(inside)
+        with suppress(OSError):
+            inside = associated(port)
+            inside.sendall(struct.pack(">BxLLBB", 4, 4096, length, 1, 0) + JUNK[:4090])
+            held.append(inside)
+    for connection in held:  # some more, as long as it is taken
+        with suppress(OSError):
+            connection.settimeout(0.2)
+            connection.sendall(JUNK)
+    for connection in held:
+        connection.close()
+
+
+def connect_slowly(port: int, count: int, seconds: float = 6.0) -> None:
+    """Connections that say nothing, or one byte of a request now and then."""
+    request = association_request()
+    held = [said(port, b"") for _ in range(count)]
+    began = time.monotonic()
+    at = 0
+    while time.monotonic() - began < seconds:
+        for number, connection in enumerate(held):
+            if number % 2:
+                with suppress(OSError):
+                    connection.sendall(request[at % len(request) :][:1])
+        at += 1
+        time.sleep(0.2)
+    for connection in held:
+        connection.close()
+
+
+def talk_of_something_else(port: int) -> None:
+    """HTTP, TLS, SSH and random bytes."""
+    talk = random.Random(1)
+    hello = (
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /studies HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        *(talk.randbytes(talk.randrange(1, 2000)) for _ in range(40)),
+    )
+    for words in hello:
+        conversation(port, words)
+
+
+def send_mutants(port: int, count: int, seed: int) -> None:
+    """Conversations that are right but for some bytes, each on a connection of its own."""
+    for mutant in mutants(count, seed):
+        while conversation(port, *mutant).startswith(TOO_MANY):
+            time.sleep(0.05)  # there are only so many associations: it is to be read all the same
+
+
+def mutants(count: int, seed: int) -> Iterator[tuple[bytes, ...]]:
+    """Broken conversations: what is sent before and after the first answer is read.
+
+    Half of them have a broken association request, half a right one and broken PDUs after it.
+    """
+    chance = random.Random(seed)
+    request = association_request()
+    for number in range(count):
+        if number % 2:
+            yield (broken(request, chance),)
+        else:
+            pdus = [*store_pdus(chance.randrange(1, 60)), release_request()]
+            at = chance.randrange(len(pdus))
+            pdus[at] = broken(pdus[at], chance)
+            yield request, b"".join(pdus)
+
+
+def broken(pdu: bytes, chance: random.Random) -> bytes:
+    """The PDU with some of its bytes changed, left out or repeated, or its length wrong."""
+    changed = bytearray(pdu)
+    for _ in range(chance.choice((1, 1, 2, 8))):
+        at = chance.randrange(len(changed))
+        action = chance.randrange(5)
+        if action == 0:
+            changed[at] = chance.randrange(256)
+        elif action == 1:
+            changed[at] ^= 1 << chance.randrange(8)
+        elif action == 2 and len(changed) > 20:
+            del changed[at : at + chance.randrange(1, 12)]
+        elif action == 3:
+            changed[at:at] = changed[at : at + chance.randrange(1, 40)]
+        else:
+            struct.pack_into(">L", changed, min(at, len(changed) - 4), chance.choice(LENGTHS))
+    return bytes(changed)
+
+
+def conversation(port: int, *words: bytes) -> bytes:
+    """Say something, wait shortly for an answer, say the rest, and go; the first answer."""
+    connection = said(port, words[0])
+    answer = b""
+    with suppress(OSError):
+        connection.settimeout(0.2 if len(words) > 1 else 0.005)
+        answer = connection.recv(4096)
+        for more in words[1:]:
+            connection.sendall(more)
+            connection.settimeout(0.005)
+            connection.recv(4096)
+    connection.close()
+    return answer
+
+
+def said(port: int, words: bytes) -> socket.socket:
+    """A connection on which something was said."""
+    connection = socket.create_connection(("127.0.0.1", port), 5, source_address=(ABUSER, 0))
+    with suppress(OSError):
+        connection.sendall(words)
+    return connection
+
+
+def associated(port: int, transfer_syntax: str = EXPLICIT_LE) -> socket.socket:
+    """A connection with an association."""
+    connection = said(port, association_request(transfer_syntax))
+    kind, length = struct.unpack(">BxL", received(connection, 6))
+    received(connection, length)
+    if kind != 2:
+        raise ConnectionRefusedError(f"PDU of type {kind}")
+    return connection
+
+
+def received(connection: socket.socket, count: int) -> bytes:
+    """Exactly so many bytes.
+
+    Raises:
+        ConnectionError: if the connection ends before.
+    """
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        if not piece:
+            raise ConnectionResetError("closed")
+        data += piece
+    return data
+
+
+def association_request(
+    transfer_syntax: str = EXPLICIT_LE, *, calling: str = CALLING, called: str = CALLED
+) -> bytes:
+    """An A-ASSOCIATE-RQ for MR storage (context 1) and verification (context 3)."""
+    contexts = b"".join(
+        _item(
+            0x20,
+            bytes((number, 0, 0, 0))
+            + _item(0x30, abstract.encode())
+            + _item(0x40, transfer_syntax.encode()),
+        )
+        for number, abstract in ((1, MR_STORAGE), (3, VERIFICATION))
+    )
+    user = _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4")
+    body = (
+        struct.pack(">HH", 1, 0)
+        + called.ljust(16).encode()
+        + calling.ljust(16).encode()
+        + bytes(32)
+        + _item(0x10, b"1.2.840.10008.3.1.1.1")
+        + contexts
+        + _item(0x50, user)
+    )
+    return struct.pack(">BxL", 1, len(body)) + body
+
+
+def store_pdus(
+    number: int, sop_instance_uid: str | None = None, data_set: bytes = b"\0" * 600
+) -> list[bytes]:
+    """A C-STORE-RQ and its data set, in three PDUs."""
+    uid = f"1.2.3.{number}" if sop_instance_uid is None else sop_instance_uid
+    elements = (
+        _command(0x0002, _even(MR_STORAGE))
+        + _command(0x0100, struct.pack("<H", 1))
+        + _command(0x0110, struct.pack("<H", number))
+        + _command(0x0700, struct.pack("<H", 0))
+        + _command(0x0800, struct.pack("<H", 1))
+        + _command(0x1000, _even(uid))
+    )
+    command = _command(0, struct.pack("<L", len(elements))) + elements
+    half = len(data_set) // 2
+    return [_data(3, command), _data(0, data_set[:half]), _data(2, data_set[half:])]
+
+
+def release_request() -> bytes:
+    """An A-RELEASE-RQ."""
+    return struct.pack(">BxL4x", 5, 4)
+
+
+@contextmanager
+def echoing(port: int) -> Iterator[list[float]]:
+    """A legitimate peer that calls all the time; how long each of its calls took, in seconds."""
+    times: list[float] = []
+    failures: list[str] = []
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.is_set() or not times:
+            began = time.monotonic()
+            if failure := echo(port):
+                failures.append(failure)
+                return
+            times.append(time.monotonic() - began)
+            done.wait(0.02)
+
+    peer = threading.Thread(target=call)
+    peer.start()
+    try:
+        yield times
+    finally:
+        done.set()
+        peer.join()
+    if failures:
+        raise NotServedError(failures[0])
+
+
+def echo(port: int, calling: str = "GOODPEER") -> str:
+    """Associate, C-ECHO, release; what went wrong, empty where nothing did."""
+    entity = AE(calling)
+    entity.add_requested_context(VERIFICATION)
+    association = entity.associate("127.0.0.1", port, ae_title=CALLED)
+    if not association.is_established:
+        return "no association"
+    status = association.send_c_echo()
+    association.release()
+    return "" if status and status.Status == 0 else "no C-ECHO"
+
+
+def peak_mb(process_id: int) -> float:
+    """Highest resident memory of a process since it began.
+
+    Raises:
+        NotServedError: if there is no such process.
+    """
+    try:
+        lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+        (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    except (OSError, ValueError):
+        raise NotServedError("the receiver has ended") from None
+    return int(peak) / 1024
+
+
+@contextmanager
+def running_receiver(folder: Path, settings: ReceiverSection) -> Iterator[int]:
+    """A receiver in a process of its own, ready to be called; its process ID."""
+    part = Part(
+        "receiver", GatewaySettings(data=folder, receiver=settings, storage=StorageSection(1.0))
+    )
+    part.start()
+    process_id = part.process_id
+    assert process_id is not None, "a part that was started has a process"
+    try:
+        deadline = time.monotonic() + 30
+        while not _listens(settings.port):
+            if part.has_ended() is not None or time.monotonic() > deadline:
+                raise NotServedError("the receiver does not start")
+            time.sleep(0.05)
+        yield process_id
+    finally:
+        part.stop()
+        deadline = time.monotonic() + settings.drain_s + 5
+        while part.process_id is not None and part.has_ended() is None:
+            if time.monotonic() > deadline:
+                part.kill()
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(value)) + value
+
+
+def _command(number: int, value: bytes) -> bytes:
+    return struct.pack("<HHL", 0, number, len(value)) + value
+
+
+def _even(text: str) -> bytes:
+    return text.encode() + b"\0" * (len(text) % 2)
+
+
+def _data(control: int, data: bytes) -> bytes:
+    body = struct.pack(">LBB", len(data) + 2, 1, control) + data
+    return struct.pack(">BxL", 4, len(body)) + body
+
+
+def main() -> None:
+    """Abuse a receiver and print what it did; the exit status says whether it held."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.robustness.network_abuse", description=__doc__
+    )
+    parser.add_argument("--mutants", type=int, default=10_000)
+    parser.add_argument("--slow", type=int, default=200)
+    arguments = parser.parse_args()
+    os.environ.setdefault("STILLSCAN_LOG_LEVEL", "error")  # it has much to say about all this
+    settings = ReceiverSection(port=free_port(), drain_s=1.0)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_receiver(Path(folder), settings) as process_id,
+    ):
+        findings = abuse(settings.port, process_id, arguments.mutants, arguments.slow)
+    print(f"{'abuse':<20}{'echoes':>8}{'slowest':>10}{'peak memory':>14}")
+    for each in findings:
+        print(f"{each.name:<20}{each.echoes:>8}{each.slowest_s:>8.2f} s{each.peak_mb:>11.0f} MB")
+    held = all(
+        each.slowest_s < ECHO_LIMIT_S and each.peak_mb < MEMORY_LIMIT_MB for each in findings
+    )
+    sys.exit(0 if held else 1)
+
+
+if __name__ == "__main__":
+    main()

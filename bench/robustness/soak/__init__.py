@@ -1,0 +1,1 @@
+"""`make soak`: the gateway under load, kills and faults."""

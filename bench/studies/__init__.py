@@ -1,0 +1,1 @@
+"""Studies of the method behind the figures of docs/method.md."""

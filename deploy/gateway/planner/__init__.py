@@ -1,0 +1,1 @@
+"""Decides which series are complete and denoised, and runs the jobs."""

@@ -1,0 +1,310 @@
+"""The spool: an instance that is acknowledged lies on the disk, whole, whatever happens next (S8).
+
+    spool = Spool(Places(folder), StorageSection())
+    receipt = spool.accept(encoded_dataset, Arrival(...))
+    if receipt.refusal: ...                        # answer 0xA700 or 0xA900
+    # from here on the sender may forget the instance: answer 0x0000
+
+An instance is written under a temporary name, synced, renamed into `incoming`, and its folder is
+synced; only then does `accept` return. Its name is made of digests of its SOPInstanceUID and its
+content, so no UID becomes a path, and the same instance a second time is the same file. What is
+inside is not looked at here: the planner has it parsed in a limited child process (S7).
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import threading
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from secrets import token_hex
+from types import TracebackType
+from typing import Literal, Self
+
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from stillscan.deploy.gateway.settings import Places, StorageSection
+from stillscan.operators.reading.records import VALID_UID
+from stillscan.operators.writing.provenance import IMPLEMENTATION_CLASS_UID
+
+RefusalReason = Literal["disk-full", "invalid-uid", "spool-fault"]
+
+PREAMBLE = b"\0" * 128 + b"DICM"  # zeroed: a preamble may be a program (S6)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+MEASURED_EVERY_BYTES = 2**24  # how much may be written before the file system is asked again
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What is known of an instance besides its data set.
+
+    Attributes:
+        sop_class_uid, sop_instance_uid: as the sender names them.
+        transfer_syntax_uid: of the encoded data set.
+        calling_ae_title: of the sender; "" over STOW-RS.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str = ""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of an instance.
+
+    Attributes:
+        refusal: None where the instance is durable and may be acknowledged. `disk-full`: answer
+            0xA700 (507 over STOW-RS), the sender should try again; `invalid-uid`: answer 0xA900
+            (or 0x0117); `spool-fault`: the disk failed otherwise, answer 0xA700 as well.
+        message: for the log; no patient data.
+        bytes: of the file.
+    """
+
+    refusal: RefusalReason | None = None
+    message: str = ""
+    bytes: int = 0
+
+
+class Spool:
+    """Takes instances in; safe to use from several threads, which share the syncs of the folder."""
+
+    def __init__(self, places: Places, storage: StorageSection) -> None:
+        """Make the folders; temporary files of an earlier life stay until `sweep`."""
+        self._folder = places.incoming
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._guard = DiskGuard(self._folder, storage.most_used)
+        self._sync = SharedSync(self._folder)
+        self._token = token_hex(4)  # in a container, the next life may have the same process ID
+        self._numbers = itertools.count()
+
+    def has_room(self) -> bool:
+        """Whether anything would be accepted at all (the disk guard)."""
+        return self._guard.has_room()
+
+    def accept(self, dataset: bytes | memoryview, arrival: Arrival) -> Receipt:
+        """Store one instance durably.
+
+        Args:
+            dataset: encoded in `arrival.transfer_syntax_uid`, without preamble and file meta.
+            arrival: what the sender says of it.
+
+        Returns:
+            The receipt; never raises for what the disk or the sender did.
+        """
+        with self.begin(arrival) as incoming:
+            incoming.write(dataset)
+            return incoming.commit()
+
+    def begin(self, arrival: Arrival) -> Incoming:
+        """Begin to store an instance whose data set comes in pieces.
+
+        with spool.begin(arrival) as incoming:     # without `commit` nothing stays
+            for piece in pieces:
+                incoming.write(piece)              # never raises for what the disk does
+            receipt = incoming.commit()
+        """
+        name = f".{os.getpid()}-{self._token}-{next(self._numbers)}.part"
+        return Incoming(self._folder / name, arrival, self._guard, self._sync)
+
+    def sweep(self) -> int:
+        """Remove what was never acknowledged by processes that are gone; how many files."""
+        left = [each for each in self._folder.glob(".*.part") if not self._is_being_written(each)]
+        for part in left:
+            part.unlink(missing_ok=True)
+        return len(left)
+
+    def _is_being_written(self, part: Path) -> bool:
+        """Whether somebody else, who takes instances in over another door, still writes it."""
+        process, token, _ = part.name.removeprefix(".").split("-")
+        if int(process) == os.getpid():
+            return token == self._token
+        return Path("/proc", process).exists()
+
+
+class Incoming:
+    """One instance on its way into the spool."""
+
+    def __init__(self, path: Path, arrival: Arrival, guard: DiskGuard, sync: SharedSync) -> None:
+        self._path = path
+        self._arrival = arrival
+        self._sync = sync
+        self._guard = guard
+        self._digest = sha256()
+        self._bytes = 0
+        self._descriptor: int | None = None
+        self._refused: Receipt | None = None
+        self._begin()
+
+    def __enter__(self) -> Self:
+        """Nothing more to do: the file is open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave nothing behind that was not committed."""
+        self.discard()
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """Append a piece of the encoded data set; after a fault, do nothing until `commit`."""
+        if self._refused is None:
+            self._digest.update(piece)
+            self._write(piece)
+
+    def commit(self) -> Receipt:
+        """Make the instance durable; only after this may it be acknowledged."""
+        if self._refused is None and self._descriptor is not None:
+            name = _name(self._arrival.sop_instance_uid, self._digest.hexdigest())
+            try:
+                os.fsync(self._descriptor)
+                self._path.rename(self._path.with_name(name))
+                self._sync()
+            except OSError as error:
+                self._fail(error)
+            else:
+                self._close()
+        return self._refused or Receipt(bytes=self._bytes)
+
+    def discard(self) -> None:
+        """Remove what was written, unless it was committed."""
+        if self._descriptor is not None:
+            self._close()
+            self._path.unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        arrival = self._arrival
+        uids = (arrival.sop_class_uid, arrival.sop_instance_uid, arrival.transfer_syntax_uid)
+        if not all(VALID_UID.fullmatch(uid) for uid in uids):
+            self._refused = Receipt("invalid-uid", "a UID is not made of digits and dots")
+        elif not self._guard.has_room():
+            self._refused = Receipt("disk-full", "the file system is as full as it may become")
+        else:
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._descriptor = os.open(self._path, flags, 0o640)
+            except OSError as error:
+                self._fail(error)
+            else:
+                self._write(_file_meta(arrival))
+
+    def _write(self, piece: bytes | bytearray | memoryview) -> None:
+        assert self._descriptor is not None, "a file that is written to is open"
+        rest = memoryview(piece).cast("B")
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            self._fail(error)
+        self._bytes += len(piece)
+        self._guard.wrote(len(piece))
+
+    def _fail(self, error: OSError) -> None:
+        """Remember a fault of the disk as the refusal that the sender is told."""
+        full = error.errno in NO_ROOM
+        self._refused = Receipt("disk-full" if full else "spool-fault", str(error.strerror))
+        self.discard()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class DiskGuard:
+    """Knows whether the file system has room; asks it seldom."""
+
+    def __init__(self, folder: Path, most_used: float) -> None:
+        """`most_used` is the share of the file system that may be in use."""
+        self._folder = folder
+        self._most_used = most_used
+        self._unmeasured = MEASURED_EVERY_BYTES
+        self._full = False
+
+    def has_room(self) -> bool:
+        """Whether less than the share is in use; a full file system is asked every time."""
+        if self._full or self._unmeasured >= MEASURED_EVERY_BYTES:
+            self._unmeasured = 0
+            self._full = used_share(self._folder) >= self._most_used
+        return not self._full
+
+    def has_room_now(self) -> bool:
+        """The same, asked of the file system itself."""
+        return used_share(self._folder) < self._most_used
+
+    def wrote(self, count: int) -> None:
+        """Count bytes towards the next measurement."""
+        self._unmeasured += count
+
+
+class SharedSync:
+    """Syncs a folder; threads that ask while one sync runs share the next one."""
+
+    def __init__(self, folder: Path) -> None:
+        """The folder stays open."""
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._running = threading.Lock()
+        self._count = threading.Lock()
+        self._asked = 0
+        self._done = 0
+
+    def __call__(self) -> None:
+        """Return when every rename that happened before this call is durable.
+
+        Raises:
+            OSError: if the disk does not do it.
+        """
+        with self._count:
+            self._asked += 1
+            mine = self._asked
+        with self._running:
+            if self._done < mine:
+                upto = self._asked
+                os.fsync(self._descriptor)
+                self._done = upto
+
+
+def used_share(folder: Path) -> float:
+    """Share of the file system that is in use, as `df` counts it; of its inodes where it is more.
+
+    A file system that cannot be asked counts as full.
+    """
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return 1.0
+    shares = [1 - found.f_bavail / max(found.f_blocks - found.f_bfree + found.f_bavail, 1)]
+    if found.f_files:
+        shares.append(1 - found.f_ffree / found.f_files)
+    return max(shares)
+
+
+def _name(sop_instance_uid: str, content_digest: str) -> str:
+    """File name of an instance: the same for the same content of the same instance only."""
+    return f"{sha256(sop_instance_uid.encode()).hexdigest()[:32]}-{content_digest[:24]}.dcm"
+
+
+def _file_meta(arrival: Arrival) -> bytes:
+    """Preamble and file meta information of the file in the spool."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = UID(arrival.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(arrival.sop_instance_uid)
+    meta.TransferSyntaxUID = UID(arrival.transfer_syntax_uid)
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    if arrival.calling_ae_title:
+        meta.SourceApplicationEntityTitle = arrival.calling_ae_title
+    buffer = DicomBytesIO()
+    buffer.write(PREAMBLE)
+    write_file_meta_info(buffer, meta)
+    return buffer.getvalue()

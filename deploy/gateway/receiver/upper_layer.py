@@ -1,0 +1,282 @@
+"""The DICOM upper layer protocol as bytes (PS3.8 section 9.3): what a listener reads and answers.
+
+Nothing here knows sockets. Every length is checked against the bytes that are there before it is
+followed; what cannot be understood raises `ProtocolError`, which says how to abort.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from stillscan.operators.writing.provenance import IMPLEMENTATION_CLASS_UID
+
+HEADER = struct.Struct(">BxL")  # type, length of what follows
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+IMPLEMENTATION_VERSION = "STILLSCAN"
+PROTOCOL_VERSION = 0x0001
+
+_FIXED = struct.Struct(">HH16s16s32s")  # A-ASSOCIATE-RQ and -AC up to the variable items
+_ITEM = struct.Struct(">BxH")
+_PDV = struct.Struct(">LBB")
+_PDV_MORE = 2  # context ID and control header are counted in a PDV's length
+_MOST_CONTEXTS = 128  # odd numbers of one byte
+
+
+class Pdu(IntEnum):
+    """Types of PDU."""
+
+    ASSOCIATE_RQ = 1
+    ASSOCIATE_AC = 2
+    ASSOCIATE_RJ = 3
+    DATA = 4
+    RELEASE_RQ = 5
+    RELEASE_RP = 6
+    ABORT = 7
+
+
+class Abort(IntEnum):
+    """Reasons of an abort by the service provider (table 9-26)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNEXPECTED_PARAMETER = 5
+    INVALID_PARAMETER = 6
+
+
+class ProtocolError(Exception):
+    """The peer does not speak the protocol, or breaks it."""
+
+    def __init__(self, message: str, reason: Abort = Abort.INVALID_PARAMETER) -> None:
+        """`message` is for the log, `reason` for the peer."""
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why no association comes about (table 9-21).
+
+    Attributes:
+        name: label of logs and metrics.
+        result: 1 permanent, 2 transient (the caller may try again).
+    """
+
+    name: str
+    result: int
+    source: int
+    reason: int
+
+
+UNKNOWN_CALLING = Rejection("calling-ae-title", 1, 1, 3)
+UNKNOWN_CALLED = Rejection("called-ae-title", 1, 1, 7)
+UNKNOWN_APPLICATION = Rejection("application-context", 1, 1, 2)
+UNKNOWN_PROTOCOL = Rejection("protocol-version", 1, 2, 2)
+TOO_MANY = Rejection("too-many-associations", 2, 3, 2)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One proposed presentation context."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a proposal: result 0 is acceptance (table 9-18)."""
+
+    proposal: Proposal
+    result: int
+    transfer_syntax: str
+
+
+@dataclass(frozen=True)
+class AssociateRequest:
+    """An A-ASSOCIATE-RQ.
+
+    Attributes:
+        called, calling: AE titles without the spaces around them.
+        titles: both as they came, and the reserved bytes: an answer repeats them.
+        max_length: of the data PDUs that the peer takes; 0: any.
+    """
+
+    called: str
+    calling: str
+    titles: bytes
+    protocol_version: int
+    application_context: str
+    proposals: tuple[Proposal, ...]
+    max_length: int
+
+
+def parse_associate_request(body: bytes | memoryview) -> AssociateRequest:
+    """Read an A-ASSOCIATE-RQ without its first six bytes.
+
+    Raises:
+        ProtocolError: if it is not one.
+    """
+    data = bytes(body)
+    if len(data) < _FIXED.size:
+        raise ProtocolError(f"association request of {len(data)} bytes; it needs {_FIXED.size}")
+    version, _, called, calling, reserved = _FIXED.unpack_from(data)
+    context, proposals, max_length = "", [], 0
+    for kind, value in _items(data[_FIXED.size :]):
+        if kind == 0x10:
+            context = _text(value)
+        elif kind == 0x20:
+            proposals.append(_proposal(value))
+        elif kind == 0x50:
+            max_length = _max_length(value)
+    if not proposals or len(proposals) > _MOST_CONTEXTS:
+        raise ProtocolError(f"{len(proposals)} presentation contexts")
+    if len({each.context_id for each in proposals}) < len(proposals):
+        raise ProtocolError("two presentation contexts of one ID")
+    return AssociateRequest(
+        called=_text(called),
+        calling=_text(calling),
+        titles=called + calling + reserved,
+        protocol_version=version,
+        application_context=context,
+        proposals=tuple(proposals),
+        max_length=max_length,
+    )
+
+
+def associate_accept(
+    request: AssociateRequest, answers: Sequence[Answer], max_length: int
+) -> bytes:
+    """The A-ASSOCIATE-AC; `max_length` is that of the data PDUs that we take."""
+    items = [_item(0x10, APPLICATION_CONTEXT.encode())]
+    for answer in answers:
+        head = bytes((answer.proposal.context_id, 0, answer.result, 0))
+        items.append(_item(0x21, head + _item(0x40, answer.transfer_syntax.encode())))
+    user = (
+        _item(0x51, struct.pack(">L", max_length))
+        + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+        + _item(0x55, IMPLEMENTATION_VERSION.encode())
+    )
+    items.append(_item(0x50, user))
+    fixed = struct.pack(">HH", PROTOCOL_VERSION, 0) + request.titles
+    return _pdu(Pdu.ASSOCIATE_AC, fixed + b"".join(items))
+
+
+def associate_reject(rejection: Rejection) -> bytes:
+    """The A-ASSOCIATE-RJ."""
+    fields = bytes((0, rejection.result, rejection.source, rejection.reason))
+    return _pdu(Pdu.ASSOCIATE_RJ, fields)
+
+
+def release_response() -> bytes:
+    """The A-RELEASE-RP."""
+    return _pdu(Pdu.RELEASE_RP, bytes(4))
+
+
+def abort(reason: Abort) -> bytes:
+    """The A-ABORT of the service provider."""
+    return _pdu(Pdu.ABORT, bytes((0, 0, 2, reason)))
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One presentation data value.
+
+    Attributes:
+        is_command: of a command set; else of a data set.
+        is_last: of its command or data set.
+        data: valid until the next PDU is read.
+    """
+
+    context_id: int
+    is_command: bool
+    is_last: bool
+    data: memoryview
+
+
+def fragments(body: memoryview) -> Iterator[Fragment]:
+    """The presentation data values of a P-DATA-TF without its first six bytes.
+
+    Raises:
+        ProtocolError: if the lengths do not fit into the PDU, or there is none.
+    """
+    at = 0
+    if not body:
+        raise ProtocolError("data PDU without data")
+    while at < len(body):
+        if len(body) - at < _PDV.size:
+            raise ProtocolError("presentation data value is cut off")
+        length, context_id, control = _PDV.unpack_from(body, at)
+        end = at + 4 + length
+        if length < _PDV_MORE or end > len(body):
+            raise ProtocolError(f"presentation data value of {length} bytes in {len(body) - at}")
+        yield Fragment(context_id, bool(control & 1), bool(control & 2), body[at + _PDV.size : end])
+        at = end
+
+
+def command_pdus(context_id: int, command: bytes, max_length: int) -> Iterator[bytes]:
+    """A command set as P-DATA-TF PDUs that the peer takes (`max_length` 0: of any length)."""
+    room = (max_length or len(command) + _PDV.size) - _PDV.size
+    if room < 1:
+        raise ProtocolError(f"the peer takes PDUs of {max_length} bytes only")
+    for start in range(0, len(command), room):
+        piece = command[start : start + room]
+        control = 1 | (2 if start + room >= len(command) else 0)
+        yield _pdu(Pdu.DATA, _PDV.pack(len(piece) + _PDV_MORE, context_id, control) + piece)
+
+
+def _proposal(value: bytes) -> Proposal:
+    if len(value) < 4:
+        raise ProtocolError("presentation context is cut off")
+    context_id, abstract, transfer = value[0], "", []
+    if context_id % 2 == 0:
+        raise ProtocolError(f"presentation context ID {context_id} is not odd")
+    for kind, text in _items(value[4:]):
+        if kind == 0x30:
+            abstract = _text(text)
+        elif kind == 0x40:
+            transfer.append(_text(text))
+    if not abstract or not transfer:
+        raise ProtocolError("presentation context without abstract or transfer syntax")
+    return Proposal(context_id, abstract, tuple(transfer))
+
+
+def _max_length(value: bytes) -> int:
+    for kind, content in _items(value):
+        if kind == 0x51:
+            if len(content) != 4:
+                raise ProtocolError("maximum length is not of four bytes")
+            return int.from_bytes(content, "big")
+    return 0
+
+
+def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(data):
+        if len(data) - at < _ITEM.size:
+            raise ProtocolError("item is cut off")
+        kind, length = _ITEM.unpack_from(data, at)
+        at += _ITEM.size
+        if length > len(data) - at:
+            raise ProtocolError(f"item of {length} bytes in {len(data) - at}")
+        yield kind, data[at : at + length]
+        at += length
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("ascii").strip(" \0")
+    except UnicodeDecodeError:
+        raise ProtocolError("UID or AE title is not ASCII") from None
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return _ITEM.pack(kind, len(value)) + value
+
+
+def _pdu(kind: Pdu, body: bytes) -> bytes:
+    return HEADER.pack(kind, len(body)) + body

@@ -1,0 +1,1 @@
+"""What the gateway remembers: the database, its queues, and retention on disk."""

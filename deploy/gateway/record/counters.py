@@ -1,0 +1,54 @@
+"""Counters of one process on their way into the record, which keeps them over restarts."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+
+from stillscan.deploy.gateway.record.overview import Overview
+
+WRITTEN_EVERY_S = 1.0
+
+
+class Counters:
+    """`count("instances_refused", 1)`; safe to use from several threads."""
+
+    def __init__(self, overview: Overview) -> None:
+        """Nothing is counted yet."""
+        self._overview = overview
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __call__(self, name: str, increment: int = 1) -> None:
+        """Let a counter grow."""
+        with self._lock:
+            self._counts[name] += increment
+
+    def __enter__(self) -> Counters:
+        """Write once a second from now on."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what is left."""
+        self._ended.set()
+        self._thread.join()
+        self.write()
+
+    def write(self) -> None:
+        """Add what was counted since the last time to the totals."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        try:
+            if counts:
+                self._overview.add_to_totals(counts)
+        except sqlite3.OperationalError:  # the disk is full, or the record busy: the next time
+            with self._lock:
+                self._counts.update(counts)
+
+    def _run(self) -> None:
+        while not self._ended.wait(WRITTEN_EVERY_S):
+            self.write()

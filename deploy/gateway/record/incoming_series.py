@@ -1,0 +1,282 @@
+"""Series as they come in: what has been filed of each, when it is quiet, what its next job is.
+
+Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+
+from stillscan.app.settings import Mode, Strength
+from stillscan.deploy.gateway.record.database import Database, count
+from stillscan.deploy.gateway.settings import CompletenessSection
+
+
+@dataclass(frozen=True)
+class Filed:
+    """An instance of the spool whose header is known.
+
+    Attributes:
+        name: of its file.
+        series_uid: SeriesInstanceUID, or `file:<name>` where it has none.
+        series_number: SeriesNumber, None where it has none.
+        images: frames.
+        expected: images of its whole series, None where the header does not say.
+        ours: whether Stillscan made it.
+        received: when.
+    """
+
+    name: str
+    series_uid: str
+    study_uid: str
+    sop_uid: str
+    modality: str
+    series_number: int | None
+    sender: str
+    images: int
+    expected: int | None
+    ours: bool
+    bytes: int
+    received: float
+
+
+@dataclass(frozen=True)
+class QuietSeries:
+    """A series of which nothing has come for long enough.
+
+    Attributes:
+        last_at: when its last instance came: as long as this stays, nothing more has come.
+        instances: names of all its files that are there.
+        images: frames in them.
+        gone: how many of its instances were removed after the retention time.
+    """
+
+    id: int
+    uid: str
+    modality: str
+    sender: str
+    expected: int | None
+    ours: bool
+    last_at: float
+    revision: int
+    instances: tuple[str, ...]
+    images: int
+    gone: int
+
+    @property
+    def is_short(self) -> bool:
+        """Whether fewer images have come than its headers promise."""
+        return self.expected is not None and self.images < self.expected
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a job is to be done: what the rule says."""
+
+    bundle: str | None
+    mode: Mode | None
+    strength: Strength | None
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """The job that a quiet series becomes.
+
+    Attributes:
+        state: `queued`, or how it ends without having been run.
+        configuration: digest of everything else that changes what comes out.
+    """
+
+    rule: str
+    task: Task
+    priority: int
+    configuration: str
+    state: str = "queued"
+    reason: str = ""
+    message: str = ""
+
+
+class SeriesRecord:
+    """What is known of series; the planner writes it."""
+
+    def __init__(self, database: Database) -> None:
+        """Several records may share a database."""
+        self._database = database
+
+    def file(self, instances: Sequence[Filed]) -> set[str]:
+        """Add instances to their series; names of those that were there before.
+
+        An instance that comes again keeps its series open as well: more may follow.
+        """
+        repeated = set()
+        with self._database.transaction() as connection:
+            for each in instances:
+                series = self._series(connection, each)
+                there = connection.execute(
+                    "SELECT there FROM instances WHERE name = ?", (each.name,)
+                ).fetchone()
+                if there is not None and there["there"]:
+                    repeated.add(each.name)
+                connection.execute(
+                    "INSERT INTO instances VALUES (?, ?, ?, ?, ?, 1) "
+                    "ON CONFLICT (name) DO UPDATE SET there = 1",
+                    (each.name, series, each.sop_uid, each.images, each.bytes),
+                )
+            new = [each for each in instances if each.name not in repeated]
+            count(
+                connection,
+                {
+                    "instances_received": len(instances),
+                    "instances_duplicate": len(repeated),
+                    "bytes_received": sum(each.bytes for each in new),
+                },
+            )
+        return repeated
+
+    def is_there(self, name: str) -> bool | None:
+        """Whether the file of this name is to be there; None where it is not known at all."""
+        with self._database.reading() as connection:
+            found = connection.execute("SELECT there FROM instances WHERE name = ?", (name,))
+            row = found.fetchone()
+        return None if row is None else bool(row["there"])
+
+    def is_known(self, series_uid: str) -> bool:
+        """Whether instances of this series have come before."""
+        with self._database.reading() as connection:
+            found = connection.execute("SELECT 1 FROM series WHERE uid = ?", (series_uid,))
+            return found.fetchone() is not None
+
+    def quiet(self, rules: CompletenessSection, now: float) -> list[QuietSeries]:
+        """The series of which nothing has come for long enough at `now`, the oldest first."""
+        shortest = min(rules.quiet_s, rules.settled_s)
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT * FROM series WHERE open AND last_at <= ? ORDER BY last_at",
+                (now - shortest,),
+            ).fetchall()
+            found = [_quiet_series(connection, row) for row in rows]
+        return [each for each in found if now - each.last_at >= _quiet_needed(each, rules)]
+
+    def close(self, series: QuietSeries, job: NewJob, now: float) -> int | None:
+        """Close a series and make its job; None where the very same job was made before.
+
+        Nothing happens (None) where an instance has come since `quiet`.
+        """
+        with self._database.transaction() as connection:
+            closed = connection.execute(
+                "UPDATE series SET open = 0 WHERE id = ? AND open AND last_at = ?",
+                (series.id, series.last_at),
+            )
+            if closed.rowcount == 0:
+                return None
+            cursor = connection.execute(
+                "INSERT OR IGNORE INTO jobs (key, series, revision, rule, task, images, priority, "
+                "state, reason, message, created, finished) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job_key(series, job),
+                    series.id,
+                    series.revision + 1,
+                    job.rule,
+                    json.dumps(asdict(job.task)),
+                    series.images,
+                    job.priority,
+                    job.state,
+                    job.reason,
+                    job.message,
+                    now,
+                    None if job.state == "queued" else now,
+                ),
+            )
+            if cursor.rowcount == 0:
+                count(connection, {"jobs_repeated": 1})
+                return None
+            number = cursor.lastrowid
+            connection.executemany(
+                "INSERT INTO job_instances VALUES (?, ?)",
+                [(number, name) for name in series.instances],
+            )
+            connection.execute(
+                "UPDATE series SET revision = revision + 1 WHERE id = ?", (series.id,)
+            )
+            count(connection, _totals_of(job))
+        return number
+
+    def made_by_us(self, series_uid: str) -> bool:
+        """Whether a job of ours has derived this series."""
+        with self._database.reading() as connection:
+            found = connection.execute(
+                "SELECT 1 FROM jobs WHERE derived_uid = ? LIMIT 1", (series_uid,)
+            )
+            return found.fetchone() is not None
+
+    def _series(self, connection: sqlite3.Connection, filed: Filed) -> int:
+        (number,) = connection.execute(
+            "INSERT INTO series "
+            "(uid, study_uid, modality, series_number, sender, expected, ours, first_at, "
+            "last_at, open) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (uid) DO UPDATE SET open = 1, "
+            "last_at = max(last_at, excluded.last_at), ours = max(ours, excluded.ours), "
+            "expected = coalesce(max(expected, excluded.expected), expected, excluded.expected) "
+            "RETURNING id",
+            (
+                filed.series_uid,
+                filed.study_uid,
+                filed.modality,
+                filed.series_number,
+                filed.sender,
+                filed.expected,
+                filed.ours,
+                filed.received,
+                filed.received,
+            ),
+        ).fetchone()
+        return int(number)
+
+
+def job_key(series: QuietSeries, job: NewJob) -> str:
+    """Identity of a job (S4): its series, its instance set, how it is done."""
+    parts = [series.uid, sorted(series.instances), asdict(job.task), job.configuration]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _quiet_series(connection: sqlite3.Connection, row: sqlite3.Row) -> QuietSeries:
+    instances = connection.execute(
+        "SELECT * FROM instances WHERE series = ? ORDER BY name", (row["id"],)
+    ).fetchall()
+    there = [each for each in instances if each["there"]]
+    known = {each["sop_uid"] for each in there}
+    return QuietSeries(
+        id=row["id"],
+        uid=row["uid"],
+        modality=row["modality"],
+        sender=row["sender"],
+        expected=row["expected"],
+        ours=bool(row["ours"]),
+        last_at=row["last_at"],
+        revision=row["revision"],
+        instances=tuple(each["name"] for each in there),
+        images=sum({each["sop_uid"]: each["images"] for each in there}.values()),
+        gone=len({each["sop_uid"] for each in instances} - known),
+    )
+
+
+def _quiet_needed(series: QuietSeries, rules: CompletenessSection) -> float:
+    """Seconds of silence after which this series counts as complete."""
+    if series.expected is None:
+        return rules.quiet_s
+    return rules.patience_s if series.is_short else rules.settled_s
+
+
+def _totals_of(job: NewJob) -> Mapping[str, int]:
+    totals = {"jobs_created": 1}
+    if job.reason == "already-denoised":
+        totals["loops_stopped"] = 1
+    if job.state == "refused":
+        totals["jobs_refused"] = 1
+    return totals

@@ -1,0 +1,231 @@
+"""What the status page, /metrics and /healthz show: read-only questions to the database.
+
+    overview = Overview(Places(folder))
+    overview.counts()          # how many series, jobs, deliveries in which state
+    overview.recent_jobs()     # the last ones, newest first
+    overview.retry_job(17)     # the one thing an operator may do
+
+Safe to use from several threads. UIDs are the only identifiers in here: no names, no descriptions.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stillscan.deploy.gateway.receiver.spool import used_share
+from stillscan.deploy.gateway.record.database import Database, count
+from stillscan.deploy.gateway.settings import Places
+
+JobState = Literal["queued", "running", "derived", "refused", "not-selected", "dead"]
+DeliveryState = Literal["waiting", "sending", "sent", "dead"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much there is of what.
+
+    Attributes:
+        open_series: that are still receiving.
+        unfiled: instances that are acknowledged and in no series yet.
+        jobs, deliveries: number by state.
+        totals: counters that only grow, by name: `instances_received`, `instances_duplicate`,
+            `bytes_received`, `jobs_created`, `jobs_repeated` (a series came again as it was),
+            `jobs_derived`, `jobs_refused`, `jobs_not_selected`, `jobs_failed` (attempts),
+            `jobs_dead`, `instances_sent`, `deliveries_sent`, `deliveries_failed` (attempts),
+            `deliveries_dead`, `loops_stopped`, and `<part>_restarts` (receiver, web, planner,
+            worker, sender). One that has not grown yet is not there.
+        oldest_queued_s: age of the job that has waited longest; 0 where none waits.
+        used_share: of the file system.
+    """
+
+    open_series: int
+    unfiled: int
+    jobs: Mapping[JobState, int]
+    deliveries: Mapping[DeliveryState, int]
+    totals: Mapping[str, int]
+    oldest_queued_s: float
+    used_share: float
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job; times are seconds since the epoch, None where it is not there yet.
+
+    Attributes:
+        revision: 1 for the first set of instances of the series, 2 after late ones, ...
+        state: `queued` and `running`; `derived`; `refused` (the input or the gate, not tried
+            again); `not-selected` (by the rules); `dead` (all attempts failed).
+        reason, message: stable code and sentence where it was not derived, or of the last failed
+            attempt.
+        derived_series_uid: "" unless derived; pictures and page are
+            `Places.reports/<number>/<derived_series_uid>.png` and `.html`.
+        result: the member of `series` in `result.json` of this series: noise,
+            verdict, warnings, method; {} where there is none.
+    """
+
+    number: int
+    series_instance_uid: str
+    revision: int
+    modality: str
+    instances: int
+    rule: str
+    priority: int
+    state: JobState
+    attempts: int
+    reason: str
+    message: str
+    derived_series_uid: str
+    created: float
+    started: float | None
+    finished: float | None
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DeliveryRow:
+    """One derived series on its way to one destination."""
+
+    number: int
+    job: int
+    destination: str
+    state: DeliveryState
+    attempts: int
+    reason: str
+    message: str
+    instances: int
+    next_attempt: float | None
+    finished: float | None
+
+
+class Overview:
+    """The questions; one connection to the database."""
+
+    def __init__(self, places: Places) -> None:
+        """The database is made where it is not there: everything is then zero."""
+        self._places = places
+        self._database = Database(places.database)
+
+    def counts(self) -> Counts:
+        """How much there is of what."""
+        with self._database.reading() as connection:
+            jobs = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+            deliveries = connection.execute(
+                "SELECT state, count(*) FROM deliveries GROUP BY state"
+            ).fetchall()
+            totals = connection.execute("SELECT name, value FROM totals").fetchall()
+            (open_series,) = connection.execute("SELECT count(*) FROM series WHERE open").fetchone()
+            (oldest,) = connection.execute(
+                "SELECT min(created) FROM jobs WHERE state = 'queued'"
+            ).fetchone()
+        return Counts(
+            open_series=open_series,
+            unfiled=self._unfiled(),
+            jobs=dict(map(tuple, jobs)),
+            deliveries=dict(map(tuple, deliveries)),
+            totals=dict(map(tuple, totals)),
+            oldest_queued_s=0.0 if oldest is None else max(time.time() - oldest, 0.0),
+            used_share=used_share(self._places.data),
+        )
+
+    def recent_jobs(self, limit: int = 50) -> list[JobRow]:
+        """The last jobs, newest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"{SELECT_JOBS} ORDER BY number DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return [_job_row(row) for row in rows]
+
+    def job(self, number: int) -> JobRow | None:
+        """One job."""
+        with self._database.reading() as connection:
+            row = connection.execute(f"{SELECT_JOBS} WHERE number = ?", (number,)).fetchone()
+        return None if row is None else _job_row(row)
+
+    def deliveries(self, job: int) -> list[DeliveryRow]:
+        """Where the result of a job went, or is going."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT * FROM deliveries WHERE job = ? ORDER BY number", (job,)
+            ).fetchall()
+        return [
+            DeliveryRow(
+                number=row["number"],
+                job=row["job"],
+                destination=row["destination"],
+                state=row["state"],
+                attempts=row["attempts"],
+                reason=row["reason"],
+                message=row["message"],
+                instances=row["instances"],
+                next_attempt=row["not_before"] if row["state"] == "waiting" else None,
+                finished=row["finished"],
+            )
+            for row in rows
+        ]
+
+    def retry_job(self, number: int) -> bool:
+        """Queue a job that is `refused` or `dead` again, with all its attempts; False otherwise.
+
+        False as well where its instances were removed after the retention time. A series that was
+        refused because images are missing is then processed as it is.
+        """
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE jobs SET state = 'queued', attempts = 0, not_before = 0, finished = NULL, "
+                "reason = '', message = '' WHERE number = ? AND state IN ('refused', 'dead') "
+                "AND reason <> 'late-after-retention' AND NOT EXISTS (SELECT 1 FROM job_instances "
+                "JOIN instances USING (name) WHERE job = ? AND NOT there)",
+                (number, number),
+            )
+        return changed.rowcount > 0
+
+    def retry_delivery(self, number: int) -> bool:
+        """Let a delivery that is `dead` be tried again; False for others.
+
+        False as well where its files were removed after the retention time.
+        """
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE deliveries SET state = 'waiting', attempts = 0, not_before = 0, "
+                "finished = NULL WHERE number = ? AND state = 'dead' "
+                "AND NOT (SELECT cleared FROM jobs WHERE jobs.number = deliveries.job)",
+                (number,),
+            )
+        return changed.rowcount > 0
+
+    def add_to_totals(self, increments: Mapping[str, int]) -> None:
+        """Let counters grow (the receiver's, say once a second): they survive restarts."""
+        with self._database.transaction() as connection:
+            count(connection, increments)
+
+    def _unfiled(self) -> int:
+        return sum(1 for _ in self._places.incoming.glob("[!.]*.dcm"))
+
+
+SELECT_JOBS = "SELECT jobs.*, uid, modality FROM jobs JOIN series ON series.id = jobs.series"
+
+
+def _job_row(row: sqlite3.Row) -> JobRow:
+    return JobRow(
+        number=row["number"],
+        series_instance_uid=row["uid"],
+        revision=row["revision"],
+        modality=row["modality"],
+        instances=row["images"],
+        rule=row["rule"],
+        priority=row["priority"],
+        state=row["state"],
+        attempts=row["attempts"],
+        reason=row["reason"],
+        message=row["message"],
+        derived_series_uid=row["derived_uid"],
+        created=row["created"],
+        started=row["started"],
+        finished=row["finished"],
+        result=json.loads(row["result"]),
+    )

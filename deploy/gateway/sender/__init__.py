@@ -1,0 +1,1 @@
+"""Delivers derived series by C-STORE, STOW-RS or into a folder."""

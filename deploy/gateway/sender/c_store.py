@@ -1,0 +1,110 @@
+"""C-STORE: one association for a series; the first instance that fails ends the attempt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom.filereader import read_file_meta_info
+from pynetdicom import AE, _config
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.status import code_to_category
+
+from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError, client_context
+from stillscan.deploy.gateway.sender.quiet_reactor import QuietReactor
+from stillscan.deploy.gateway.settings import MAX_PDU, Destination
+
+# Files go out as they are: nothing is parsed, and no instance is in memory as a whole.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+MAX_CONTEXTS = 128  # presentation context IDs are the odd numbers to 255 (PS3.8 9.3.2.2)
+
+
+def store_over_dimse(destination: Destination, files: Sequence[Path], timeout_s: float) -> str:
+    """Store files with C-STORE; see `delivering.deliver`."""
+    quiet = QuietReactor(timeout_s)
+    association = _associate(destination, _contexts_of(files), timeout_s, quiet)
+    try:
+        remarks = [
+            _store(association, file, f"instance {number} of {len(files)}", timeout_s)
+            for number, file in enumerate(files, start=1)
+        ]
+        association.release()
+    except DeliveryFailedError:
+        quiet.end()
+        if association.is_established:
+            association.abort()
+        raise
+    finally:
+        quiet.end()
+    remarked = [each for each in remarks if each]
+    return f"{remarked[0]} ({len(remarked)} of {len(files)} instances)" if remarked else ""
+
+
+def _contexts_of(files: Sequence[Path]) -> list[PresentationContext]:
+    """Each kind of object in the syntax in which it lies in the outbox."""
+    kinds: set[tuple[str, str]] = set()
+    for file in files:
+        meta = read_file_meta_info(file)
+        kinds.add((str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)))
+    return [build_context(*kind) for kind in sorted(kinds)][:MAX_CONTEXTS]
+
+
+def _associate(
+    destination: Destination,
+    contexts: list[PresentationContext],
+    timeout_s: float,
+    quiet: QuietReactor,
+) -> Association:
+    entity = AE(ae_title=destination.calling_ae_title)
+    entity.connection_timeout = timeout_s
+    entity.acse_timeout = timeout_s
+    entity.dimse_timeout = timeout_s
+    entity.network_timeout = timeout_s
+    entity.maximum_pdu_size = MAX_PDU
+    context = client_context(destination.tls) if destination.tls is not None else None
+
+    association = entity.associate(
+        destination.host,
+        destination.port,
+        contexts=contexts,
+        ae_title=destination.ae_title,
+        tls_args=None if context is None else (context, destination.host),
+        evt_handlers=quiet.handlers,
+    )
+    if association.is_established:
+        return association
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        why = "" if answer is None else f": {answer.reason_str.lower()}"
+        raise DeliveryFailedError("association-rejected", f"{where} rejects us{why}")
+    if association.rejected_contexts:
+        raise DeliveryFailedError("not-accepted", f"{where} takes none of our objects")
+    if association.is_aborted and association.acceptor.primitive is not None:
+        raise DeliveryFailedError("association-aborted", f"{where} aborted at once")
+    raise DeliveryFailedError("unreachable", f"{where} cannot be reached, or does not answer")
+
+
+def _store(association: Association, file: Path, which: str, timeout_s: float) -> str:
+    """Store one instance; the warning that came with the success, if one did."""
+    asked = time.monotonic()
+    try:
+        answer = association.send_c_store(file)
+    except ValueError as error:
+        raise DeliveryFailedError("not-accepted", f"no accepted context for {which}") from error
+    except RuntimeError as error:
+        raise DeliveryFailedError("association-aborted", f"aborted before {which}") from error
+    if "Status" not in answer:
+        if time.monotonic() - asked < timeout_s:
+            raise DeliveryFailedError("association-aborted", f"aborted at {which}")
+        raise DeliveryFailedError("no-answer", f"no answer in time to {which}")
+    status = int(answer.Status)
+    category = code_to_category(status)
+    if category == "Success":
+        return ""
+    if category == "Warning":
+        return f"warning {status:04X}"
+    raise DeliveryFailedError(f"status-{status:04x}", f"refused with 0x{status:04X} at {which}")

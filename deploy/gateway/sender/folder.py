@@ -1,0 +1,44 @@
+"""A folder: each series appears in it at once, under its SeriesInstanceUID."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from stillscan.app.pipeline.output_folder import make_names_durable
+from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError
+from stillscan.deploy.gateway.settings import Destination
+
+PART, OLD = ".part", ".old"
+
+
+def store_in_folder(destination: Destination, files: Sequence[Path]) -> str:
+    """Copy files into the folder of the destination; see `delivering.deliver`."""
+    assert destination.folder is not None, "settings say so"
+    try:
+        for series in sorted({file.parent for file in files}):
+            _store_series(destination.folder, series, [f for f in files if f.parent == series])
+    except OSError as error:
+        raise DeliveryFailedError("folder-fault", f"the folder: {error.strerror}") from error
+    return ""
+
+
+def _store_series(folder: Path, series: Path, files: Sequence[Path]) -> None:
+    target = folder / series.name
+    part, old = (folder / f".{series.name}{suffix}" for suffix in (PART, OLD))
+    for left_over in (part, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    part.mkdir(parents=True)
+    for file in files:
+        with (part / file.name).open("wb") as copy, file.open("rb") as source:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+    make_names_durable(part)
+    if target.exists():  # the same UID says that it has the same content
+        target.rename(old)
+    part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    make_names_durable(folder)

@@ -1,0 +1,1 @@
+"""STOW-RS, the status page, metrics and health over HTTP."""

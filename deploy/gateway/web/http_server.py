@@ -1,0 +1,301 @@
+"""A small HTTP/1.1 server with bounds, for the status page and STOW-RS: one request a connection.
+
+The listener reads the head of a request (so that slow ones cost nothing), a thread the body; both
+have limits. Every response carries headers that keep a browser from doing anything but showing it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import http.client
+import json
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from io import BytesIO
+from urllib.parse import unquote, urlsplit
+
+from stillscan.deploy.gateway.receiver.listener import (
+    BadGreetingError,
+    Caller,
+    Guests,
+    Listener,
+    hang_up,
+)
+from stillscan.deploy.gateway.settings import LOOPBACK, WebSection
+
+log = logging.getLogger("stillscan.gateway")
+
+MOST_HEAD = 2**14
+HEAD_S = 10.0
+IDLE_S = 30.0  # between two pieces of a body
+REQUEST_S = 3600.0  # a whole request
+LEAVING_S = 3.0  # for running requests when the server stops
+MOST_GUESTS = 64
+PIECE = 2**16
+CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+STRICT_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "frame-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURITY = {
+    "Content-Security-Policy": STRICT_CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class RequestError(Exception):
+    """A request that gets an error for an answer."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        """`message` is shown to the client: no patient data."""
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Response:
+    """What is answered; `headers` come on top of those that every response has."""
+
+    status: HTTPStatus = HTTPStatus.OK
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def text_response(text: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """A line of plain text."""
+    return Response(status, (text + "\n").encode())
+
+
+def json_response(
+    value: object, status: HTTPStatus = HTTPStatus.OK, content_type: str = "application/json"
+) -> Response:
+    """A JSON document."""
+    return Response(status, json.dumps(value).encode(), content_type)
+
+
+class Request:
+    """A request whose head is read.
+
+    Attributes:
+        path: decoded, without the query.
+        headers: by name, whose case does not count.
+    """
+
+    def __init__(self, caller: Caller, most_body: int) -> None:
+        """Understand the head.
+
+        Raises:
+            RequestError: if it is none.
+        """
+        head, rest = caller.greeting.split(b"\r\n\r\n", 1)
+        line, _, fields = head.partition(b"\r\n")
+        try:
+            self.method, target, version = line.decode("ascii").split(" ")
+            self.headers = http.client.parse_headers(BytesIO(fields + b"\r\n\r\n"))
+        except (ValueError, http.client.HTTPException) as error:
+            raise RequestError(HTTPStatus.BAD_REQUEST, "this is no HTTP request") from error
+        if version not in ("HTTP/1.1", "HTTP/1.0"):
+            raise RequestError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
+        self.host = caller.host
+        self.path = unquote(urlsplit(target).path)
+        self._body = _Body(caller.connection, rest, self.headers, most_body)
+
+    def read(self) -> bytes:
+        """The next piece of the body; empty at its end.
+
+        Raises:
+            RequestError: if it is too large or ends early.
+        """
+        return self._body.read()
+
+    def is_authorised(self, token: str | None) -> bool:
+        """Whether the request bears the token; never where there is none."""
+        given = self.headers.get("Authorization", "")
+        return token is not None and hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+
+
+Handle = Callable[[Request], Response]
+
+
+class HttpServer:
+    """Answers requests, each in a thread of its own."""
+
+    def __init__(self, settings: WebSection, handle: Handle) -> None:
+        """Listen; requests are answered when `serve` runs.
+
+        Raises:
+            OSError: if the port or a certificate cannot be used.
+        """
+        self._settings = settings
+        self._handle = handle
+        self._guests = Guests(MOST_GUESTS, MOST_GUESTS)
+        self._listener = Listener(
+            (settings.host, settings.port),
+            _missing_of_head,
+            self._admit,
+            deadline_s=HEAD_S,
+            tls=settings.tls,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._listener.port
+
+    def serve(self, stop: threading.Event) -> None:
+        """Answer until `stop` is set."""
+        self._listener.serve(stop)
+        self._guests.see_out(LEAVING_S)
+
+    def _admit(self, caller: Caller) -> None:
+        if not self._guests.welcome(caller, self._serve):
+            busy = text_response("too many requests", HTTPStatus.SERVICE_UNAVAILABLE)
+            hang_up(caller.connection, _encoded(busy))
+
+    def _serve(self, caller: Caller) -> None:
+        caller.connection.settimeout(IDLE_S)
+        try:
+            response, body = self._response(caller)
+            caller.connection.sendall(_encoded(response, body))
+            _let_it_read(caller.connection)
+        except OSError as error:
+            log.debug("request from %s ended early: %s", caller.host, error.strerror)
+
+    def _response(self, caller: Caller) -> tuple[Response, bool]:
+        """The response, and whether its body is sent."""
+        try:
+            request = Request(caller, self._settings.max_request_mb * 2**20)
+            self._require_our_name(request)
+            response = self._handle(request)
+        except RequestError as error:
+            return text_response(str(error), error.status), True
+        return response, request.method != "HEAD"
+
+    def _require_our_name(self, request: Request) -> None:
+        """Refuse pages of other sites whose name was made to lead here (DNS rebinding)."""
+        name = request.headers.get("Host", "").rpartition(":")[0] or request.headers.get("Host", "")
+        if self._settings.host == LOOPBACK and name not in LOOPBACK_NAMES:
+            raise RequestError(HTTPStatus.MISDIRECTED_REQUEST, "ask for 127.0.0.1 or localhost")
+
+
+class _Body:
+    """The body of a request, in pieces."""
+
+    def __init__(
+        self, connection: socket.socket, rest: bytes, headers: http.client.HTTPMessage, most: int
+    ) -> None:
+        coding = headers.get("Transfer-Encoding", "")
+        if coding.lower() not in ("", "chunked"):
+            raise RequestError(HTTPStatus.NOT_IMPLEMENTED, f"transfer encoding {coding}")
+        self._chunked = bool(coding)
+        try:
+            length = int(headers.get("Content-Length", "0"))
+        except ValueError:
+            length = -1
+        if length < 0 or (self._chunked and "Content-Length" in headers):
+            raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length makes no sense")
+        if length > most:
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {most} bytes")
+        self._left = 0 if self._chunked else length  # of the body, or of the chunk
+        self._ended = not self._chunked and length == 0
+        self._room = most
+        self._connection, self._rest = connection, rest
+        self._continue = headers.get("Expect", "").lower() == "100-continue"
+        self._deadline = time.monotonic() + REQUEST_S
+
+    def read(self) -> bytes:
+        if self._ended:
+            return b""
+        if self._chunked and self._left == 0:
+            self._begin_chunk()
+            if self._ended:
+                return b""
+        piece = self._receive(min(PIECE, self._left))
+        self._left -= len(piece)
+        self._room -= len(piece)
+        if self._left == 0:
+            if self._chunked:
+                self._line()
+            else:
+                self._ended = True
+        return piece
+
+    def _begin_chunk(self) -> None:
+        size = self._line().partition(b";")[0].strip()
+        if not CHUNK_SIZE.fullmatch(size):
+            raise RequestError(HTTPStatus.BAD_REQUEST, "this is no chunk")
+        self._left = int(size, 16)
+        if self._left > self._room:
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the request is too large")
+        self._ended = self._left == 0
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._rest:
+            if len(self._rest) > MOST_HEAD:
+                raise RequestError(HTTPStatus.BAD_REQUEST, "this is no chunk")
+            self._rest += self._from_connection(PIECE)
+        line, self._rest = self._rest.split(b"\r\n", 1)
+        return line
+
+    def _receive(self, most: int) -> bytes:
+        if not self._rest:
+            return self._from_connection(most)
+        piece, self._rest = self._rest[:most], self._rest[most:]
+        return piece
+
+    def _from_connection(self, most: int) -> bytes:
+        if self._continue:
+            self._continue = False
+            self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            piece = self._connection.recv(most)
+        except TimeoutError as error:
+            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "the body does not come") from error
+        if not piece or time.monotonic() > self._deadline:
+            raise RequestError(HTTPStatus.BAD_REQUEST, "the body ends early or never")
+        return piece
+
+
+def _missing_of_head(so_far: bytearray) -> int:
+    if b"\r\n\r\n" in so_far:
+        return 0
+    if len(so_far) >= MOST_HEAD:
+        large = text_response("head is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        raise BadGreetingError("head of a request is too large", _encoded(large))
+    return MOST_HEAD - len(so_far)
+
+
+def _encoded(response: Response, body: bool = True) -> bytes:
+    headers = {
+        **SECURITY,
+        "Content-Type": response.content_type,
+        "Content-Length": str(len(response.body)),
+        "Connection": "close",
+        **response.headers,
+    }
+    lines = [f"HTTP/1.1 {response.status.value} {response.status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    head = "\r\n".join(lines).encode("ascii") + b"\r\n\r\n"
+    return head + response.body if body else head
+
+
+def _let_it_read(connection: socket.socket) -> None:
+    """Wait a moment for the client to close: a reset would take the response away from it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(1.0)
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline and connection.recv(PIECE):
+            pass

@@ -1,0 +1,226 @@
+"""The web part: status page, /metrics, /healthz and STOW-RS on one port, loopback by default.
+
+GET  /                      the queue and the last series
+GET  /jobs/<number>         one series; /jobs/<number>/report its pictures
+GET  /metrics, /healthz     for Prometheus; for whoever restarts services
+POST /jobs/<number>/retry, /deliveries/<number>/retry, /studies (STOW-RS)    with the token
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from http import HTTPStatus
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from stillscan.deploy.gateway.receiver.spool import Spool
+from stillscan.deploy.gateway.record.counters import Counters
+from stillscan.deploy.gateway.record.overview import JobRow, Overview
+from stillscan.deploy.gateway.settings import GatewaySettings, Places, token_of
+from stillscan.deploy.gateway.web.http_server import (
+    HttpServer,
+    Request,
+    RequestError,
+    Response,
+    json_response,
+    text_response,
+)
+from stillscan.deploy.gateway.web.metrics import exposition
+from stillscan.deploy.gateway.web.status_pages import job_page, overview_page
+from stillscan.deploy.gateway.web.stow import store
+
+log = logging.getLogger("stillscan.gateway")
+
+ASSETS = Path(__file__).with_name("assets")
+ASSET_TYPES = {
+    "status.css": "text/css; charset=utf-8",
+    "status.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+HTML = "text/html; charset=utf-8"
+PROBE_S = 1.0
+INLINE = re.compile(rb"<(style|script)>(.*?)</\1>", re.DOTALL)
+
+
+def run(settings: GatewaySettings, stop: threading.Event) -> None:
+    """Answer requests until `stop` is set.
+
+    Raises:
+        OSError: if the port or a certificate cannot be used.
+        SettingsError: if the token cannot be read.
+    """
+    places = Places(settings.data)
+    overview = Overview(places)
+    with Counters(overview) as count:
+        web = Web(settings, overview, Spool(places, settings.storage), count)
+        server = HttpServer(settings.web, web.handle)
+        log.info("status page on http://%s:%d/", settings.web.host, server.port)
+        server.serve(stop)
+
+
+class Web:
+    """What is behind each address."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        overview: Overview,
+        spool: Spool,
+        count: Callable[[str, int], None],
+    ) -> None:
+        """Read the token.
+
+        Raises:
+            SettingsError: if it cannot be read.
+        """
+        self._settings = settings
+        self._overview = overview
+        self._spool = spool
+        self._count = count
+        self._token = token_of(settings.web.token_file)
+        self._routes: list[tuple[str, re.Pattern[str], Callable[..., Response]]] = [
+            ("GET", re.compile("/"), self._front),
+            ("GET", re.compile(r"/jobs/(\d{1,12})"), self._job),
+            ("GET", re.compile(r"/jobs/(\d{1,12})/report"), self._report),
+            ("GET", re.compile(r"/assets/([a-z.]+)"), self._asset),
+            ("GET", re.compile("/metrics"), self._metrics),
+            ("GET", re.compile("/healthz"), self._health),
+            ("POST", re.compile(r"/jobs/(\d{1,12})/retry"), self._retry_job),
+            ("POST", re.compile(r"/deliveries/(\d{1,12})/retry"), self._retry_delivery),
+            ("POST", re.compile("/studies"), self._stow),
+        ]
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request.
+
+        Raises:
+            RequestError: if it is for nothing that is here.
+        """
+        method = "GET" if request.method == "HEAD" else request.method
+        known = False
+        for wanted, pattern, answer in self._routes:
+            if found := pattern.fullmatch(request.path):
+                known = True
+                if method == wanted:
+                    return answer(request, *found.groups())
+        if known:
+            raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, "not with this method")
+        raise RequestError(HTTPStatus.NOT_FOUND, "there is nothing here")
+
+    def _front(self, _: Request) -> Response:
+        page = overview_page(
+            self._overview.counts(),
+            [(job, self._overview.deliveries(job.number)) for job in self._overview.recent_jobs()],
+            self._settings.storage.most_used,
+        )
+        return Response(body=page.encode(), content_type=HTML)
+
+    def _job(self, _: Request, number: str) -> Response:
+        job = self._known_job(number)
+        page = job_page(
+            job,
+            self._overview.deliveries(job.number),
+            self._report_file(job).is_file(),
+            may_retry=self._token is not None,
+        )
+        return Response(body=page.encode(), content_type=HTML)
+
+    def _report(self, _: Request, number: str) -> Response:
+        """The page that was made with the series; only its own script and style may act."""
+        try:
+            page = self._report_file(self._known_job(number)).read_bytes()
+        except OSError:
+            raise RequestError(HTTPStatus.NOT_FOUND, "this series has no report") from None
+        policy = (
+            f"default-src 'none'; img-src data:; style-src {_hashes(page, b'style')}; "
+            f"script-src {_hashes(page, b'script')}; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'self'; sandbox allow-scripts"
+        )
+        return Response(body=page, content_type=HTML, headers={"Content-Security-Policy": policy})
+
+    def _asset(self, _: Request, name: str) -> Response:
+        if name not in ASSET_TYPES:
+            raise RequestError(HTTPStatus.NOT_FOUND, "there is nothing here")
+        return Response(body=(ASSETS / name).read_bytes(), content_type=ASSET_TYPES[name])
+
+    def _metrics(self, _: Request) -> Response:
+        return Response(body=exposition(self._overview), content_type=CONTENT_TYPE_LATEST)
+
+    def _health(self, _: Request) -> Response:
+        checks = {
+            "record": self._record_answers(),
+            "disk": self._spool.has_room(),
+            "receiver": self._receiver_listens(),
+        }
+        well = all(checks.values())
+        status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
+        return json_response({"status": "ok" if well else "failing", "checks": checks}, status)
+
+    def _retry_job(self, request: Request, number: str) -> Response:
+        self._require_token(request)
+        if not self._overview.retry_job(int(number)):
+            raise RequestError(HTTPStatus.CONFLICT, "this job is not refused or dead")
+        return text_response("The job is queued again.")
+
+    def _retry_delivery(self, request: Request, number: str) -> Response:
+        self._require_token(request)
+        if not self._overview.retry_delivery(int(number)):
+            raise RequestError(HTTPStatus.CONFLICT, "this delivery is not dead")
+        return text_response("The series will be sent again.")
+
+    def _stow(self, request: Request) -> Response:
+        if not self._settings.web.stow:
+            raise RequestError(HTTPStatus.NOT_FOUND, "STOW-RS is switched off")
+        self._require_token(request)
+        return store(request, self._spool, self._count)
+
+    def _require_token(self, request: Request) -> None:
+        if self._token is None:
+            raise RequestError(HTTPStatus.FORBIDDEN, "there is no token: see web.token-file")
+        if not request.is_authorised(self._token):
+            raise RequestError(HTTPStatus.UNAUTHORIZED, "this is not the token")
+
+    def _known_job(self, number: str) -> JobRow:
+        job = self._overview.job(int(number))
+        if job is None:
+            raise RequestError(HTTPStatus.NOT_FOUND, "there is no such job")
+        return job
+
+    def _report_file(self, job: JobRow) -> Path:
+        folder = Places(self._settings.data).reports / str(job.number)
+        return folder / f"{job.derived_series_uid or 'none'}.html"
+
+    def _record_answers(self) -> bool:
+        try:
+            self._overview.counts()
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _receiver_listens(self) -> bool:
+        host = self._settings.receiver.host
+        wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+        try:
+            address = (wildcard.get(host, host), self._settings.receiver.port)
+            socket.create_connection(address, timeout=PROBE_S).close()
+        except OSError:
+            return False
+        return True
+
+
+def _hashes(page: bytes, element: bytes) -> str:
+    """What a content security policy calls the inline styles or scripts of a page."""
+    found = [
+        "'sha256-" + base64.b64encode(sha256(content).digest()).decode() + "'"
+        for name, content in INLINE.findall(page)
+        if name == element
+    ]
+    return " ".join(found) or "'none'"

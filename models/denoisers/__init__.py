@@ -1,0 +1,1 @@
+"""The `Denoiser` protocol and what implements it."""

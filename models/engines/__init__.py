@@ -1,0 +1,1 @@
+"""Inference backends for the student network."""

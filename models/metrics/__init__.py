@@ -1,0 +1,1 @@
+"""Image quality, detectability, noise power and confidence intervals."""

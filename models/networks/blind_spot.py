@@ -1,0 +1,194 @@
+"""Stage 1: a network that predicts every pixel from the pixels around it, never from itself.
+
+Noise that does not reach beyond `radius` pixels cannot be predicted from outside it, so the network
+learns E[x | surroundings] from noisy images alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stillscan.models.denoisers.denoiser import Estimate
+from stillscan.models.networks.precision import mixed_precision
+from stillscan.models.noise.profile import NoiseProfile
+from stillscan.models.training.loop import Losses
+from stillscan.models.training.noisy_images import NoisyBatch
+
+Planes = Float[Tensor, "batch 1 height width"]
+Features = Float[Tensor, "batch channel height width"]
+
+LOG_VARIANCE_RANGE = (-6.0, 8.0)  # of the prediction's error, in sigma^2
+
+
+class RingConvolution(nn.Module):
+    """A convolution of half-width radius + 1 that is blind to max(|dx|, |dy|) <= radius.
+
+    The mask is a buffer that is applied at every call; the weights below it are never used.
+    """
+
+    mask: Tensor
+
+    def __init__(self, channels: int, width: int, radius: int) -> None:
+        super().__init__()
+        self.radius = radius
+        size = 2 * radius + 3
+        self.convolution = nn.Conv2d(channels, width, size, padding=radius + 1)
+        mask = torch.ones(size, size)
+        mask[1:-1, 1:-1] = 0
+        self.register_buffer("mask", mask)
+
+    def forward(
+        self, image: Float[Tensor, "batch plane height width"]
+    ) -> Float[Tensor, "batch feature height width"]:
+        """`width` features of the ring around each pixel."""
+        weight, bias = self.convolution.weight * self.mask, self.convolution.bias
+        return nn.functional.conv2d(image, weight, bias, padding=self.radius + 1)
+
+
+class DilatedBlock(nn.Module):
+    """`x + 1x1(relu(dilated 3x3(relu(x))))`."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.pointwise = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Features) -> Features:
+        """Add what the surroundings at this dilation say."""
+        return x + self.pointwise(self.spatial(x.relu()).relu_())
+
+
+class BlindSpotNetwork(nn.Module):
+    """Predicts mean and variance of each pixel, blind to the square of `radius` around it.
+
+    Two branches of dilated blocks behind a ring convolution, dilations 2r + 2 and 2r + 3. A chain
+    of offsets that begins on the ring, |d| = r + 1 in one axis, and goes on in multiples of 2r + 2
+    (or 2r + 3) keeps |d| >= r + 1 in that axis: nothing of the hidden square is ever seen. What
+    fuses the branches is 1x1. No normalisation and no attention: both would look at the whole
+    image.
+
+    Train it in the default memory format where bfloat16 is computed: with channels_last, oneDNN's
+    bfloat16 gradient of a dilated convolution is NaN on CPUs (torch 2.13). In float32 it is right,
+    and up to twice as fast.
+
+    Args:
+        radius: r; noise correlated over at most r pixels is hidden whole. 0 .. 4.
+        width: channels of each branch.
+        blocks: dilated blocks of each branch.
+    """
+
+    def __init__(self, radius: int, width: int = 40, blocks: int = 4) -> None:
+        super().__init__()
+        self.radius = radius
+        self.width = width
+        self.blocks = blocks
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                RingConvolution(2, width, radius),
+                *(DilatedBlock(width, dilation) for _ in range(blocks)),
+            )
+            for dilation in (2 * radius + 2, 2 * radius + 3)
+        )
+        self.fusion = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(2 * width, 2 * width, 1), nn.ReLU(), nn.Conv2d(2 * width, width, 1)
+        )
+        self.mean = nn.Conv2d(width, 1, 1)
+        self.log_variance = nn.Sequential(
+            nn.Conv2d(width + 1, width, 1), nn.ReLU(), nn.Conv2d(width, 1, 1)
+        )
+
+    def forward(self, image: Planes, level: Float[Tensor, " batch"]) -> tuple[Planes, Planes]:
+        """Mean of each pixel, and the log variance of that mean's error in units of level^2.
+
+        The second output reads the features of the first but does not shape them.
+
+        Args:
+            image: noisy, on about [0, 1]. It enters pixel by pixel: a local mean or a local noise
+                level would carry a pixel's own value to its neighbours.
+            level: the noise's typical standard deviation in each image, told from outside.
+        """
+        known = level.log()[:, None, None, None].expand_as(image) / 4 + 1
+        seen = torch.cat([2 * image - 1, known], 1)
+        features = self.fusion(torch.cat([branch(seen) for branch in self.branches], 1)).relu()
+        mean = (self.mean(features).float() + 1) / 2
+        # the features need not know the level to say the mean; the variance must
+        informed = torch.cat([features.detach(), known], 1)
+        log_variance = self.log_variance(informed).float()
+        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+
+def blind_spot_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """Squared error of the mean against the noisy image itself.
+
+    L2 finds the mean, which is what is estimated here; L1 would find the median, biased for
+    Poisson, Gamma and Rician noise. Each example is weighed by one over its error (the gradient of
+    the log), so that weak and strong noise count alike. Reported: 10 log10(error / noise) in dB;
+    0 would be a perfect prediction.
+    """
+    batch, mean, _ = _predicted(network, batch)
+    square = (mean - batch.noisy).square().mean((1, 2, 3))
+    error = (square / batch.sigma.square().mean((1, 2, 3))).log().mean()
+    return Losses(error, 10 / math.log(10) * error)
+
+
+def blind_spot_variance_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """The likelihood of y ~ N(mu, s^2 + sigma^2) as a function of s^2 alone; in units of sigma."""
+    batch, mean, log_variance = _predicted(network, batch)
+    level = batch.level[:, None, None, None]
+    noise = (batch.sigma / level).square()
+    variance = log_variance.exp() + noise
+    square = ((mean.detach() - batch.noisy) / level).square()
+    likelihood = 0.5 * (square / variance + variance.log()).mean()
+    return Losses(likelihood, likelihood)
+
+
+def _predicted(network: nn.Module, batch: NoisyBatch) -> tuple[NoisyBatch, Planes, Planes]:
+    device = next(network.parameters()).device
+    batch = batch.to(device)
+    with mixed_precision(device):
+        mean, log_variance = network(batch.noisy, batch.level)
+    return batch, mean, log_variance
+
+
+class BlindSpotDenoiser:
+    """The blind-spot network behind the `Denoiser` protocol.
+
+    Args:
+        network: trained.
+        centre: put each pixel's own value back with the known noise; else the bare prediction.
+        device: torch device.
+    """
+
+    def __init__(
+        self, network: BlindSpotNetwork, centre: bool = True, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+        self.centre = centre
+
+    @torch.inference_mode()
+    def denoise(self, image: Planes, noise: NoiseProfile) -> Estimate:
+        """Estimate the clean image; `image` on about [0, 1], `noise` in the same unit."""
+        y = image.to(self.device)
+        level = torch.full((len(y),), noise.sigma, device=self.device)
+        with mixed_precision(self.device):
+            mean, log_variance = self.network(y, level)
+        variance = log_variance.exp() * noise.sigma**2
+        if self.centre:
+            mean, variance = with_centre(mean, variance, y, noise.sigma_map(y) ** 2)
+        return Estimate(mean.to(image.device), variance.sqrt().to(image.device))
+
+
+def with_centre(
+    mean: Planes, variance: Planes, image: Planes, noise_variance: Planes
+) -> tuple[Planes, Planes]:
+    """The centre pixel put back: `(mu sigma^2 + y s^2) / (s^2 + sigma^2)`, and its variance."""
+    total = variance + noise_variance
+    return (
+        (mean * noise_variance + image * variance) / total,
+        variance * noise_variance / total,
+    )

@@ -1,0 +1,250 @@
+"""Stage 2: a diffusion model of noisy images, conditioned on a blind-spot estimate.
+
+Its z_0 is a *noisy* image on [-1, 1], its condition an estimate c of the clean one. A sample is
+"clean image + fresh noise", so a mean over samples estimates E[target | c]. That is E[x | c] only
+where target and condition do not share noise: c = BSN(y) does (its neighbouring pixels are made
+from y), and a capable network learns the noise back: the leak. The default profile makes the
+condition from y + a z and the target y - z / a, whose noise is independent of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stillscan.models.networks.blind_spot import BlindSpotNetwork, with_centre
+from stillscan.models.networks.precision import mixed_precision
+from stillscan.models.networks.student import network_input, squash
+from stillscan.models.networks.unet import PlainUNet
+from stillscan.models.noise.profile import CORRELATION_LAGS
+from stillscan.models.sampling.schedule import NoiseSchedule
+from stillscan.models.training.loop import Losses
+from stillscan.models.training.noisy_images import NoisyBatch
+
+Planes = Float[Tensor, "batch 1 height width"]
+Values = Float[Tensor, " batch"]
+
+Prediction = Literal["eps", "x0", "v"]
+TIME_PLANES = 3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How the conditional model is parameterised and trained.
+
+    Attributes:
+        prediction: what the loss compares: the noise eps, the image z_0, or
+            v = sqrt(a) eps - sqrt(1 - a) z_0 (Salimans and Ho 2022).
+        loss: L2 finds the mean, L1 the median.
+        recorruption: a: the condition is made from y + a z and the target is y - z / a. 0: both
+            are y, as published.
+        sees_image: the recorrupted image joins its blind-spot estimate in the condition.
+        preconditioned: the network starts as the exact sampler of white noise around the condition;
+            otherwise its output is `prediction` itself.
+        centre_pixel: c is the blind-spot estimate with each pixel's own value put back, weighed by
+            the known noise. It errs by no more than the noise does, so that weak noise, which the
+            bare estimate misses by far, is within reach. Needs `recorruption`: else it leaks.
+    """
+
+    prediction: Prediction = "v"
+    loss: Literal["L1", "L2"] = "L2"
+    recorruption: float = 0.5
+    sees_image: bool = True
+    preconditioned: bool = True
+    centre_pixel: bool = False
+
+    def __post_init__(self) -> None:
+        """A condition that holds a pixel and its noise must not see the same noise in the target.
+
+        Raises:
+            ValueError: for a centre pixel without recorruption.
+        """
+        if self.centre_pixel and not self.recorruption:
+            raise ValueError("a centre pixel needs recorruption: it would leak")
+
+
+DEFAULT = Profile(centre_pixel=True)
+PAPER = Profile("eps", "L1", recorruption=0.0, sees_image=False, preconditioned=False)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a sample is conditioned on; all on the scale of the image ([0, 1]), not of z.
+
+    Attributes:
+        centre: c, an estimate of the clean image.
+        image: what c was made from: y, or the recorrupted y + a z.
+        sigma: deviation of the noise in `image`.
+        correlation: of that noise.
+        target_sigma: deviation of the noise that samples contain.
+    """
+
+    centre: Planes
+    image: Planes
+    sigma: Planes
+    correlation: Float[Tensor, "batch lag"]
+    target_sigma: Planes
+
+    def repeated(self, times: int) -> Condition:
+        """For `times` samples of every image, one whole batch after the other."""
+        return Condition(*(each.repeat(times, *[1] * (each.ndim - 1)) for each in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return (self.centre, self.image, self.sigma, self.correlation, self.target_sigma)
+
+
+class DiffusionNetwork(nn.Module):
+    """Gives z0_hat from z_t, the share of signal alpha_bar_t, and the condition.
+
+    It is the student's network with more to see. Everything enters as a difference from the
+    condition in units of the noise, so one network serves all levels.
+
+    Args:
+        profile: parameterisation.
+        widths: channels at half resolution and below.
+        middle_blocks: residual blocks at the coarsest resolution.
+    """
+
+    def __init__(
+        self,
+        profile: Profile = DEFAULT,
+        widths: tuple[int, ...] = (32, 64, 128),
+        middle_blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        self.profile = profile
+        self.widths = tuple(widths)
+        self.middle_blocks = middle_blocks
+        self.multiple = 2 ** len(widths)
+        channels = 4 + TIME_PLANES + 4 + 2 + len(CORRELATION_LAGS) + 4 * profile.sees_image
+        self.body = PlainUNet(channels, self.widths, middle_blocks)
+        self.output = nn.Conv2d(self.widths[0], 4, 3, padding=1)
+        nn.init.zeros_(self.output.weight)  # preconditioned: begins as the condition itself
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def forward(self, z_t: Planes, alpha_bar: Values, condition: Condition) -> Planes:
+        """z0_hat.
+
+        Args:
+            z_t: on the scale of z; height and width divisible by `multiple`.
+            alpha_bar: of each image's timestep.
+            condition: of each image.
+        """
+        a = alpha_bar[:, None, None, None]
+        base = 2 * condition.centre - 1
+        deviation = 2 * condition.target_sigma  # of z_0 around the condition
+        u = z_t - a.sqrt() * base
+        variance = a * deviation**2 + (1 - a)
+        features = self.body(self._seen(u / variance.sqrt(), a, condition))
+        out = F.pixel_shuffle(self.output(features), 2).float()
+        if self.profile.preconditioned:
+            skip = a.sqrt() * deviation**2 / variance
+            scale = deviation * (1 - a).sqrt() / variance.sqrt()
+            return base + skip * u + scale * out
+        if self.profile.prediction == "x0":
+            return base + out
+        if self.profile.prediction == "eps":
+            return (z_t - (1 - a).sqrt() * out) / a.sqrt()
+        return a.sqrt() * z_t - (1 - a).sqrt() * out
+
+    def _seen(self, u: Planes, a: Tensor, condition: Condition) -> Tensor:
+        shown = condition.image if self.profile.sees_image else condition.centre
+        planes = [
+            F.pixel_unshuffle(u, 2),
+            network_input(shown, condition.sigma, condition.correlation),
+        ]
+        if self.profile.sees_image:
+            difference = (condition.image - condition.centre) / condition.sigma
+            planes.append(F.pixel_unshuffle(squash(difference), 2))
+        time = torch.cat([((1 - a) / a).log() / 8, a.sqrt(), (1 - a).sqrt()], 1)
+        return torch.cat([*planes, time.expand(-1, -1, *planes[0].shape[-2:])], 1)
+
+
+class DiffusionObjective:
+    """The diffusion loss at a random timestep, z_0 and condition made as the profile says.
+
+    Args:
+        blind_spot: trained; it stays as it is.
+        schedule: of the model.
+        regularisation: weight of the squared error of z0_hat beside the loss (our reading of
+            No-New-Denoiser's "regularised").
+    """
+
+    def __init__(
+        self, blind_spot: BlindSpotNetwork, schedule: NoiseSchedule, regularisation: float = 0.0
+    ) -> None:
+        self.blind_spot = blind_spot.eval()
+        self.schedule = schedule
+        self.regularisation = regularisation
+
+    def __call__(self, network: nn.Module, batch: NoisyBatch) -> Losses:
+        """Loss of a batch; reported is the same, before regularisation."""
+        assert isinstance(network, DiffusionNetwork)
+        device = next(network.parameters()).device
+        generator = batch.generator
+        batch = batch.to(device)
+        condition, target = condition_and_target(self.blind_spot, batch, network.profile)
+        z0 = 2 * target - 1
+        t = torch.randint(0, len(self.schedule), (len(z0),), generator=generator)
+        alpha_bar = self.schedule.alpha_bar[t].float().to(device)
+        a = alpha_bar[:, None, None, None]
+        eps = torch.randn(z0.shape, generator=generator).to(device)
+        z_t = a.sqrt() * z0 + (1 - a).sqrt() * eps
+        with mixed_precision(device):
+            z0_hat = network(z_t, alpha_bar, condition)
+        error = prediction_error(z0_hat - z0, a, network.profile, condition.target_sigma)
+        loss = error.abs().mean() if network.profile.loss == "L1" else error.square().mean()
+        total = loss + self.regularisation * (z0_hat - z0).square().mean()
+        return Losses(total, loss)
+
+
+def prediction_error(error: Planes, a: Tensor, profile: Profile, target_sigma: Planes) -> Planes:
+    """The error of z0_hat as an error of what the profile predicts.
+
+    eps: sqrt(a / (1 - a)) times it; v: 1 / sqrt(1 - a) times it. A preconditioned network is
+    compared in units of what it has to say (Karras et al. 2022, section 5): unit variance at every
+    timestep and every level of noise.
+    """
+    if profile.preconditioned:
+        deviation = 2 * target_sigma
+        scale = deviation * (1 - a).sqrt() / (a * deviation**2 + (1 - a)).sqrt()
+        return error / scale
+    if profile.prediction == "eps":
+        return error * (a / (1 - a)).sqrt()
+    return error if profile.prediction == "x0" else error / (1 - a).sqrt()
+
+
+def centre_of(
+    blind_spot: BlindSpotNetwork, image: Planes, level: Values, sigma: Planes, profile: Profile
+) -> Planes:
+    """c, as the profile makes it from an image with noise of this deviation."""
+    with mixed_precision(image.device):
+        mean, log_variance = blind_spot(image, level)
+    if not profile.centre_pixel:
+        return mean
+    variance = log_variance.exp() * level[:, None, None, None] ** 2
+    centre, _ = with_centre(mean, variance, image, sigma**2)
+    return centre
+
+
+def condition_and_target(
+    blind_spot: BlindSpotNetwork, batch: NoisyBatch, profile: Profile
+) -> tuple[Condition, Planes]:
+    """The condition and the image that samples imitate, with independent noise unless published."""
+    factor = profile.recorruption
+    noisy = batch.noisy + factor * batch.fresh
+    target = batch.noisy - batch.fresh / factor if factor else batch.noisy
+    more, target_more = math.sqrt(1 + factor**2), math.sqrt(1 + 1 / factor**2) if factor else 1.0
+    sigma = batch.sigma * more
+    with torch.no_grad():
+        centre = centre_of(blind_spot, noisy, batch.level * more, sigma, profile)
+    condition = Condition(
+        centre, noisy, sigma, batch.correlation, target_sigma=batch.sigma * target_more
+    )
+    return condition, target

@@ -1,0 +1,1 @@
+"""Noise models: measuring a profile, and making noise that follows one."""

@@ -1,0 +1,295 @@
+"""Estimate the noise of a series from the series alone.
+
+Noise is what is left in the flattest places. Blocks are freed of their plane; in each range of
+intensity the lowest self-consistent cluster of block variances is taken to be noise, all above it
+structure. How much noise the removed plane has swallowed, and how far block variances scatter, both
+follow from the noise's own correlation, so level and correlation are found in turns. Structure can
+only raise a level, never lower it, so the curve of level against intensity is fitted from below.
+
+Places that hold no noise at all (air set to exactly zero, padding, saturation) are left out.
+
+A level counts as proven only where what was measured looks like noise: the flattest places vary by
+a nearly normal law, and hardly any place with signal is much flatter than they are. Smooth
+structure, taken for correlated noise, fails both.
+
+Where slices were acquired again, their differences tell noise and nothing else; where both ways
+prove a level, the lower one holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from stillscan.models.noise.blocks import (
+    Array,
+    Blocks,
+    Correlation,
+    NoNoiseError,
+    Plane,
+    cosines,
+    cut_blocks,
+    holds_noise,
+    spread_out,
+    windows,
+    without_plane,
+)
+from stillscan.models.noise.levels import (
+    DARK,
+    FEWEST_BLOCKS,
+    Curve,
+    Levels,
+    fit_curve,
+    intensity_ranges,
+    level_knots,
+    measure_levels,
+)
+from stillscan.models.noise.profile import MAX_LAG, NoiseProfile
+
+__all__ = ["NoNoiseError", "estimate_noise_profile", "remaining_share"]
+
+BLOCK_SIZES = (16, 8)  # large ones see wide correlation, small ones find flat places in anatomy
+WIDEST_SCATTER = 0.45  # of block variances: beyond it the blocks are too small for the correlation
+PROOF_BLOCKS, PROOF_PURITY = 100, 0.4  # an intensity range that bears a level out
+LONGEST_TAILS = 0.7  # excess kurtosis of noise; that of a Gamma law of shape 10 is 0.6
+QUIETER, QUIETER_SHARE = 2.5, 0.03  # standard deviations of a block variance; share of the blocks
+FEWEST_FLAT, SHORT = 28, 0.15  # flat blocks, and their correlation at two pixels and more
+FINE_PURITY = 0.5  # the same for the finest detail alone
+UNPROVEN_SHARE = 0.1  # of a level that nothing bears out: it may be structure
+ROUNDING = 1e-7  # of the range of intensities: a level below this is no noise
+QUIET = 0.001  # of the brightest places: the highest level that is told then
+COMPARED_BLOCKS = 2000  # of a slice, before and after
+FLATTEST = 0.2  # upper edge of the blocks that the correlation is measured on, as CLUSTER
+
+
+def estimate_noise_profile(
+    slices: Sequence[Float[Tensor, "_ _"]],
+    valid: Sequence[Bool[Tensor, "_ _"]] | None = None,
+    again: Sequence[Float[Tensor, "_ _"] | None] | None = None,
+) -> NoiseProfile:
+    """Level, signal dependence and correlation of the noise in these slices.
+
+    Args:
+        slices: of one series, any sizes, on a scale where 0 means no signal.
+        valid: False where a pixel is padding and must not be looked at.
+        again: the same slices, acquired once more; None where a slice was not.
+
+    Raises:
+        NoNoiseError: if every part of the image is constant, or smooth to the last bit.
+    """
+    images = [_array(image) for image in slices]
+    masks = [mask.cpu().numpy() for mask in valid] if valid is not None else [None] * len(images)
+    planes = [Plane(image, mask) for image, mask in zip(images, masks, strict=True)]
+    profile = _from_flat_places(planes)
+    if again is not None:
+        repeated = [
+            Plane(plane.image, plane.valid, _array(other))
+            for plane, other in zip(planes, again, strict=True)
+            if other is not None
+        ]
+        profile = _lower(profile, _from_repeats(repeated))
+    profile = profile or _from_fine_detail(planes)
+    if profile.sigma < ROUNDING * max(float(np.ptp(image)) for image in images):
+        raise NoNoiseError("the image is smooth to the last bit")
+    return profile
+
+
+def _array(image: Tensor) -> Array:
+    return np.asarray(image.detach().cpu().numpy(), np.float64)
+
+
+def _lower(one: NoiseProfile | None, other: NoiseProfile | None) -> NoiseProfile | None:
+    """Structure can only raise a level: the lower of two."""
+    found = [profile for profile in (one, other) if profile is not None]
+    return min(found, key=lambda profile: profile.sigma, default=None)
+
+
+def _from_repeats(planes: Sequence[Plane]) -> NoiseProfile | None:
+    """The noise of slices that were acquired twice; None where their difference proves none."""
+    try:
+        return _from_flat_places(planes) if planes else None
+    except NoNoiseError:  # the same image twice, not the same slice
+        return None
+
+
+def _from_flat_places(planes: Sequence[Plane]) -> NoiseProfile | None:
+    """Level and correlation where enough blocks of pure noise bear them out, else None.
+
+    All slices together first; where their noise differs (thickness, tube current), slice by slice:
+    then one in the lower quartile speaks for the series, since structure can only raise a level.
+    """
+    smallest = min(min(plane.image.shape) for plane in planes)
+    sizes = [size for size in BLOCK_SIZES if 2 * size <= smallest]
+    for size in sizes:
+        found = _estimate(cut_blocks(planes, size))
+        if found.proven:
+            return found.profile
+    if len(planes) == 1:
+        return None
+    each = [_from_flat_places([plane]) for plane in planes]
+    proven = sorted((p for p in each if p is not None), key=lambda profile: profile.sigma)
+    return proven[len(proven) // 4] if 2 * len(proven) >= len(planes) else None
+
+
+def _from_fine_detail(planes: Sequence[Plane]) -> NoiseProfile:
+    """Where no part is flat, only the finest detail can tell noise: the level if it is white.
+
+    Correlated noise has little there, so it is underestimated and too little is removed, never too
+    much. Where even the finest detail is structure, the series counts as quiet.
+    """
+    smallest = min(min(plane.image.shape) for plane in planes)
+    blocks = cut_blocks(planes, min(BLOCK_SIZES[-1], smallest))
+    found = _estimate_white(blocks)
+    if found.proven:
+        return found.profile
+    quiet = QUIET * float(np.quantile(blocks.means, 0.98)) / found.profile.sigma
+    return found.profile.weakened(min(UNPROVEN_SHARE, max(quiet, 0.0)))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A profile, and whether enough blocks of pure noise bear it out."""
+
+    profile: NoiseProfile
+    proven: bool
+
+
+def _estimate(blocks: Blocks) -> _Found:
+    """Level and correlation in turns, from the whole variance of the blocks."""
+    edges, bins = intensity_ranges(blocks.means)
+    correlation = Correlation.white(blocks.size)
+    for _ in range(4):
+        levels = measure_levels(blocks, bins, correlation)
+        curve = fit_curve(levels)
+        expected = curve.variance(blocks.means) * correlation.kept
+        flat = _flat_blocks(blocks, expected, correlation.scatter)
+        correlation = Correlation.measure(
+            blocks.residuals[flat] / np.sqrt(expected[flat])[:, None], blocks.size
+        )
+    levels = measure_levels(blocks, bins, correlation)
+    curve = fit_curve(levels)
+    small = blocks.size == BLOCK_SIZES[-1]  # only these find the few flat places of anatomy
+    with_signal = blocks.means[flat] > DARK * np.quantile(blocks.means, 0.98)
+    proven = _is_pure(levels) or (small and _looks_like_noise(with_signal, correlation))
+    proven = proven and correlation.scatter < WIDEST_SCATTER
+    proven = proven and _varies_as_noise(blocks.residuals[flat], expected[flat])
+    proven = proven and _is_everywhere(blocks, curve, correlation)
+    return _Found(_profile(curve, levels, edges, correlation, blocks.means), proven)
+
+
+def _is_pure(levels: Levels) -> bool:
+    """Whether some range of intensity with signal is mostly noise."""
+    pure = (levels.counts >= PROOF_BLOCKS) & (levels.purity >= PROOF_PURITY)
+    return bool((pure & (levels.centres > DARK * levels.centres.max())).any())
+
+
+def _looks_like_noise(with_signal: np.ndarray, correlation: Correlation) -> bool:
+    """Whether the flattest blocks, though few, are not structure: that correlates over pixels.
+
+    Air proves nothing of the signal, so blocks of air may not be among those that were looked at.
+    """
+    along = correlation.acf[MAX_LAG, MAX_LAG + 2 :], correlation.acf[MAX_LAG + 2 :, MAX_LAG]
+    beyond = float(np.abs(np.concatenate(along)).max())
+    return bool(with_signal.all() and len(with_signal) >= FEWEST_FLAT and beyond < SHORT)
+
+
+def _varies_as_noise(values: Array, variances: Array) -> bool:
+    """Whether blocks of these variances vary by a nearly normal law: structure has long tails.
+
+    Args:
+        values: of the flattest blocks [block, value].
+        variances: that noise should have in each of them.
+    """
+    scaled = values / np.sqrt(variances)[:, None]
+    kurtosis = float((scaled**4).mean() / (scaled**2).mean() ** 2) - 3
+    return kurtosis <= LONGEST_TAILS
+
+
+def _is_everywhere(blocks: Blocks, curve: Curve, correlation: Correlation) -> bool:
+    """Whether hardly any block with signal varies less than noise of this level must."""
+    signal = blocks.means > DARK * np.quantile(blocks.means, 0.98)
+    expected = curve.variance(blocks.means[signal]) * correlation.kept
+    quieter = blocks.variances[signal] < expected * (1 - QUIETER * correlation.scatter)
+    return float(quieter.mean()) <= QUIETER_SHARE
+
+
+def _estimate_white(blocks: Blocks) -> _Found:
+    """The level of white noise from the finest cosines of the blocks."""
+    y, x = (axis.ravel() for axis in np.mgrid[: blocks.size, : blocks.size])
+    fine = y + x > 1.25 * blocks.size
+    detail = blocks.residuals @ cosines(blocks.size)[:, fine]
+    fine_blocks = Blocks(blocks.size, blocks.residuals, blocks.means, (detail**2).mean(1))
+    edges, bins = intensity_ranges(blocks.means)
+    white = Correlation.white(blocks.size)
+    correlation = Correlation(white.acf, 1.0, float(np.sqrt(2 / fine.sum())))
+    levels = measure_levels(fine_blocks, bins, correlation)
+    curve = fit_curve(levels)
+    signal = levels.centres > DARK * levels.centres.max()
+    near = signal & (levels.variances < 1.5 * curve.variance(levels.centres))
+    enough = near.any() and levels.counts[near].sum() >= PROOF_BLOCKS
+    proven = bool(enough and np.median(levels.purity[near]) >= FINE_PURITY)
+    expected = curve.variance(blocks.means)
+    flat = _flat_blocks(fine_blocks, expected, correlation.scatter)
+    proven = proven and _varies_as_noise(detail[flat], expected[flat])
+    proven = proven and _is_everywhere(fine_blocks, curve, correlation)
+    profile = _profile(curve, levels, edges, correlation, blocks.means)
+    return _Found(profile, proven or len(blocks.means) < FEWEST_BLOCKS)
+
+
+def _flat_blocks(blocks: Blocks, expected: Array, scatter: float) -> np.ndarray:
+    """Blocks that hold noise alone; with signal, where there are enough (air is rectified)."""
+    ratio = blocks.variances / expected
+    flat = ratio < 1 + FLATTEST * scatter
+    with_signal = flat & (blocks.means > DARK * np.quantile(blocks.means, 0.98))
+    if with_signal.sum() >= FEWEST_FLAT:
+        return with_signal
+    return flat if flat.sum() >= FEWEST_BLOCKS else ratio <= np.quantile(ratio, 0.1)
+
+
+def _profile(
+    curve: Curve, levels: Levels, edges: Array, correlation: Correlation, means: Array
+) -> NoiseProfile:
+    """Put the parts together; `sigma` is the root mean square over the blocks with signal."""
+    knots, sigmas = level_knots(curve, levels, edges)
+    signal = means[means > DARK * np.quantile(means, 0.98)]
+    profile = NoiseProfile(
+        sigma=float(np.sqrt(np.mean(np.interp(signal, knots, sigmas) ** 2))),
+        levels=tuple(float(level) for level in knots),
+        sigmas=tuple(float(sigma) for sigma in sigmas),
+        acf=correlation.acf,
+        family=curve.family,
+    )
+    if curve.family == "gaussian" and profile.radius > 0:
+        return replace(profile, family="correlated")
+    return profile
+
+
+def remaining_share(
+    before: Float[Tensor, "height width"],
+    after: Float[Tensor, "height width"],
+    noise: NoiseProfile,
+    valid: Bool[Tensor, "height width"] | None = None,
+) -> float:
+    """Share of the noise's standard deviation that a denoiser left in the flattest places.
+
+    The places are those where the image that came in varies no more than its noise; what varies
+    there afterwards is compared with what varied before, so that structure cannot count as noise.
+    1 where no place can be compared.
+    """
+    image, cleaned = (plane.numpy().astype(np.float64) for plane in (before, after))
+    size = min(BLOCK_SIZES[-1], *image.shape)
+    step = spread_out(image.shape, size, COMPARED_BLOCKS)
+    usable = holds_noise(image, None if valid is None else valid.numpy(), size, step)
+    if not usable.any():
+        return 1.0
+    sigma = noise.sigma_map(before[None, None].float())[0, 0].numpy()
+    expected = (windows(sigma, size, step)[usable] ** 2).mean(1)
+    varied = without_plane(windows(image, size, step)[usable], size)
+    ratio = (varied**2).mean(1) / expected
+    flat = ratio <= max(1.2, float(np.quantile(ratio, 0.05)))
+    left = without_plane(windows(cleaned, size, step)[usable][flat], size)
+    return float(np.sqrt((left**2).mean() / (varied[flat] ** 2).mean()))

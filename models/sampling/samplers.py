@@ -1,0 +1,124 @@
+"""Few-step sampling of a diffusion model, and the stabilised mean of sample pairs (SRDS).
+
+The stepper is our own: a schedule's timesteps and the alpha_bar of the *next* timestep go in
+together, so that few steps are exact where the closed form is (MONAI 1.6's `DDIMScheduler` spaces
+them by linspace but strides by `T // n`: at 10 steps its noise has 17 times the right variance).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from stillscan.models.sampling.schedule import NoiseSchedule
+
+Image = Float[Tensor, "batch channel height width"]
+Level = Float[Tensor, "*broadcast"]
+
+Predict = Callable[[Tensor, float], Tensor]
+"""`z0_hat = predict(z_t, alpha_bar_t)`: the expected z_0 given z_t (batch channel height width)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A mean over samples and the deviation between them, on the scale of z.
+
+    Attributes:
+        mean: over the samples.
+        spread: standard deviation over the samples without the noise that samples contain.
+    """
+
+    mean: Image
+    spread: Image
+
+
+def ddim_sample(
+    predict: Predict,
+    noise: Image,
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    eta: float = 0.0,
+    generator: Generator | None = None,
+    start: int | None = None,
+) -> Image:
+    """One sample per image of `noise` = z at the first timestep (DDIM: Song et al. 2021, eq. 12).
+
+    Args:
+        predict: gives z0_hat.
+        noise: z_T, standard normal; with `start`, z at that timestep.
+        schedule: of the model.
+        steps: S; the timesteps are `schedule.timesteps(S)`.
+        eta: 0 is deterministic (DDIM); 1 has the variance of the DDPM posterior.
+        generator: needed where eta is above 0.
+        start: begin at this timestep instead of T - 1 (then S steps from there to 0).
+    """
+    timesteps = schedule.timesteps(steps)
+    if start is not None:
+        timesteps = tuple(int(t) for t in torch.linspace(start, 0, steps).round())
+    alpha_bars = [float(schedule.alpha_bar[t]) for t in timesteps]
+    z = noise
+    for a, a_next in zip(alpha_bars, [*alpha_bars[1:], 1.0], strict=True):
+        z0_hat = predict(z, a)
+        eps_hat = (z - math.sqrt(a) * z0_hat) / math.sqrt(1 - a)
+        sigma = eta * math.sqrt((1 - a_next) / (1 - a) * max(0.0, 1 - a / a_next))
+        z = math.sqrt(a_next) * z0_hat + math.sqrt(max(0.0, 1 - a_next - sigma**2)) * eps_hat
+        if sigma > 0:
+            fresh = torch.randn(z.shape, generator=generator)
+            z = z + sigma * fresh.to(z.device)
+    return z
+
+
+def srds_sample(
+    predict: Predict,
+    noise: Float[Tensor, "pair batch channel height width"],
+    schedule: NoiseSchedule,
+    steps: int,
+    sigma: Level,
+) -> Sample:
+    """Stabilised reverse diffusion: the mean of the samples begun at +eps_k and -eps_k.
+
+    `x_hat = 1 / (2 K) sum_k [G(eps_k; c) + G(-eps_k; c)]` (DiffDenoise, arXiv 2504.00264). What is
+    odd in eps cancels. All samples go through the network in one batch, so `predict` is called with
+    2 K times the images: the batch under +eps_1, under -eps_1, under +eps_2, and so on.
+
+    Args:
+        predict: gives z0_hat.
+        noise: eps_1 .. eps_K, standard normal.
+        schedule: of the model.
+        steps: S, at most 20 where the mean is wanted: more bring random structure back.
+        sigma: standard deviation of the noise that a sample contains, on the scale of z;
+            broadcastable against the batch of images.
+    """
+    starts = torch.stack([noise, -noise], 1).flatten(0, 1)
+    samples = ddim_sample(predict, starts.flatten(0, 1), schedule, steps)
+    return mean_and_spread(samples.reshape(starts.shape), sigma)
+
+
+def mean_and_spread(
+    samples: Float[Tensor, "sample batch channel height width"], sigma: Level
+) -> Sample:
+    """`u^2 = max(0, var over samples - sigma^2)`: samples contain noise, their spread must not."""
+    variance = samples.var(0, correction=1)
+    return Sample(samples.mean(0), (variance - sigma**2).clamp(min=0).sqrt())
+
+
+def gaussian_deviation(schedule: NoiseSchedule, steps: int, deviation: float) -> float:
+    """Standard deviation of DDIM samples of a Gaussian law under its exact predictor.
+
+    For z_0 ~ N(m, deviation^2) every step maps z_t - sqrt(a) m linearly, so a sample is m + g eps
+    and g is a product over the steps. It tends to `deviation` as S grows; few steps fall short of
+    it. The squared error of a single sample exceeds that of the pair mean by g^2.
+    """
+    alpha_bars = [float(schedule.alpha_bar[t]) for t in schedule.timesteps(steps)]
+    gain = 1.0
+    for a, a_next in zip(alpha_bars, [*alpha_bars[1:], 1.0], strict=True):
+        z0 = math.sqrt(a) * deviation**2 / (a * deviation**2 + 1 - a)
+        eps = (1 - math.sqrt(a) * z0) / math.sqrt(1 - a)
+        gain *= math.sqrt(a_next) * z0 + math.sqrt(1 - a_next) * eps
+    return gain

@@ -1,0 +1,85 @@
+"""Structures about as visible as the noise lets them be, added to training images.
+
+What is much weaker or much stronger than the noise teaches a denoiser little about the shadings and
+small lesions a reader looks for; images hold few that lie between. A network that never met them
+learns that whatever is as weak as the noise is noise, and low contrast fades with it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from stillscan.models.noise.synthesis import frequencies, gaussian_spectrum
+
+Plane = Float[Tensor, "height width"]
+
+VISIBILITY = (0.5, 6.0)  # of one structure to a reader who averages over its size
+RADII = (1.5, 14.0)  # pixels, of a disc
+SCALES = (1.2, 8.0)  # pixels, of a random field
+MOST_DISCS = 10
+SIGNAL = 0.02  # below it there is air, where nothing is added
+
+
+def add_faint_structures(x: Plane, sigma: float, spectrum: Plane, generator: Generator) -> Plane:
+    """The image with discs or a smooth random field near the threshold of visibility.
+
+    Args:
+        x: clean image, 0 is no signal.
+        sigma: of the noise that will be added, same unit.
+        spectrum: of that noise.
+        generator: says which kind, how many, where, how large and how strong.
+    """
+    if float(torch.rand((), generator=generator)) < 0.5:
+        faint = _discs(x.shape[0], x.shape[1], spectrum, generator)
+    else:
+        faint = _field(x.shape[0], x.shape[1], spectrum, generator)
+    return torch.where(x > SIGNAL, (x + sigma * faint).clamp(min=0), x)
+
+
+def share_at_scale(spectrum: Plane, scale: float) -> float:
+    """What a Gaussian mean of `scale` pixels leaves of the deviation of noise of this spectrum."""
+    smoothed = spectrum * gaussian_spectrum(spectrum.shape[0], spectrum.shape[1], scale, scale)
+    return math.sqrt(float(smoothed.mean() / spectrum.mean()))
+
+
+def _discs(height: int, width: int, spectrum: Plane, generator: Generator) -> Plane:
+    """Ellipses with soft or sharp rims, in units of sigma."""
+    y, x = torch.arange(height)[:, None], torch.arange(width)[None, :]
+    faint = torch.zeros(height, width)
+    for _ in range(int(torch.randint(1, MOST_DISCS + 1, (), generator=generator))):
+        place, ratio, angle, rim = torch.rand(4, generator=generator).tolist()
+        radius = _log_uniform(RADII, generator)
+        row, column = place * height, float(torch.rand((), generator=generator)) * width
+        cos, sin = math.cos(math.pi * angle), math.sin(math.pi * angle)
+        along, across = (x - column) * cos + (y - row) * sin, (y - row) * cos - (x - column) * sin
+        distance = torch.hypot(along, across / (0.5 + 0.5 * ratio))
+        inside = ((radius - distance) / (0.5 + 2 * rim) + 0.5).clamp(0, 1)
+        # a disc is read over its area, pi r^2, as a Gaussian mean is over 4 pi s^2
+        faint += inside * _strength(generator) * share_at_scale(spectrum, radius / 2)
+    return faint
+
+
+def _field(height: int, width: int, spectrum: Plane, generator: Generator) -> Plane:
+    """A Gaussian random field of one scale, in units of sigma."""
+    scale = _log_uniform(SCALES, generator)
+    white = torch.randn(height, width, generator=generator)
+    f_y, f_x = frequencies(height, width)
+    blur = torch.exp(-2 * math.pi**2 * scale**2 * (f_y**2 + f_x**2))
+    field = torch.fft.ifft2(torch.fft.fft2(white) * blur).real
+    field = field / field.std().clamp(min=1e-6)
+    return field * abs(_strength(generator)) / 2 * share_at_scale(spectrum, scale)
+
+
+def _strength(generator: Generator) -> float:
+    """Brighter or darker, VISIBILITY log-uniform."""
+    sign = 1.0 if float(torch.rand((), generator=generator)) < 0.5 else -1.0
+    return sign * _log_uniform(VISIBILITY, generator)
+
+
+def _log_uniform(limits: tuple[float, float], generator: Generator) -> float:
+    low, high = (math.log(limit) for limit in limits)
+    return math.exp(low + (high - low) * float(torch.rand((), generator=generator)))

@@ -1,0 +1,201 @@
+"""What a one-step network is trained by: with the truth, with a teacher, or with noise alone.
+
+Every objective takes a network of the student's kind and a batch; the network maps (image, sigma,
+correlation) to (noise in units of sigma, log variance of the error in sigma^2). So the controls of
+No-New-Denoiser differ from the student in nothing but the loss.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from stillscan.models.networks.precision import mixed_precision
+from stillscan.models.noise.profile import CORRELATION_LAGS, MAX_LAG
+from stillscan.models.training.loop import Losses
+from stillscan.models.training.noisy_examples import Batch
+from stillscan.models.training.noisy_images import NoisyBatch
+
+Planes = Float[Tensor, "batch 1 height width"]
+Values = Float[Tensor, " batch"]
+
+MSE_FLOOR = 0.004  # in sigma^2: below it an example is as good as solved
+RECORRUPTION = (0.4, 1.5)  # range of the factor a
+MORE_NOISE = (0.5, 2.0)  # range of a in distillation
+SURE_STEP = 0.1  # in sigma: length of the difference quotient
+MASKED = 0.03  # share of the pixels that Noise2Void hides
+NEIGHBOUR_WEIGHT = 1.0  # gamma of Neighbor2Neighbor
+
+
+def supervised(network: nn.Module, batch: Batch) -> Losses:
+    """Mean over the examples of log(error / noise), and the likelihood of the log variance.
+
+    Every example counts the same in dB, whatever its noise level. Reported in dB.
+    """
+    device = _device(network)
+    noisy, sigma = batch.noisy.to(device), batch.sigma.to(device)
+    predicted, log_variance = _run(network, noisy, sigma, batch.correlation.to(device))
+    error = predicted * sigma - batch.noise.to(device)
+    level = sigma.square().mean((1, 2, 3))
+    mean_loss = (error.square().mean((1, 2, 3)) / level + MSE_FLOOR).log().mean()
+    known = (error.detach() / sigma).square()
+    likelihood = _likelihood(known, log_variance, torch.zeros_like(known))
+    return Losses(mean_loss + likelihood, 10 / math.log(10) * mean_loss)
+
+
+def distillation(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """Learn a teacher's estimate (`batch.label`) from y, and from y with more noise of its kind.
+
+    The first half of the batch is y itself, the second y + a z, told its higher level: one network
+    for all strengths of noise, and nothing of y's own noise to learn by heart. The uncertainty is
+    trained on the second half: y - z / a is independent of the input given the clean image.
+    Reported in dB.
+    """
+    batch = batch.to(_device(network))
+    half = len(batch.noisy) // 2
+    a = _factors(len(batch.noisy), batch.generator, MORE_NOISE).to(batch.noisy.device)
+    a = torch.where(torch.arange(len(a), device=a.device) < half, torch.zeros_like(a), a)
+    a = a[:, None, None, None]
+    sigma = batch.sigma * (1 + a**2).sqrt()
+    noisy = batch.noisy + a * batch.fresh
+    predicted, log_variance = _run(network, noisy, sigma, batch.correlation)
+    estimate = noisy - sigma * predicted
+    error = (estimate - batch.label).square().mean((1, 2, 3)) / sigma.square().mean((1, 2, 3))
+    mean_loss = (error + MSE_FLOOR).log().mean()
+    more = a[half:]
+    target = batch.noisy[half:] - batch.fresh[half:] / more
+    known = ((estimate[half:].detach() - target) / sigma[half:]).square()
+    likelihood = _likelihood(known, log_variance[half:], (1 / more**2).expand_as(known))
+    return Losses(mean_loss + likelihood, 10 / math.log(10) * mean_loss)
+
+
+def recorrupted(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """Recorrupted-to-recorrupted (Pang et al. 2021): from y + a z predict y - z / a.
+
+    Where y's noise is Gaussian with z's law, the noise of input and target are independent, so the
+    minimiser is E[x | y + a z]. Reported: error against the target in its noise's units.
+    """
+    batch = batch.to(_device(network))
+    a = _factors(len(batch.noisy), batch.generator, RECORRUPTION).to(batch.noisy.device)
+    a = a[:, None, None, None]
+    noisy, target = batch.noisy + a * batch.fresh, batch.noisy - batch.fresh / a
+    sigma = batch.sigma * (1 + a**2).sqrt()
+    predicted, log_variance = _run(network, noisy, sigma, batch.correlation)
+    square = ((noisy - sigma * predicted - target) / sigma).square()  # 1 / a^2 of it is noise
+    loss = (a**2 * square).mean()
+    likelihood = _likelihood(square.detach(), log_variance, (1 / a**2).expand_as(square))
+    return Losses(loss + likelihood, loss)
+
+
+def sure(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """Stein's unbiased risk estimate by Monte Carlo (Ramani et al. 2008), any noise correlation.
+
+    With x_hat = y - sigma f(y) and noise sigma n, Cov(n) = C:
+    E|x_hat - x|^2 / sigma^2 = E[f^2] - 2 E[n f] + 1, and E[n f] = sigma tr(C df/dy), estimated by
+    b (f(y + t sigma b) - f(y)) / t with b drawn from n's law. Reported: that estimate per pixel.
+    """
+    batch = batch.to(_device(network))
+    probe = batch.fresh / batch.sigma
+    moved = batch.noisy + SURE_STEP * batch.fresh
+    both = torch.cat([batch.noisy, moved])
+    sigma, correlation = torch.cat([batch.sigma] * 2), torch.cat([batch.correlation] * 2)
+    predicted, _ = _run(network, both, sigma, correlation)
+    f, f_moved = predicted.chunk(2)
+    risk = f.square().mean() - 2 * (probe * (f_moved - f)).mean() / SURE_STEP + 1
+    return Losses(risk, risk)
+
+
+def neighbor2neighbor(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """Neighbor2Neighbor (Huang et al. 2021): one subsampled image predicts its neighbour.
+
+    |f(g1 y) - g2 y|^2 + gamma |f(g1 y) - g2 y - (g1 f(y) - g2 f(y))|^2, where g1 and g2 take two
+    neighbouring pixels of every cell of 2 x 2. For white noise. Reported: the first term / sigma^2.
+    """
+    batch = batch.to(_device(network))
+    first, second = neighbours(batch.noisy, batch.generator)
+    y1, y2, sigma = (
+        cells(plane).gather(1, index)
+        for plane, index in ((batch.noisy, first), (batch.noisy, second), (batch.sigma, first))
+    )
+    predicted, _ = _run(network, y1, sigma, subsampled_correlation(batch.acf))
+    residual = (y1 - sigma * predicted - y2) / sigma
+    with torch.no_grad():
+        predicted, _ = _run(network, batch.noisy, batch.sigma, batch.correlation)
+        whole = cells(batch.noisy - batch.sigma * predicted)
+        difference = (whole.gather(1, first) - whole.gather(1, second)) / sigma
+    loss = residual.square().mean()
+    total = loss + NEIGHBOUR_WEIGHT * (residual - difference).square().mean()
+    return Losses(total, loss)
+
+
+def noise2void(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """Noise2Void (Krull et al. 2019): pixels replaced by a neighbour are predicted from around.
+
+    For white noise. Reported: squared error at the hidden pixels in sigma^2.
+    """
+    batch = batch.to(_device(network))
+    y = batch.noisy
+    hidden = (torch.rand(y.shape, generator=batch.generator) < MASKED).to(y.device)
+    steps = torch.randint(-2, 3, (2,), generator=batch.generator).tolist()
+    if steps == [0, 0]:
+        steps = [1, 0]
+    masked = torch.where(hidden, torch.roll(y, steps, (2, 3)), y)
+    predicted, _ = _run(network, masked, batch.sigma, batch.correlation)
+    square = ((masked - batch.sigma * predicted - y) / batch.sigma).square()
+    loss = square[hidden].mean()
+    return Losses(loss, loss)
+
+
+def cells(plane: Planes) -> Float[Tensor, "batch 4 half_height half_width"]:
+    """The four pixels of every 2 x 2 cell as channels, clockwise from above left."""
+    return F.pixel_unshuffle(plane, 2)[:, [0, 1, 3, 2]]
+
+
+def neighbours(
+    plane: Planes, generator: Generator
+) -> tuple[
+    Int[Tensor, "batch 1 half_height half_width"], Int[Tensor, "batch 1 half_height half_width"]
+]:
+    """For every 2 x 2 cell two adjacent members of `cells`, drawn at random."""
+    shape = (plane.shape[0], 1, plane.shape[2] // 2, plane.shape[3] // 2)
+    first = torch.randint(0, 4, shape, generator=generator)
+    turn = 2 * torch.randint(0, 2, shape, generator=generator) - 1
+    return first.to(plane.device), ((first + turn) % 4).to(plane.device)
+
+
+def subsampled_correlation(acf: Float[Tensor, "batch offset offset"]) -> Float[Tensor, "batch lag"]:
+    """The coefficients at CORRELATION_LAGS of every second pixel; 0 beyond MAX_LAG."""
+    columns = []
+    for dy, dx in CORRELATION_LAGS:
+        inside = max(2 * dy, 2 * dx) <= MAX_LAG
+        known = acf[:, MAX_LAG + 2 * dy, MAX_LAG + 2 * dx] if inside else torch.zeros(len(acf))
+        columns.append(known.to(acf.device))
+    return torch.stack(columns, 1)
+
+
+def _run(
+    network: nn.Module, image: Planes, sigma: Planes, correlation: Float[Tensor, "batch lag"]
+) -> tuple[Planes, Planes]:
+    with mixed_precision(image.device):
+        predicted, log_variance = network(image, sigma, correlation)
+    return predicted, log_variance
+
+
+def _likelihood(square: Planes, log_variance: Planes, noise: Planes) -> Tensor:
+    """Negative log likelihood of squared errors under variance exp(log_variance) + noise."""
+    variance = log_variance.exp() + noise
+    return 0.5 * (square / variance + variance.log()).mean()
+
+
+def _factors(size: int, generator: Generator, limits: tuple[float, float]) -> Values:
+    """Log-uniform."""
+    low, high = (math.log(limit) for limit in limits)
+    return (low + (high - low) * torch.rand(size, generator=generator)).exp()
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

@@ -1,0 +1,117 @@
+"""Which teacher is best, without a clean image: recorrupted pairs.
+
+A candidate denoises y + a z and is held against y - z / a, whose noise is independent of its input.
+The mean squared difference is the error against the clean image plus the target's noise, the same
+for every candidate; so differences between candidates are differences of true error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from stillscan.models.denoisers.denoiser import Denoiser
+from stillscan.models.noise.synthesis import correlated_noise, spectrum_of
+from stillscan.models.training.noisy_images import NoisyImage
+
+FACTOR = 0.5  # a
+MARGIN_DB = 0.02  # a candidate must be better by this to take the place of an earlier one
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One line of the table.
+
+    Attributes:
+        name: of the candidate.
+        error_db: 10 log10 of its estimated squared error over the noise's variance: mean over
+            the images; lower is better.
+        behind_db: how far it is behind the chosen one: mean, and 95 % bootstrap interval.
+        interval_db: of `behind_db`.
+    """
+
+    name: str
+    error_db: float
+    behind_db: float
+    interval_db: tuple[float, float]
+
+
+def choose(
+    candidates: Mapping[str, Denoiser], images: Sequence[NoisyImage], seed: int
+) -> tuple[str, tuple[Candidate, ...]]:
+    """The best candidate, and the table.
+
+    The first candidate stands until a later one is better by MARGIN_DB with 95 % certainty: put the
+    simplest first.
+    """
+    errors = {name: squared_errors(denoiser, images, seed) for name, denoiser in candidates.items()}
+    generator = torch.Generator().manual_seed(seed)
+    chosen = next(iter(candidates))
+    for name in candidates:
+        low, _ = interval(errors[chosen], errors[name], generator)[1]
+        if low > MARGIN_DB:
+            chosen = name
+    table = []
+    for name, found in errors.items():
+        behind, limits = interval(found, errors[chosen], generator)
+        table.append(Candidate(name, _db(found), behind, limits))
+    return chosen, tuple(table)
+
+
+def squared_errors(
+    denoiser: Denoiser, images: Sequence[NoisyImage], seed: int
+) -> Float[Tensor, " image"]:
+    """Estimated error of each image over the variance of its noise."""
+    return torch.stack(
+        [
+            _squared_error(denoiser, image, torch.Generator().manual_seed((seed << 32) + number))
+            for number, image in enumerate(images)
+        ]
+    )
+
+
+def _squared_error(denoiser: Denoiser, image: NoisyImage, generator: Generator) -> Tensor:
+    y = image.pixels
+    spectrum = spectrum_of(torch.from_numpy(image.profile.acf).float(), *y.shape)
+    sigma = image.profile.sigma_map(y[None, None])[0, 0]
+    z = sigma * correlated_noise(spectrum, generator)
+    noisy, target = y + FACTOR * z, y - z / FACTOR
+    profile = image.profile.weakened(math.sqrt(1 + FACTOR**2))
+    estimate = denoiser.denoise(noisy[None, None], profile).mean[0, 0]
+    difference = estimate - target
+    noise = (1 + 1 / FACTOR**2) * sigma.square().mean()
+    return (difference.square().mean() - noise) / sigma.square().mean()
+
+
+def interval(
+    worse: Float[Tensor, " image"], better: Float[Tensor, " image"], generator: Generator
+) -> tuple[float, tuple[float, float]]:
+    """By how many dB `worse` is behind `better`, and the 95 % bootstrap interval of that.
+
+    Differences are taken image by image, where the target's noise cancels, and told as dB of the
+    better one's error.
+    """
+    difference = worse - better
+    drawn = torch.randint(0, len(worse), (RESAMPLES, len(worse)), generator=generator)
+    low, high = difference[drawn].mean(-1).quantile(torch.tensor([0.025, 0.975])).tolist()
+    reference = float(_mean(better))
+
+    def db(more: float) -> float:
+        return 10 * math.log10(max(1e-3, 1 + more / reference))
+
+    return db(float(difference.mean())), (db(low), db(high))
+
+
+def _mean(errors: Tensor) -> Tensor:
+    """Mean over the last axis, never below what an estimate can resolve."""
+    return errors.mean(-1).clamp(min=1e-3)
+
+
+def _db(errors: Tensor) -> float:
+    return 10 * math.log10(float(_mean(errors)))

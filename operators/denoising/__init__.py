@@ -1,0 +1,1 @@
+"""From a volume to a denoised volume: plan, estimate, quality gate."""

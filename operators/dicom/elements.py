@@ -1,0 +1,117 @@
+"""Data elements as bytes, and the clean Explicit VR Little Endian data set made of them.
+
+Runs in the reading child: the standard library alone, but for pydicom's dictionary, which is
+imported when a file is in implicit VR. No value is decoded: text keeps its bytes whatever its
+character set says (W9), and a number that makes no sense does no harm until somebody needs it.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from stillscan.operators.errors import DamagedFileError
+
+ITEM, ITEM_END, SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # elements of group FFFE
+
+# PS3.5 7.1.2: these have a two-byte length, the others two reserved bytes and a four-byte length
+SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+SPACE_PADDED_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UR UT".split())
+WORD_BYTES = {
+    **dict.fromkeys((b"US", b"SS", b"OW", b"AT"), 2),
+    **dict.fromkeys((b"UL", b"SL", b"FL", b"OF", b"OL"), 4),
+    **dict.fromkeys((b"FD", b"OD", b"SV", b"UV", b"OV"), 8),
+}
+WORD_CODES = {2: "H", 4: "I", 8: "Q"}
+
+
+class Element(NamedTuple):
+    """One element: its value in little endian, or the items of a sequence."""
+
+    tag: int
+    vr: bytes
+    value: bytes
+    items: list[list[Element]] | None = None
+
+    @property
+    def text(self) -> str:
+        """The value as text without its padding; for UIDs, codes and numbers."""
+        return self.value.decode("latin-1").strip(" \0")
+
+
+def is_vr(vr: bytes) -> bool:
+    """Whether PS3.5 knows this VR."""
+    return vr in SHORT_VRS or vr in LONG_VRS
+
+
+def name_of(tag: int) -> str:
+    """(gggg,eeee), for messages."""
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def serialised(elements: Sequence[Element]) -> bytes:
+    """The data set in Explicit VR Little Endian, every length defined."""
+    return b"".join(_pieces(elements))
+
+
+def _pieces(elements: Sequence[Element]) -> Iterator[bytes]:
+    for tag, vr, plain, items in elements:
+        value = plain if items is None else _serialised_items(items)
+        if len(value) % 2:
+            value += b" " if vr in SPACE_PADDED_VRS else b"\0"
+        group, number = tag >> 16, tag & 0xFFFF
+        if vr in SHORT_VRS and len(value) <= 0xFFFF:
+            yield struct.pack("<HH2sH", group, number, vr, len(value)) + value
+        else:  # PS3.5 6.2.2: what is too long for its VR becomes UN
+            long_vr = vr if vr in LONG_VRS else b"UN"
+            yield struct.pack("<HH2sHI", group, number, long_vr, 0, len(value)) + value
+
+
+def _serialised_items(items: Sequence[Sequence[Element]]) -> bytes:
+    return b"".join(
+        struct.pack("<HHI", 0xFFFE, ITEM, len(item)) + item for item in map(serialised, items)
+    )
+
+
+def in_little_endian(value: bytes, vr: bytes, tag: int) -> bytes:
+    """A big endian value in little endian."""
+    size = WORD_BYTES.get(vr)
+    return value if size is None else swap_words(value, size, name_of(tag))
+
+
+def swap_words(value: bytes, size: int, name: str) -> bytes:
+    """The value with the bytes of each word of 2, 4 or 8 in the other order.
+
+    Raises:
+        DamagedFileError: if the value of the attribute `name` ends inside a word.
+    """
+    if len(value) % size:
+        raise DamagedFileError(f"{name} has {len(value)} bytes, expected a multiple of {size}")
+    words = array(WORD_CODES[size], value)
+    words.byteswap()
+    return words.tobytes()
+
+
+@lru_cache(maxsize=4096)
+def vr_in_dictionary(tag: int, signed: bool) -> bytes:
+    """The VR that PS3.6 gives an attribute; an "or" is decided as in PS3.5 A.1."""
+    from pydicom.datadict import dictionary_VR  # a quarter of a second, for implicit VR alone
+
+    group, number = tag >> 16, tag & 0xFFFF
+    if number == 0:
+        return b"UL"
+    if group % 2:
+        return b"LO" if 0x10 <= number <= 0xFF else b"UN"
+    try:
+        vr = dictionary_VR(tag)
+    except KeyError:
+        return b"UN"
+    if "OW" in vr:
+        return b"OW"
+    if vr == "US or SS":
+        return b"SS" if signed else b"US"
+    return vr.encode()

@@ -1,0 +1,1 @@
+"""The holoscan operators and the pipeline steps that they run."""

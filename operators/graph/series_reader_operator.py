@@ -1,0 +1,54 @@
+"""The first door of the graph: series come in, one block of slices at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import stillscan.operators.graph.cuda_runtime  # noqa: F401 - loads what holoscan is linked with
+
+# isort: split
+from holoscan.core import (
+    ExecutionContext,
+    Fragment,
+    InputContext,
+    Operator,
+    OperatorSpec,
+    OutputContext,
+)
+
+from stillscan.operators.graph.stages import SeriesFailed
+from stillscan.operators.volume import VolumeBlock
+
+
+class SeriesReaderOperator(Operator):  # type: ignore[misc]  # holoscan has no type information
+    """Emits the blocks of all series and stops when there are no more.
+
+    Ports:
+        out `block`: a `VolumeBlock`, or a `SeriesFailed` for a series that cannot be read.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *conditions: Any,
+        blocks: Iterator[VolumeBlock | SeriesFailed],
+        name: str,
+    ) -> None:
+        """`blocks` is what `read_in_blocks` gives."""
+        self._blocks = blocks
+        super().__init__(fragment, *conditions, name=name)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Name the port; the scheduler waits until the next stage can take a block."""
+        spec.output("block")
+
+    def compute(
+        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
+    ) -> None:
+        """Emit the next block."""
+        block = next(self._blocks, None)
+        if block is None:
+            self.stop_execution()
+        else:
+            op_output.emit(block, "block")

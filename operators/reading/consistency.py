@@ -1,0 +1,144 @@
+"""What the instances of one series must share, so that a derived series can stand beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stillscan.operators.errors import (
+    DuplicateInstanceError,
+    IdentityConflictError,
+    InputError,
+    MixedMatrixError,
+    MixedPhotometricError,
+    MixedPixelFormatError,
+    MixedSeriesError,
+)
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.records import PATIENT, Instance
+
+
+def require_one_patient(instances: Sequence[Instance]) -> None:
+    """Require one PatientID, PatientName and PatientBirthDate; values are never named.
+
+    Raises:
+        IdentityConflictError: naming two instances and the attribute.
+    """
+    for index, keyword in enumerate(PATIENT):
+        first = instances[0].known.patient[index]
+        for other in instances[1:]:
+            if other.known.patient[index] != first:
+                raise IdentityConflictError(
+                    f"instances {instances[0].path.name} and {other.path.name} differ in "
+                    f"{keyword}; one series belongs to one patient"
+                )
+
+
+def require_one_series(instances: Sequence[Instance]) -> None:
+    """Require one study, SOP class and modality.
+
+    Raises:
+        MixedSeriesError: naming two instances, the attribute and both values.
+    """
+    for keyword, value in (
+        ("StudyInstanceUID", lambda each: each.known.study_instance_uid),
+        ("SOPClassUID", lambda each: each.known.sop_class_uid),
+        ("Modality", lambda each: each.known.modality),
+    ):
+        _require_equal(instances, value, keyword, MixedSeriesError, "series")
+
+
+def require_one_matrix(instances: Sequence[Instance]) -> None:
+    """Require one number of rows and of columns.
+
+    Raises:
+        MixedMatrixError: naming two instances, the attribute and both values.
+    """
+    _require_equal(instances, lambda each: each.image.rows, "Rows", MixedMatrixError, "matrix")
+    _require_equal(
+        instances, lambda each: each.image.columns, "Columns", MixedMatrixError, "matrix"
+    )
+
+
+def require_one_photometric(instances: Sequence[Instance]) -> None:
+    """Require one photometric interpretation: one sense of bright.
+
+    Raises:
+        MixedPhotometricError: naming two instances and both values.
+    """
+    _require_equal(
+        instances,
+        lambda each: each.known.photometric,
+        "PhotometricInterpretation",
+        MixedPhotometricError,
+        "photometric interpretation",
+    )
+
+
+def require_one_pixel_format(instances: Sequence[Instance]) -> None:
+    """Require one type of stored values and one unit; slopes and BitsStored may differ.
+
+    Raises:
+        MixedPixelFormatError: naming two instances, the attribute and both values.
+    """
+    for keyword, value in (
+        ("BitsAllocated", lambda each: each.image.bits_allocated),
+        ("PixelRepresentation", lambda each: int(each.image.signed)),
+        ("RescaleType or Units", lambda each: each.frames[0].unit),
+    ):
+        _require_equal(instances, value, keyword, MixedPixelFormatError, "pixel format")
+
+
+def without_duplicates(
+    instances: Sequence[Instance], decoder: Decoder
+) -> tuple[list[Instance], list[str]]:
+    """Each instance once, and a warning for every file that was left out.
+
+    Raises:
+        DuplicateInstanceError: if two files have one SOPInstanceUID and different content.
+    """
+    kept: dict[str, Instance] = {}
+    warnings: list[str] = []
+    for instance in instances:
+        uid = instance.known.sop_instance_uid
+        first = kept.setdefault(uid, instance)
+        if first is instance:
+            continue
+        if not _same_content(first, instance, decoder):
+            raise DuplicateInstanceError(
+                f"{first.path.name} and {instance.path.name} have the same SOPInstanceUID {uid} "
+                "and different content"
+            )
+        warnings.append(f"{instance.path.name} is a copy of {first.path.name}: left out")
+    return list(kept.values()), warnings
+
+
+def _same_content(first: Instance, second: Instance, decoder: Decoder) -> bool:
+    """Whether two files hold the same data set, in whatever transfer syntax."""
+    if (first.image, first.frames) != (second.image, second.frames):
+        return False
+    return all(
+        decoder.read([(first.path, frame)], first.image.frame_bytes)
+        == decoder.read([(second.path, frame)], first.image.frame_bytes)
+        for frame in range(first.image.frames)
+    )
+
+
+def _require_equal(
+    instances: Sequence[Instance],
+    value: Callable[[Instance], str | int],
+    keyword: str,
+    error: type[InputError],
+    shared: str,
+) -> None:
+    first = value(instances[0])
+    for other in instances[1:]:
+        found = value(other)
+        if found != first:
+            raise error(
+                f"instances {instances[0].path.name} and {other.path.name} differ in {keyword}: "
+                f"{_shown(first)} and {_shown(found)}; one series must have one {shared}"
+            )
+
+
+def _shown(value: str | int) -> str:
+    return str(value)[:64] or "none"

@@ -1,0 +1,207 @@
+"""Files are parsed and decoded in a child process, so that a hostile one cannot hurt this one (S7).
+
+with Decoder() as decoder:                  # starts the child: do it before importing torch
+    for path, record in decoder.scan(files): ...
+    headers, stored = decoder.read([(path, 0)])
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import pydicom.config
+from pydicom import Dataset
+from pydicom.filereader import read_dataset
+
+from stillscan.operators.errors import DecoderStoppedError, InputError
+from stillscan.operators.reading.records import (
+    FrameAttributes,
+    Identification,
+    ImageAttributes,
+    Instance,
+)
+from stillscan.operators.reading.sandbox.file_source import most_header_bytes
+from stillscan.operators.reading.sandbox_process import (
+    Answer,
+    Limits,
+    ProcessLostError,
+    ReadingProcess,
+    Wanted,
+)
+
+# Values stay as the scanner wrote them, and what pydicom says of them could quote them (S5)
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").propagate = False
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+BATCH = 64  # files in one request
+
+
+class Scanned(NamedTuple):
+    """What is known of one file: all, or who it is and its fault, or its fault alone."""
+
+    path: Path
+    known: Identification | None
+    image: ImageAttributes | None
+    frames: tuple[FrameAttributes, ...]
+    fault: InputError | None
+
+    @property
+    def instance(self) -> Instance | None:
+        """The image that the file holds, None if something is wrong with it."""
+        if self.known is None or self.image is None or self.fault is not None:
+            return None
+        return Instance(self.path, self.known, self.image, self.frames)
+
+
+class DecodedFrame(NamedTuple):
+    """One frame as the child decoded it.
+
+    Attributes:
+        sop_instance_uid: of its instance.
+        header: the clean header of the instance in Explicit VR Little Endian, without pixel data;
+            empty where the frame before has it, or who asks.
+        stored: its stored values in little endian.
+    """
+
+    sop_instance_uid: str
+    header: bytearray
+    stored: bytearray
+
+    def dataset(self) -> Dataset:
+        """The header as a data set whose values stay raw bytes until somebody asks for them."""
+        return read_dataset(BytesIO(self.header), is_implicit_VR=False, is_little_endian=True)
+
+
+class Decoder:
+    """Parses and decodes files in a limited child process; safe to use from several threads.
+
+    A file that ends the child, or for which it takes too long, is reported as that file's fault;
+    the child is started anew for the next.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        """Prepare a decoder; its child starts with the `with` block."""
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._child: ReadingProcess | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        """Start the child."""
+        with self._lock:
+            self._running_process()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the child."""
+        self.close()
+
+    def close(self) -> None:
+        """End the child; nothing can be read afterwards."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.end()
+                self._child = None
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the child that runs now."""
+        return None if self._child is None else self._child.process.pid
+
+    def scan(self, paths: Iterable[Path]) -> Iterator[Scanned]:
+        """What is known of each file, in the order given; no pixels are read."""
+        remaining = iter(paths)
+        while batch := list(islice(remaining, BATCH)):
+            with self._lock:
+                asked = self._ask([Wanted(path, None, False) for path in batch], 0)
+            answers = [_scanned(answer) for answer in asked]
+            yield from (scanned._replace(path=p) for scanned, p in zip(answers, batch, strict=True))
+
+    def read(
+        self, frames: Sequence[tuple[Path, int]], frame_bytes: int, held: Path | None = None
+    ) -> list[DecodedFrame]:
+        """Headers and stored values of these frames, each `frame_bytes` long.
+
+        Frames of one file that follow each other have one header, that of the first of them; it is
+        left out for the file `held`, of which it is there already.
+
+        Raises:
+            InputError: the first that cannot be read, naming its file.
+        """
+        before = [held, *(path for path, _ in frames)]
+        wanted = [
+            Wanted(path, frame, path != last)
+            for (path, frame), last in zip(frames, before[:-1], strict=True)
+        ]
+        with self._lock:
+            answers = self._ask(wanted, frame_bytes)
+        for (path, _), answer in zip(frames, answers, strict=True):
+            if answer.fault is not None:
+                raise type(answer.fault)(f"{path.name}: {answer.fault}")
+        return [DecodedFrame(each.sop_instance_uid, each.header, each.stored) for each in answers]
+
+    def _ask(self, frames: Sequence[Wanted], frame_bytes: int) -> list[Answer]:
+        """One answer for each file, also for those over which the child died."""
+        answers: list[Answer] = []
+        while len(answers) < len(frames):
+            child = self._running_process()
+            try:
+                child.request(frames[len(answers) :])
+                while len(answers) < len(frames):
+                    wall_s = self._wall_s(frames[len(answers)].path, frame_bytes)
+                    answers.append(child.answer(wall_s, frame_bytes))
+            except ProcessLostError as lost:
+                child.end()
+                self._child = None
+                answers.append(Answer(fault=DecoderStoppedError(str(lost))))
+            except BaseException:
+                child.end()  # answers to this request must not be taken for those to the next
+                self._child = None
+                raise
+        return answers
+
+    def _wall_s(self, path: Path, frame_bytes: int) -> float:
+        size = most_header_bytes(os.fspath(path)) + frame_bytes
+        return self.limits.wall_s + size / self.limits.bytes_per_s
+
+    def _running_process(self) -> ReadingProcess:
+        if self._closed:
+            raise ValueError("the decoder is closed")
+        if self._child is not None and self._child.process.poll() is not None:
+            self._child.end()  # it died between two requests: no file is to blame
+            self._child = None
+        if self._child is None:
+            self._child = ReadingProcess(self.limits)
+        return self._child
+
+
+def _scanned(answer: Answer) -> Scanned:
+    content = answer.content or {}
+    known, image = content.get("known"), content.get("image")
+    try:
+        return Scanned(
+            path=Path(),
+            known=None if known is None else Identification.from_answer(known),
+            image=None if image is None else ImageAttributes.from_answer(image),
+            frames=tuple(map(FrameAttributes.from_answer, content.get("frames", ()))),
+            fault=answer.fault,
+        )
+    except ValueError:
+        nonsense = DecoderStoppedError("the reading process sent nonsense")
+        return Scanned(Path(), None, None, (), nonsense)

@@ -1,0 +1,316 @@
+"""From a folder of files to series, and from a series to a volume whose pixels are read in blocks.
+
+with Decoder() as decoder:
+    catalogue = find_series(folder, decoder, SelectionRules())
+    for candidate in catalogue.candidates:
+        volume = read_series(candidate, decoder)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+
+from stillscan.operators.errors import (
+    EmptyFileError,
+    FileChangedError,
+    InputError,
+    InvalidUidError,
+    MissingUidError,
+    NotDicomError,
+)
+from stillscan.operators.reading.consistency import (
+    require_one_matrix,
+    require_one_patient,
+    require_one_photometric,
+    require_one_pixel_format,
+    require_one_series,
+    without_duplicates,
+)
+from stillscan.operators.reading.decoder import DecodedFrame, Decoder, Scanned
+from stillscan.operators.reading.input_files import input_files
+from stillscan.operators.reading.records import FrameAttributes, Instance
+from stillscan.operators.reading.selection import (
+    NotSelected,
+    SelectionRules,
+    name_of_uid,
+    why_not_an_image_to_denoise,
+    why_not_selected,
+)
+from stillscan.operators.reading.slice_order import PlacedSlice, in_space
+from stillscan.operators.reading.unused_bits import require_clear_bits
+from stillscan.operators.volume import Place, SliceHeader, Volume
+
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+NOTHING_HELD: tuple[Path | None, Dataset] = (None, Dataset())
+NO_INPUT = (EmptyFileError, NotDicomError)
+NAMELESS = (MissingUidError, InvalidUidError)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A series that the rules choose, its instances in the order of their paths."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    modality: str
+    why: str
+    instances: tuple[Instance, ...]
+    sibling_series_numbers: frozenset[int]
+
+    @property
+    def slices(self) -> int:
+        """How many images they hold."""
+        return sum(len(instance.frames) for instance in self.instances)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A series, or files of no series, that will not be processed.
+
+    Attributes:
+        series_instance_uid: None where the files do not say it.
+        reason: a stable code.
+        message: names the first file that is concerned; no patient data.
+        by_rules: nothing is wrong with it, the selection rules do not choose it.
+    """
+
+    series_instance_uid: str | None
+    files: tuple[Path, ...]
+    reason: str
+    message: str
+    by_rules: bool = False
+    modality: str = ""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a folder holds.
+
+    Attributes:
+        candidates: series to read.
+        refused: series that are not chosen, or cannot be processed.
+        skipped: files that are no images: junk, indexes, reports.
+    """
+
+    candidates: tuple[Candidate, ...]
+    refused: tuple[Refusal, ...]
+    skipped: tuple[Refusal, ...]
+
+
+def find_series(source: Path, decoder: Decoder, rules: SelectionRules) -> Catalogue:
+    """Read the header of every file under a folder and sort the files into series.
+
+    Every series stands alone: what is wrong with one says nothing about the others.
+    """
+    found = input_files(source)
+    refused = [_refused_file(path, error) for path, error in found.passed_over]
+    skipped: list[Refusal] = []
+    series: dict[str, list[Scanned]] = defaultdict(list)
+    for scanned in decoder.scan(found.files):
+        not_an_image = _why_skipped(scanned)
+        if not_an_image is not None:
+            skipped.append(_skipped_file(scanned.path, not_an_image))
+        elif scanned.known is None:
+            assert scanned.fault is not None
+            refused.append(_refused_file(scanned.path, scanned.fault))
+        elif isinstance(scanned.fault, NAMELESS):
+            series[str(scanned.path)].append(scanned)  # of no series: it stands alone
+        else:
+            series[scanned.known.series_instance_uid].append(scanned)
+    numbers = _series_numbers(series.values())
+    candidates: list[Candidate] = []
+    for instances in series.values():
+        refusal = _sorted_out(instances, rules)
+        if refusal is None:
+            sound = [each for scanned in instances if (each := scanned.instance) is not None]
+            candidates.append(_candidate(sound, numbers))
+        else:
+            refused.append(refusal)
+    return Catalogue(tuple(candidates), tuple(refused), tuple(skipped))
+
+
+def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
+    """Stack the instances of one series into a volume; its pixels are read when they are asked for.
+
+    Returns:
+        The volume, its slices by stack, repetition and position along the slice normal, every frame
+        of every instance once.
+
+    Raises:
+        IdentityConflictError: if the instances name different patients.
+        MixedSeriesError: if they differ in study, SOP class or modality.
+        MixedMatrixError, MixedPhotometricError, MixedPixelFormatError: if their pixels do.
+        DuplicateInstanceError: if two files claim to be the same instance and are not.
+    """
+    require_one_patient(candidate.instances)
+    require_one_series(candidate.instances)
+    require_one_matrix(candidate.instances)
+    require_one_photometric(candidate.instances)
+    require_one_pixel_format(candidate.instances)
+    instances, duplicates = without_duplicates(candidate.instances, decoder)
+    placed, unusual = in_space(instances)
+    first = instances[0]
+    return Volume(
+        study_instance_uid=candidate.study_instance_uid,
+        series_instance_uid=candidate.series_instance_uid,
+        sop_class_uid=first.known.sop_class_uid,
+        modality=candidate.modality,
+        rows=first.image.rows,
+        columns=first.image.columns,
+        unit=first.frames[0].unit or ("HU" if candidate.modality == "CT" else "1"),
+        slices=tuple(_slice_header(each) for each in placed),
+        reader=SeriesReader(decoder, instances),
+        sibling_series_numbers=candidate.sibling_series_numbers,
+        warnings=(*duplicates, *unusual),
+    )
+
+
+class SeriesReader:
+    """Reads slices of one series through the decoder and checks that they are still the same."""
+
+    def __init__(self, decoder: Decoder, instances: Iterable[Instance]) -> None:
+        """`instances` are those whose slices may be asked for."""
+        self._decoder = decoder
+        self._image = {instance.path: instance.image for instance in instances}
+        self._held = NOTHING_HELD  # the header of the last file, if it has more frames
+
+    def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
+        """Headers (without pixel data) and stored values [slice, row, column] of these slices.
+
+        Raises:
+            InputError: if one of them cannot be decoded, or is no longer what it was.
+        """
+        image = self._image[slices[0].path]
+        wanted = [(each.path, each.frame) for each in slices]
+        path, header = self._held
+        frames = self._decoder.read(wanted, image.frame_bytes, held=path)
+        headers: list[Dataset] = []
+        stored = np.empty((len(slices), image.rows, image.columns), image.dtype)
+        for slice_, frame, values in zip(slices, frames, stored, strict=True):
+            _require_unchanged(frame, slice_)
+            if frame.header:
+                header = frame.dataset()
+            headers.append(header)
+            values[...] = np.frombuffer(frame.stored, image.dtype).reshape(values.shape)
+            require_clear_bits(values, self._image[slice_.path], slice_)
+        self._held = (slices[-1].path, header) if slices[-1].frames > 1 else NOTHING_HELD
+        return headers, stored
+
+
+def _require_unchanged(frame: DecodedFrame, slice_: SliceHeader) -> None:
+    if frame.sop_instance_uid != slice_.sop_instance_uid:
+        raise FileChangedError(
+            f"{slice_.path.name} is no longer the instance {slice_.sop_instance_uid}"
+        )
+
+
+def _slice_header(placed: PlacedSlice) -> SliceHeader:
+    known, frame = placed.instance.known, placed.attributes
+    return SliceHeader(
+        path=placed.instance.path,
+        frame=placed.frame,
+        sop_instance_uid=known.sop_instance_uid,
+        instance_number=known.instance_number,
+        position=placed.position,
+        slope=frame.slope,
+        intercept=frame.intercept,
+        padding=frame.padding,
+        frames=placed.instance.image.frames,
+        place=_place(frame),
+    )
+
+
+def _place(frame: FrameAttributes) -> Place | None:
+    """Position in micrometres and direction cosines in thousandths, as whole numbers."""
+    if frame.position is None or frame.orientation is None:
+        return None
+    numbers = (*frame.position, *frame.orientation[0], *frame.orientation[1])
+    return tuple(round(1000 * number) for number in numbers)
+
+
+def _why_skipped(scanned: Scanned) -> NotSelected | None:
+    """Why a file is no image at all; None for images, also for broken ones."""
+    if scanned.path.name.upper() == "DICOMDIR":
+        return NotSelected("dicomdir", "is an index of a medium")
+    known = scanned.known
+    if known is None:
+        fault = scanned.fault
+        return NotSelected(fault.reason, str(fault)) if isinstance(fault, NO_INPUT) else None
+    if known.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
+        return NotSelected("dicomdir", "is an index of a medium")
+    name = name_of_uid(known.sop_class_uid)
+    if known.sop_class_uid and "Image Storage" not in name:
+        return NotSelected("not-an-image", f"holds no image: SOPClassUID is {name}")
+    return None
+
+
+def _sorted_out(instances: Sequence[Scanned], rules: SelectionRules) -> Refusal | None:
+    """Why a series is not a candidate: its kind, then what is wrong with it, then the rules."""
+    for scanned in instances:
+        known = scanned.known
+        why = None if known is None else why_not_an_image_to_denoise(known, rules)
+        if why is not None:
+            return _refused_series(instances, scanned, why.reason, why.message, by_rules=True)
+    for scanned in instances:
+        if scanned.fault is not None:
+            fault = scanned.fault
+            return _refused_series(instances, scanned, fault.reason, str(fault), by_rules=False)
+    for scanned in instances:
+        instance = scanned.instance
+        why = None if instance is None else why_not_selected(instance, rules)
+        if why is not None:
+            return _refused_series(instances, scanned, why.reason, why.message, by_rules=True)
+    return None
+
+
+def _refused_series(
+    instances: Sequence[Scanned], first: Scanned, reason: str, message: str, *, by_rules: bool
+) -> Refusal:
+    known = first.known
+    assert known is not None
+    nameless = isinstance(first.fault, NAMELESS)
+    return Refusal(
+        series_instance_uid=None if nameless else known.series_instance_uid,
+        files=tuple(scanned.path for scanned in instances),
+        reason=reason,
+        message=f"{first.path.name}: {message}",
+        by_rules=by_rules,
+        modality=known.modality,
+    )
+
+
+def _refused_file(path: Path, error: InputError) -> Refusal:
+    return Refusal(None, (path,), error.reason, f"{path.name}: {error}")
+
+
+def _skipped_file(path: Path, why: NotSelected) -> Refusal:
+    return Refusal(None, (path,), why.reason, f"{path.name}: {why.message}", by_rules=True)
+
+
+def _candidate(instances: Sequence[Instance], numbers: dict[str, frozenset[int]]) -> Candidate:
+    known, image = instances[0].known, instances[0].image
+    return Candidate(
+        study_instance_uid=known.study_instance_uid,
+        series_instance_uid=known.series_instance_uid,
+        modality=known.modality,
+        why=f"{name_of_uid(known.sop_class_uid)} of {image.rows} x {image.columns}",
+        instances=tuple(instances),
+        sibling_series_numbers=numbers[known.study_instance_uid],
+    )
+
+
+def _series_numbers(series: Iterable[Sequence[Scanned]]) -> dict[str, frozenset[int]]:
+    """SeriesNumber of all series of each study."""
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for instances in series:
+        for scanned in instances:
+            known = scanned.known
+            if known is not None and known.series_number is not None:
+                numbers[known.study_instance_uid].add(known.series_number)
+    return defaultdict(frozenset, {uid: frozenset(found) for uid, found in numbers.items()})

@@ -1,0 +1,1 @@
+"""The child process that parses and decodes untrusted files; standard library alone."""

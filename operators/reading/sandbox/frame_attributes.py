@@ -1,0 +1,215 @@
+"""Reads and checks what the pixels of each frame mean and where the frame lies (PS3.3 C.7.6.16).
+
+A classic image says it in its data set, a multi-frame one in functional groups: those that all
+frames share, and those of each. Runs in the reading child: the standard library alone.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+
+from stillscan.operators.dicom.elements import Element
+from stillscan.operators.errors import (
+    InvalidAttributeError,
+    InvalidRescaleError,
+    MissingAttributeError,
+    MixedPixelFormatError,
+    ModalityLutError,
+)
+from stillscan.operators.reading.records import (
+    FrameAttributes,
+    ImageAttributes,
+    Tags,
+    Triple,
+    items_in,
+    text_in,
+    unsigned_short,
+    values_in,
+)
+
+PADDING_VALUE, PADDING_LIMIT = 0x00280120, 0x00280121
+INTERCEPT, SLOPE, RESCALE_TYPE, MODALITY_LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
+UNITS = 0x00541001
+POSITION, ORIENTATION = 0x00200032, 0x00200037
+
+SHARED, PER_FRAME = 0x52009229, 0x52009230  # functional groups
+FRAME_CONTENT, PLANE_POSITION, PLANE_ORIENTATION = 0x00209111, 0x00209113, 0x00209116
+PIXEL_VALUE_TRANSFORMATION = 0x00289145
+FRAME_TYPE_MACROS = (0x00189226, 0x00189329, 0x00189751)  # MR, CT, PET
+CONVERTED_ATTRIBUTES = (0x00209170, 0x00209171)  # unassigned, of Legacy Converted Enhanced
+FRAME_TYPE, COMPLEX_COMPONENT, CALCULATION = 0x00089007, 0x00089208, 0x00089207
+STACK_ID, IN_STACK_POSITION, TEMPORAL_POSITION = 0x00209056, 0x00209057, 0x00209128
+DIMENSIONS, DIMENSION_POINTER, DIMENSION_VALUES = 0x00209222, 0x00209165, 0x00209157
+LARGEST_NUMBER = 1e30  # of slope and intercept: pixels are float32
+OF_SPACE = (STACK_ID, IN_STACK_POSITION, POSITION, PLANE_POSITION)
+
+
+def frame_attributes(tags: Tags, image: ImageAttributes) -> tuple[FrameAttributes, ...]:
+    """What each frame of an instance is, in the order of the file.
+
+    Raises:
+        InvalidRescaleError, ModalityLutError: naming the attribute, found and expected.
+        MissingAttributeError, InvalidAttributeError: if frames have no functional groups.
+        MixedPixelFormatError: if the frames of one instance differ in their unit.
+    """
+    if tags.get(MODALITY_LUT, Element(0, b"", b"")).items:
+        raise ModalityLutError("ModalityLUTSequence is present, expected RescaleSlope")
+    if PER_FRAME not in tags:
+        if image.frames > 1 and SHARED in tags:
+            raise MissingAttributeError("PerFrameFunctionalGroupsSequence is missing")
+        return (_classic(tags, image),) * image.frames
+    groups = _groups_of_frames(tags, image.frames)
+    dimensions = _dimensions(tags)
+    frames = tuple(_frame(tags, each, image, dimensions) for each in groups)
+    for number, frame in enumerate(frames, start=1):
+        if frame.unit != frames[0].unit:
+            raise MixedPixelFormatError(
+                f"frames 1 and {number} differ in RescaleType: {frames[0].unit or 'none'} and "
+                f"{frame.unit or 'none'}; one instance must have one unit"
+            )
+    return frames
+
+
+def _classic(tags: Tags, image: ImageAttributes) -> FrameAttributes:
+    slope, intercept = _rescale(tags)
+    return FrameAttributes(
+        slope=slope,
+        intercept=intercept,
+        unit=_unit(tags),
+        padding=_padding(tags, image.signed),
+        position=_position(tags),
+        orientation=_orientation(tags),
+    )
+
+
+def _groups_of_frames(tags: Tags, frames: int) -> list[Tags]:
+    """The functional groups of each frame: its own, else those that all share."""
+    shared = items_in(tags, SHARED)[:1] or [{}]
+    own = items_in(tags, PER_FRAME)
+    if len(own) != frames:
+        raise InvalidAttributeError(
+            f"PerFrameFunctionalGroupsSequence: found {len(own)} items, expected {frames}"
+        )
+    return [{**shared[0], **each} for each in own]
+
+
+def _frame(
+    tags: Tags, groups: Tags, image: ImageAttributes, dimensions: list[int]
+) -> FrameAttributes:
+    content = _macro(groups, FRAME_CONTENT)
+    kind = next((_macro(groups, macro) for macro in FRAME_TYPE_MACROS if macro in groups), {})
+    transformation = _macro(groups, PIXEL_VALUE_TRANSFORMATION) or tags
+    slope, intercept = _rescale(transformation)
+    return FrameAttributes(
+        slope=slope,
+        intercept=intercept,
+        unit=_unit(transformation),
+        padding=_padding_of_frame(tags, groups, image.signed),
+        position=_position(_macro(groups, PLANE_POSITION)),
+        orientation=_orientation(_macro(groups, PLANE_ORIENTATION)),
+        frame_type=values_in(kind, FRAME_TYPE),
+        complex_component=text_in(kind, COMPLEX_COMPONENT).upper(),
+        calculation=text_in(kind, CALCULATION).upper(),
+        stack=text_in(content, STACK_ID),
+        volume_index=_volume_index(content, dimensions),
+    )
+
+
+def _macro(groups: Tags, tag: int) -> Tags:
+    """The attributes of one functional group."""
+    items = items_in(groups, tag)
+    return items[0] if items else {}
+
+
+def _dimensions(tags: Tags) -> list[int]:
+    """What each of DimensionIndexValues counts."""
+    pointers = [each.get(DIMENSION_POINTER) for each in items_in(tags, DIMENSIONS)]
+    words = [
+        array("H", each.value[:4]) if each and len(each.value) >= 4 else (0, 0) for each in pointers
+    ]
+    return [group << 16 | number for group, number in words]
+
+
+def _volume_index(content: Tags, dimensions: list[int]) -> tuple[int, ...]:
+    values = content[DIMENSION_VALUES].value if DIMENSION_VALUES in content else b""
+    indices = array("I", values[: len(values) // 4 * 4])
+    if len(indices) == len(dimensions) > 0:
+        counted = zip(dimensions, indices, strict=True)
+        return tuple(index for dimension, index in counted if dimension not in OF_SPACE)
+    time = content.get(TEMPORAL_POSITION)
+    return () if time is None else (int.from_bytes(time.value[:4], "little"),)
+
+
+def _rescale(tags: Tags) -> tuple[float, float]:
+    slope = _rescale_number(tags, SLOPE, "RescaleSlope", 1.0)
+    intercept = _rescale_number(tags, INTERCEPT, "RescaleIntercept", 0.0)
+    if not 1 / LARGEST_NUMBER <= abs(slope) <= LARGEST_NUMBER:
+        raise InvalidRescaleError(
+            f"RescaleSlope: found {slope:g}, expected a number that can be inverted"
+        )
+    return slope, intercept
+
+
+def _rescale_number(tags: Tags, tag: int, keyword: str, default: float) -> float:
+    text = tags[tag].text if tag in tags else ""
+    if not text:
+        return default
+    number = _number(text)
+    if number is None or abs(number) > LARGEST_NUMBER:
+        raise InvalidRescaleError(f"{keyword}: found {text[:16]!r}, expected a number")
+    return number
+
+
+def _unit(tags: Tags) -> str:
+    """RescaleType, or Units of PET; "" where neither says anything."""
+    unit = next((tags[tag].text for tag in (RESCALE_TYPE, UNITS) if tag in tags), "")
+    return "" if unit == "US" else unit  # PS3.3 C.11.1.1.2: US is "unspecified"
+
+
+def _padding(tags: Tags, signed: bool) -> tuple[int, int] | None:
+    """PS3.3 C.7.5.1.1.2: one value, or all from it to the limit, on whichever side that is."""
+    value = unsigned_short(tags.get(PADDING_VALUE))
+    if value is None:
+        return None
+    limit = unsigned_short(tags.get(PADDING_LIMIT))
+    ends = [_as_stored(end, signed) for end in (value, value if limit is None else limit)]
+    return min(ends), max(ends)
+
+
+def _padding_of_frame(tags: Tags, groups: Tags, signed: bool) -> tuple[int, int] | None:
+    """Of the instance; a converted series that had several keeps them among what has no place."""
+    places = (tags, *(_macro(groups, tag) for tag in CONVERTED_ATTRIBUTES))
+    return next((found for place in places if (found := _padding(place, signed))), None)
+
+
+def _as_stored(value: int, signed: bool) -> int:
+    return value - 0x10000 if signed and value >= 0x8000 else value
+
+
+def _position(tags: Tags) -> Triple | None:
+    numbers = _numbers(tags, POSITION, 3)
+    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
+
+
+def _orientation(tags: Tags) -> tuple[Triple, Triple] | None:
+    numbers = _numbers(tags, ORIENTATION, 6)
+    if numbers is None:
+        return None
+    row, column = numbers[:3], numbers[3:]
+    return (row[0], row[1], row[2]), (column[0], column[1], column[2])
+
+
+def _numbers(tags: Tags, tag: int, count: int) -> list[float] | None:
+    """`count` finite numbers, None if the attribute does not hold them."""
+    texts = tags[tag].text.split("\\") if tag in tags else []
+    numbers = [number for text in texts if (number := _number(text)) is not None]
+    return numbers if len(numbers) == len(texts) == count else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

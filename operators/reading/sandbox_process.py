@@ -1,0 +1,169 @@
+"""One run of the reading child, and the socket over which it is asked and answers.
+
+Nothing that it says is believed: lengths are bounded, types are checked, and a process that makes
+no sense is given up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import stillscan
+from stillscan.operators.errors import InputError, input_error
+from stillscan.operators.reading.sandbox.file_source import MAX_HEADER_BYTES
+
+MAX_ANSWER_BYTES, MAX_MESSAGE = 2**25, 500  # 60,000 frames
+CHILD = (
+    "import json, sys; sys.path[:], limits = json.loads(sys.argv[1]); "
+    "from stillscan.operators.reading.sandbox.main import serve; serve(**limits)"
+)
+ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the child may use for one file.
+
+    Attributes:
+        address_space: bytes; 16 times a frame come on top, once the frame's size is found true,
+            and 16 times the file where it is smaller than the largest header.
+        cpu_s, wall_s: seconds; one more for every `bytes_per_s` of a file, up to the largest
+            header, and of a frame that is decoded.
+    """
+
+    address_space: int = 768 * 2**20
+    cpu_s: int = 8
+    wall_s: float = 9.0
+    bytes_per_s: int = 2**21  # JPEG 2000 decodes three times as fast on a machine with nothing else
+
+
+class Wanted(NamedTuple):
+    """A frame of a file, or None for what is known of the file."""
+
+    path: Path
+    frame: int | None
+    with_header: bool
+
+
+class ProcessLostError(Exception):
+    """The child died, or takes too long, or does not make sense."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the child says of one file: a fault, what is known of it, or a decoded frame."""
+
+    fault: InputError | None = None
+    content: dict[str, Any] | None = None
+    sop_instance_uid: str = ""
+    header: bytearray = field(default_factory=bytearray)
+    stored: bytearray = field(default_factory=bytearray)
+
+
+class ReadingProcess:
+    """One run of stillscan.operators.reading.sandbox.main, and the socket to it."""
+
+    def __init__(self, limits: Limits) -> None:
+        """Start the process."""
+        self._socket, other_end = socket.socketpair()
+        names = ("address_space", "cpu_s", "bytes_per_s")
+        start = {name: getattr(limits, name) for name in names}
+        root = str(Path(stillscan.__path__[0]).resolve().parent)
+        path = [root, *(entry for entry in sys.path if entry)]
+        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        with other_end:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", CHILD, json.dumps([path, start])],
+                stdin=other_end.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**environment, **ENVIRONMENT},
+            )
+
+    def request(self, frames: Sequence[Wanted]) -> None:
+        """Ask for these frames; as many answers follow.
+
+        Raises:
+            ProcessLostError: if it died.
+        """
+        body = json.dumps([(os.fspath(each.path), *each[1:]) for each in frames]).encode()
+        self._socket.settimeout(None)
+        try:
+            self._socket.sendall(len(body).to_bytes(4, "big") + body)
+        except OSError as error:
+            raise ProcessLostError(self._cause_of_death()) from error
+
+    def answer(self, wall_s: float, frame_bytes: int) -> Answer:
+        """The next answer.
+
+        Raises:
+            ProcessLostError: if none comes in time, or one that makes no sense.
+        """
+        deadline = time.monotonic() + wall_s
+        size = int.from_bytes(self._receive(4, deadline, wall_s), "big")
+        if size > MAX_ANSWER_BYTES:
+            raise ProcessLostError("the reading process sent nonsense")
+        try:
+            content = json.loads(self._receive(size, deadline, wall_s))
+            fault = None if content["fault"] is None else _fault(*content["fault"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProcessLostError("the reading process sent nonsense") from error
+        if fault is not None or "header" not in content:
+            return Answer(fault, content)
+        header_bytes = content["header"]
+        if type(header_bytes) is not int or not 0 <= header_bytes <= 2 * MAX_HEADER_BYTES:
+            raise ProcessLostError("the reading process sent nonsense")
+        if content.get("stored") != frame_bytes or "sop_instance_uid" not in content:
+            raise ProcessLostError("the reading process sent nonsense")
+        header = self._receive(header_bytes, deadline, wall_s)
+        stored = self._receive(frame_bytes, deadline, wall_s)
+        return Answer(None, content, str(content["sop_instance_uid"]), header, stored)
+
+    def end(self) -> None:
+        """Close the socket, which ends the child; it is killed where it does not listen."""
+        self._socket.close()
+        self.process.kill()
+        self.process.wait()
+
+    def _receive(self, count: int, deadline: float, wall_s: float) -> bytearray:
+        buffer = bytearray(count)
+        rest = memoryview(buffer)
+        while rest:
+            left = deadline - time.monotonic()
+            self._socket.settimeout(max(left, 0.001))
+            try:
+                received = self._socket.recv_into(rest)
+            except TimeoutError as error:
+                raise ProcessLostError(f"was not read within {wall_s:.0f} s") from error
+            except OSError as error:
+                raise ProcessLostError(self._cause_of_death()) from error
+            if not received:
+                raise ProcessLostError(self._cause_of_death())
+            rest = rest[received:]
+        return buffer
+
+    def _cause_of_death(self) -> str:
+        try:
+            code = self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return "the reading process stopped speaking over it"
+        if code == -signal.SIGXCPU:
+            return "took more processor time than a file may"
+        if code < 0:
+            return f"ended the reading process ({signal.Signals(-code).name})"
+        return f"ended the reading process (exit status {code})"
+
+
+def _fault(reason: str, message: str) -> InputError:
+    return input_error(reason, message[:MAX_MESSAGE])

@@ -1,0 +1,1 @@
+"""What is said of a run: outcomes, result.json, pages and pictures."""

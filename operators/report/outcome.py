@@ -1,0 +1,119 @@
+"""What became of one series: what the report, the summary table and the exit code are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from stillscan.operators.errors import ExitCode, StillscanError
+
+if TYPE_CHECKING:  # the summary needs their values, not their modules
+    from stillscan.operators.denoising.gate import Verdict
+    from stillscan.operators.denoising.repeats import RepeatCheck
+    from stillscan.operators.writing.companions.companions import SeriesObject
+    from stillscan.operators.writing.derive_series import DerivedSeries
+    from stillscan.operators.writing.provenance import Provenance
+
+Status = Literal["derived", "refused", "not-selected"]
+
+
+@dataclass(frozen=True)
+class SeriesOutcome:
+    """What became of one series.
+
+    Attributes:
+        series_instance_uid: of the source; None where the files do not tell.
+        status: `derived`; `refused` (something is wrong with it); `not-selected` (by the rules).
+        reason: stable code, empty where the series was derived.
+        message: for the person who must act, no patient data.
+        exit_code: what the refusal alone would make the process say.
+        noise_before, noise_after: sigma in `unit`; None where it was not measured.
+        seconds: wall time that the series added to the run.
+        repeats: what repeats inside the series say of the correction; None where there are none.
+    """
+
+    series_instance_uid: str | None
+    status: Status
+    reason: str = ""
+    message: str = ""
+    exit_code: ExitCode = ExitCode.DERIVED
+    modality: str = ""
+    slices: int = 0
+    unit: str = ""
+    noise_before: float | None = None
+    noise_after: float | None = None
+    seconds: float = 0.0
+    verdict: Verdict | None = None
+    warnings: tuple[str, ...] = ()
+    derived: DerivedSeries | None = None
+    objects: tuple[SeriesObject, ...] = ()
+    provenance: Provenance | None = None
+    repeats: RepeatCheck | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one series is."""
+
+    series_instance_uid: str
+    done: int
+    slices: int
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file of the input that is no image to process: junk, an index, a structured report."""
+
+    name: str
+    reason: str
+    message: str
+
+
+def unit_suffix(unit: str) -> str:
+    """A unit as it follows a number; nothing where pixels have none ("1" in UCUM)."""
+    return "" if unit in ("", "1") else f" {unit}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 slice`, `2 slices`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def noise_change(before: float | None, after: float | None) -> str:
+    """How much lower the noise is, as a person says it: `-72 %`; empty where it is not known."""
+    if not before or after is None:
+        return ""
+    return f"{100 * (after / before - 1):+.0f} %"
+
+
+def refused(
+    series_instance_uid: str, files: Sequence[Path], error: StillscanError, modality: str = ""
+) -> SeriesOutcome:
+    """The outcome of a series that an error stopped; its message names the first file."""
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return SeriesOutcome(
+        series_instance_uid=series_instance_uid,
+        status="refused",
+        reason=error.reason,
+        message=f"{files[0].name}{more}: {error}",
+        exit_code=error.exit_code,
+        modality=modality,
+        slices=len(files),
+    )
+
+
+def exit_code_of(outcomes: Sequence[SeriesOutcome]) -> ExitCode:
+    """What the process says: all derived, some, or why none."""
+    derived = any(each.status == "derived" for each in outcomes)
+    refusals = [each.exit_code for each in outcomes if each.status == "refused"]
+    if derived:
+        return ExitCode.PARTLY_DERIVED if refusals else ExitCode.DERIVED
+    if not refusals:
+        return ExitCode.NOTHING_TO_DO
+    # A fault of the model concerns every series, so it is named before a fault of one input.
+    return ExitCode.MODEL_FAULT if ExitCode.MODEL_FAULT in refusals else ExitCode.BAD_INPUT

@@ -1,0 +1,138 @@
+"""`report/`: what a run did, for programs (`result.json`) and for people (a picture and a page).
+
+    report/result.json                       the whole run
+    report/<derived SeriesInstanceUID>.png   before, after and residual of the middle slice
+    report/<derived SeriesInstanceUID>.html  the same with a slider, and the numbers
+
+`result.json` holds no patient data. Its members:
+
+    schema        "stillscan-result/1"
+    application   name, version
+    exit_code     as the process returns it; `exit_meaning` in a word
+    seconds       wall time of the run
+    series        a list, in the order of processing:
+        source_series_instance_uid   null where the files do not tell
+        status                       "derived" | "refused" | "not-selected"
+        reason, message              a stable code and a sentence; null for derived series
+        modality, slices, seconds
+        noise                        {before, after, unit}: standard deviation; null if not measured
+        verdict                      {decision, reasons, measurements} of the quality gate
+        warnings                     what a person should know of the series
+        derived                      {series_instance_uid, folder, instances, clipped_share,
+                                     mean_shift}; null unless derived
+        objects                      a list of {kind, series_instance_uid, instances}: what lies
+                                     beside the derived series in folders of its own
+        method                       {bundle, model_sha256, mode, strength, engine, precision,
+                                     device}; null unless derived
+    skipped_files a list of {file, reason, message}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stillscan.operators.errors import ExitCode
+from stillscan.operators.report.outcome import SeriesOutcome, SkippedFile
+from stillscan.operators.report.page import series_page
+from stillscan.operators.report.pictures import Comparison, panel_png
+
+SCHEMA = "stillscan-result/1"
+
+
+def write_series_report(folder: Path, outcome: SeriesOutcome, comparison: Comparison) -> None:
+    """Write picture and page of a derived series into `folder`, named by its derived UID."""
+    assert outcome.derived is not None, "only a derived series has a picture"
+    folder.mkdir(exist_ok=True)
+    uid = outcome.derived.series_instance_uid
+    (folder / f"{uid}.png").write_bytes(panel_png(comparison, outcome.noise_after))
+    (folder / f"{uid}.html").write_text(series_page(outcome, comparison), encoding="utf-8")
+
+
+def write_result(
+    folder: Path,
+    outcomes: Sequence[SeriesOutcome],
+    skipped: Sequence[SkippedFile],
+    *,
+    application: tuple[str, str],
+    exit_code: ExitCode,
+    seconds: float,
+) -> None:
+    """Write `result.json` of a run into `folder`; `application` is name and version."""
+    name, version = application
+    result = {
+        "schema": SCHEMA,
+        "application": {"name": name, "version": version},
+        "exit_code": int(exit_code),
+        "exit_meaning": exit_code.name.lower().replace("_", "-"),
+        "seconds": round(seconds, 3),
+        "series": [series_result(each) for each in outcomes],
+        "skipped_files": [
+            {"file": each.name, "reason": each.reason, "message": each.message} for each in skipped
+        ],
+    }
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+
+
+def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
+    """One series of `result.json`."""
+    verdict, derived, made = outcome.verdict, outcome.derived, outcome.provenance
+    return {
+        "source_series_instance_uid": outcome.series_instance_uid,
+        "status": outcome.status,
+        "reason": outcome.reason or None,
+        "message": outcome.message or None,
+        "modality": outcome.modality or None,
+        "slices": outcome.slices,
+        "seconds": round(outcome.seconds, 3),
+        "noise": {
+            "before": _finite(outcome.noise_before),
+            "after": _finite(outcome.noise_after),
+            "unit": outcome.unit or None,
+        },
+        "repeats": outcome.repeats
+        and {
+            "slices": outcome.repeats.slices,
+            "borne_out": outcome.repeats.borne_out,
+            "difference_before": _finite(outcome.repeats.before),
+            "difference_after": _finite(outcome.repeats.after),
+        },
+        "verdict": verdict
+        and {
+            "decision": verdict.decision,
+            "reasons": list(verdict.reasons),
+            "measurements": {key: _finite(value) for key, value in verdict.measurements.items()},
+        },
+        "warnings": list(outcome.warnings),
+        "derived": derived
+        and {
+            "series_instance_uid": derived.series_instance_uid,
+            "folder": derived.series_instance_uid,
+            "instances": derived.instances,
+            "clipped_share": _finite(derived.clipped_share),
+            "mean_shift": _finite(derived.mean_shift),
+        },
+        "objects": [asdict(each) for each in outcome.objects],
+        "method": made
+        and {
+            "bundle": made.bundle,
+            "model_sha256": made.model_sha256,
+            "mode": made.mode,
+            "strength": made.strength,
+            "borne_out": made.borne_out,
+            "engine": made.engine,
+            "precision": made.precision,
+            "device": made.device,
+        },
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """A number that JSON can hold."""
+    return float(value) if value is not None and math.isfinite(value) else None

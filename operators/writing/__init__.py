@@ -1,0 +1,1 @@
+"""From a denoised volume to a derived DICOM series."""

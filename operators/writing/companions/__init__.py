@@ -1,0 +1,1 @@
+"""Objects beside a derived series: parametric maps and the measurement report."""

@@ -1,0 +1,197 @@
+"""The objects that go with a derived series: maps of its uncertainty and noise, and a report.
+
+Each has a series of its own, staged beside the derived one as `<its SeriesInstanceUID>/*.dcm`. What
+is not asked for costs nothing: highdicom is imported with the first object that is made.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from jaxtyping import Float32
+from pydicom import Dataset
+
+from stillscan.operators.dicom.attributes import text_of
+from stillscan.operators.errors import ResultError
+from stillscan.operators.output_faults import naming_output_faults
+from stillscan.operators.reading.records import whole_number
+from stillscan.operators.volume import Volume, VolumeBlock
+from stillscan.operators.writing.derived_header import free_series_number
+from stillscan.operators.writing.provenance import Provenance
+
+if TYPE_CHECKING:
+    from stillscan.operators.writing.companions.measurement_report import Measured
+    from stillscan.operators.writing.companions.parametric_maps import Kind
+
+NO_ERROR_ESTIMATE = "no uncertainty map: the denoiser does not say how far it may be wrong"
+NO_PLACE = "no map: the images have no place in a frame of reference"
+
+
+class ObjectNotMadeError(ResultError):
+    """An object that was to go with the derived series cannot be made of its source."""
+
+    reason = "object-not-made"
+
+
+@dataclass(frozen=True)
+class ObjectOptions:
+    """Which objects are made beside each derived series.
+
+    Attributes:
+        uncertainty_map: standard deviation of the error at each pixel (Parametric Map).
+        noise_map: standard deviation of the noise at each pixel (Parametric Map).
+        measurements: noise, gate and provenance as a report (Enhanced SR, TID 1500).
+    """
+
+    uncertainty_map: bool = False
+    noise_map: bool = False
+    measurements: bool = False
+
+
+@dataclass(frozen=True)
+class SeriesObject:
+    """A series of objects on disk, in a folder named by its SeriesInstanceUID."""
+
+    kind: str
+    series_instance_uid: str
+    instances: int
+
+
+class DenoisedWithMaps(Protocol):
+    """What is needed of a `DenoisedBlock`."""
+
+    @property
+    def block(self) -> VolumeBlock:
+        """The source."""
+
+    @property
+    def spread(self) -> Float32[np.ndarray, "slice row column"] | None:
+        """Standard deviation of the error in the source's unit."""
+
+    @property
+    def sigma(self) -> Float32[np.ndarray, "slice row column"] | None:
+        """Standard deviation of the noise in the source's unit."""
+
+
+class SeriesObjects:
+    """The objects of one derived series, made block by block."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        derived_series_uid: str,
+        provenance: Provenance,
+        staging: Path,
+        options: ObjectOptions,
+        series_number_factor: int,
+    ) -> None:
+        """Nothing is made or written yet."""
+        self.warnings: list[str] = []
+        self._volume = volume
+        self._derived_series_uid = derived_series_uid
+        self._provenance = provenance
+        self._staging = staging
+        self._options = options
+        self._factor = series_number_factor
+        self._header: Dataset | None = None
+        self._numbers: dict[str, int | None] = {}
+        self._made: dict[str, SeriesObject] = {}
+
+    def add(self, denoised: DenoisedWithMaps) -> None:
+        """Write the maps of the next block.
+
+        Raises:
+            OutputError: if the disk does not take them.
+        """
+        if self._header is None:
+            self._header = denoised.block.headers[0]
+        maps: Mapping[Kind, tuple[bool, np.ndarray | None]] = {
+            "uncertainty": (self._options.uncertainty_map, denoised.spread),
+            "noise": (self._options.noise_map, denoised.sigma),
+        }
+        for kind, (wanted, values) in maps.items():
+            if not wanted:
+                continue
+            if values is None:
+                self._warn(NO_ERROR_ESTIMATE)
+            else:
+                self._write_map(kind, denoised.block, values)
+
+    def finish(
+        self, measured: Measured, sop_instance_uids: tuple[str, ...]
+    ) -> tuple[SeriesObject, ...]:
+        """Write the report, where it is wanted; everything that was made for the series."""
+        if self._options.measurements and self._header is not None:
+            from stillscan.operators.writing.companions.measurement_report import measurement_report
+
+            with _naming_what_failed("measurements"):
+                report = measurement_report(
+                    self._volume,
+                    self._header,
+                    (self._derived_series_uid, sop_instance_uids),
+                    self._number_of("measurements", self._header),
+                    measured,
+                    self._provenance,
+                )
+            self._write("measurements", report)
+        return tuple(self._made.values())
+
+    def discard(self) -> None:
+        """Remove everything that was written."""
+        for made in self._made.values():
+            shutil.rmtree(self._staging / made.series_instance_uid, ignore_errors=True)
+
+    def _write_map(self, kind: Kind, block: VolumeBlock, values: np.ndarray) -> None:
+        from stillscan.operators.writing.companions.parametric_maps import MapSeries
+
+        number = self._number_of(kind, block.headers[0])
+        series = MapSeries(kind, self._derived_series_uid, number, self._provenance)
+        with _naming_what_failed(kind):
+            instances = list(series.instances(block, values, self._volume.unit))
+        for dataset in instances:
+            self._write(kind, dataset)
+        if not instances:
+            self._warn(NO_PLACE)
+
+    def _number_of(self, kind: str, header: Dataset) -> int | None:
+        """SeriesNumber of an object: the next that is free after the derived series (W3)."""
+        if kind not in self._numbers:
+            source = whole_number(text_of(header, "SeriesNumber"))
+            taken = set(self._volume.sibling_series_numbers)
+            for _ in range(len(self._numbers) + 2):  # the derived series', those before, and ours
+                number = free_series_number(source, frozenset(taken), self._factor)
+                taken |= {number} if number is not None else set()
+            self._numbers[kind] = number
+        return self._numbers[kind]
+
+    def _write(self, kind: str, dataset: Dataset) -> None:
+        uid = str(dataset.SeriesInstanceUID)
+        made = self._made.setdefault(kind, SeriesObject(kind, uid, 0))
+        self._made[kind] = replace(made, instances=made.instances + 1)
+        with naming_output_faults("write an object beside a series"):
+            folder = self._staging / uid
+            folder.mkdir(exist_ok=True)
+            with (folder / f"{dataset.SOPInstanceUID}.dcm").open("wb") as file:
+                dataset.save_as(file)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _warn(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+
+@contextmanager
+def _naming_what_failed(kind: str) -> Iterator[None]:
+    """The library refuses what contradicts itself; what it says may hold values of the header."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ObjectNotMadeError(f"{kind}: {type(error).__name__}") from error

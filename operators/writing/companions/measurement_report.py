@@ -1,0 +1,174 @@
+"""What was measured of a derived series, and the verdict on it, as a report (SR, TID 1500)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydicom import Dataset
+
+from stillscan.operators.denoising.gate import Verdict
+from stillscan.operators.volume import Volume
+from stillscan.operators.writing.companions.identity import anonymous, identify
+from stillscan.operators.writing.companions.parametric_maps import code_of, unit_code
+from stillscan.operators.writing.provenance import (
+    CODING_SCHEME,
+    IMPLEMENTATION_CLASS_UID,
+    Provenance,
+    object_uid,
+)
+
+if TYPE_CHECKING:
+    import highdicom.sr
+    from pydicom.sr.coding import Code
+
+DESCRIPTION = "Quality of the denoised series"
+NO_UNITS = "1"
+DECISIONS = {
+    "accept": ("ACCEPTED", "Accepted by the quality gate"),
+    "accept with clamp": ("CLAMPED", "Accepted by the quality gate after clamping"),
+    "refuse": ("REFUSED", "Refused by the quality gate"),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is said of one derived series.
+
+    Attributes:
+        noise_before, noise_after: standard deviation, in the unit of the series.
+        verdict: of the quality gate.
+        shares: further figures without a unit, by name.
+    """
+
+    noise_before: float | None
+    noise_after: float | None
+    verdict: Verdict
+    shares: Mapping[str, float]
+
+
+def measurement_report(
+    volume: Volume,
+    header: Dataset,
+    derived: tuple[str, Sequence[str]],
+    series_number: int | None,
+    measured: Measured,
+    provenance: Provenance,
+) -> Dataset:
+    """The report on one derived series.
+
+    Args:
+        volume: the source.
+        header: of one of its images: whose they are.
+        derived: SeriesInstanceUID and SOPInstanceUIDs of the derived series.
+        series_number: of the report's own series.
+        measured: the figures.
+        provenance: what was done.
+    """
+    import highdicom.sr
+
+    series_uid, instance_uids = derived
+    images = [_image(header, volume, series_uid, uid) for uid in instance_uids]
+    report = highdicom.sr.MeasurementReport(
+        observation_context=highdicom.sr.ObservationContext(
+            observer_device_context=highdicom.sr.ObserverContext(
+                observer_type=highdicom.sr.CodedConcept("121007", "DCM", "Device"),
+                observer_identifying_attributes=highdicom.sr.DeviceObserverIdentifyingAttributes(
+                    uid=IMPLEMENTATION_CLASS_UID,
+                    name=provenance.application,
+                    manufacturer_name=provenance.application,
+                    model_name=provenance.software,
+                    serial_number=provenance.model_sha256,
+                ),
+            )
+        ),
+        procedure_reported=code_of("363679005", "SCT", "Imaging procedure"),
+        imaging_measurements=[_group(volume, images, measured, provenance)],
+    )
+    made = highdicom.sr.EnhancedSR(
+        evidence=images,
+        content=report[0],
+        series_instance_uid=object_uid(series_uid, "measurements"),
+        series_number=series_number or 1,
+        sop_instance_uid=object_uid(series_uid, "measurements", 1),
+        instance_number=1,
+        manufacturer=provenance.application,
+        is_complete=True,
+        series_description=DESCRIPTION,
+    )
+    identify(made, header, provenance)
+    return made
+
+
+def _group(
+    volume: Volume, images: Sequence[Dataset], measured: Measured, provenance: Provenance
+) -> highdicom.sr.MeasurementsAndQualitativeEvaluations:
+    import highdicom.sr
+
+    figures = [
+        (
+            "NOISE_BEFORE",
+            "Standard deviation of the noise before",
+            measured.noise_before,
+            volume.unit,
+        ),
+        ("NOISE_AFTER", "Standard deviation of the noise after", measured.noise_after, volume.unit),
+        *(
+            (name.upper(), name.replace("_", " ").capitalize(), value, NO_UNITS)
+            for name, value in {**measured.shares, **measured.verdict.measurements}.items()
+        ),
+    ]
+    return highdicom.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=highdicom.sr.TrackingIdentifier(
+            uid=object_uid(images[0].SeriesInstanceUID, "tracking"),
+            identifier="Derived series",
+        ),
+        algorithm_id=highdicom.sr.AlgorithmIdentification(
+            name=provenance.application,
+            version=provenance.version,
+            parameters=[
+                f"bundle={provenance.bundle}",
+                f"model_sha256={provenance.model_sha256}",
+                f"mode={provenance.mode}",
+                f"strength={provenance.strength:g}",
+                f"engine={provenance.engine}",
+                f"precision={provenance.precision}",
+                f"device={provenance.device}",
+            ],
+        ),
+        measurements=[
+            highdicom.sr.Measurement(
+                name=_ours(code, meaning), value=float(value), unit=unit_code(unit)
+            )
+            for code, meaning, value, unit in figures
+            if value is not None and math.isfinite(value)
+        ],
+        qualitative_evaluations=[
+            highdicom.sr.QualitativeEvaluation(
+                name=_ours("GATE_VERDICT", "Verdict of the quality gate"),
+                value=_ours(*DECISIONS[measured.verdict.decision]),
+            ),
+            *(
+                highdicom.sr.QualitativeEvaluation(
+                    name=_ours("GATE_REASON", "Reason of the quality gate"),
+                    value=_ours(reason, reason.replace("-", " ").capitalize()),
+                )
+                for reason in measured.verdict.reasons
+            ),
+        ],
+    )
+
+
+def _image(header: Dataset, volume: Volume, series_uid: str, instance_uid: str) -> Dataset:
+    """A derived image as far as a reference needs it."""
+    image = anonymous(header)
+    image.SOPClassUID = volume.sop_class_uid
+    image.SeriesInstanceUID = series_uid
+    image.SOPInstanceUID = instance_uid
+    return image
+
+
+def _ours(code: str, meaning: str) -> Code:
+    return code_of(code, CODING_SCHEME, meaning[:64])

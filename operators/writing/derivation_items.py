@@ -1,0 +1,99 @@
+"""Sequence items that say what was done and by what: codes, coding scheme, equipment (W5, W6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from stillscan.operators.dicom.attributes import Item, tag_of, vr_of
+from stillscan.operators.dicom.elements import Element
+from stillscan.operators.writing.provenance import (
+    CODING_SCHEME,
+    CODING_SCHEME_UID,
+    EXTENSION_CREATOR_UID,
+    Provenance,
+)
+
+
+def item(**attributes: str | Sequence[Item]) -> Item:
+    """A sequence item with these attributes: keyword = ASCII text, or the items of a sequence."""
+    return sorted(
+        Element(tag_of(keyword), vr_of(keyword).encode(), value.encode("ascii"))
+        if isinstance(value, str)
+        else Element(tag_of(keyword), b"SQ", b"", [list(each) for each in value])
+        for keyword, value in attributes.items()
+    )
+
+
+def code(value: str, scheme: str, meaning: str, **attributes: str) -> Item:
+    """An item of a code sequence."""
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning, **attributes)
+
+
+@cache
+def derivation_code(kind: str) -> Item:
+    """What was done: our own code, by which we extend CID 7203, or its Smoothing."""
+    if kind == "smoothing":
+        return code("113087", "DCM", "Smoothing")
+    return code(
+        "NOISE_REDUCTION",
+        CODING_SCHEME,
+        "Noise reduction",
+        ContextIdentifier="7203",
+        ContextUID="1.2.840.10008.6.1.510",
+        MappingResource="DCMR",
+        ContextGroupVersion="20200920",
+        ContextGroupExtensionFlag="Y",
+        ContextGroupLocalVersion="20250101",
+        ContextGroupExtensionCreatorUID=EXTENSION_CREATOR_UID,
+    )
+
+
+@cache
+def coding_scheme() -> Item:
+    """What our own codes are, for CodingSchemeIdentificationSequence."""
+    return item(
+        CodingSchemeDesignator=CODING_SCHEME,
+        CodingSchemeUID=CODING_SCHEME_UID,
+        CodingSchemeName="Stillscan codes",
+        CodingSchemeVersion="1",
+        CodingSchemeResponsibleOrganization="Stillscan",
+    )
+
+
+@cache
+def equipment(provenance: Provenance) -> Item:
+    """We stand beside the scanner, never in its place: for ContributingEquipmentSequence (W5)."""
+    return item(
+        PurposeOfReferenceCodeSequence=[code("109102", "DCM", "Processing Equipment")],
+        Manufacturer=provenance.application,
+        ManufacturerModelName=provenance.application,
+        SoftwareVersions=f"{provenance.version}\\{provenance.model_sha256}",
+        ContributionDescription=provenance.contribution,
+    )
+
+
+def source_image(sop_class_uid: str, sop_instance_uid: str, **attributes: str) -> Item:
+    """The image that was processed, for SourceImageSequence."""
+    purpose = code("121322", "DCM", "Source image for image processing operation")
+    return item(
+        **attributes,
+        ReferencedSOPClassUID=sop_class_uid,
+        ReferencedSOPInstanceUID=sop_instance_uid,
+        SpatialLocationsPreserved="YES",
+        PurposeOfReferenceCodeSequence=[purpose],
+    )
+
+
+def frame_derivation(description: str, kind: str, source_frame: Item) -> Item:
+    """What was done to one frame, for its DerivationImageSequence."""
+    return item(
+        DerivationDescription=description,
+        DerivationCodeSequence=[derivation_code(kind)],
+        SourceImageSequence=[source_frame],
+    )
+
+
+def referenced_instance(sop_class_uid: str, sop_instance_uid: str) -> Item:
+    """The same image, for ReferencedInstanceSequence."""
+    return item(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)

@@ -1,0 +1,80 @@
+"""Stillscan denoises DICOM series and says how far the result can be trusted.
+
+What is listed here is the public interface; it is imported when it is first used, so that
+`import stillscan` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillscan.app.pipeline.pipeline import Job, RunResult, run, survey
+    from stillscan.app.settings import Settings, load_settings
+    from stillscan.models.bundle import find_bundles
+    from stillscan.models.denoisers.denoiser import Denoiser, Estimate
+    from stillscan.models.noise.profile import NoiseProfile
+    from stillscan.operators.denoising.denoise_series import denoise_volume
+    from stillscan.operators.errors import ExitCode, StillscanError
+    from stillscan.operators.reading.decoder import Decoder
+    from stillscan.operators.reading.read_series import find_series, read_series
+    from stillscan.operators.volume import Volume
+
+_HOMES = {
+    "Decoder": "operators.reading.decoder",
+    "Denoiser": "models.denoisers.denoiser",
+    "Estimate": "models.denoisers.denoiser",
+    "ExitCode": "operators.errors",
+    "Job": "app.pipeline.pipeline",
+    "NoiseProfile": "models.noise.profile",
+    "RunResult": "app.pipeline.pipeline",
+    "Settings": "app.settings",
+    "StillscanError": "operators.errors",
+    "Volume": "operators.volume",
+    "denoise_volume": "operators.denoising.denoise_series",
+    "find_bundles": "models.bundle",
+    "find_series": "operators.reading.read_series",
+    "load_settings": "app.settings",
+    "read_series": "operators.reading.read_series",
+    "run": "app.pipeline.pipeline",
+    "survey": "app.pipeline.pipeline",
+}
+
+__all__ = [
+    "Decoder",
+    "Denoiser",
+    "Estimate",
+    "ExitCode",
+    "Job",
+    "NoiseProfile",
+    "RunResult",
+    "Settings",
+    "StillscanError",
+    "Volume",
+    "denoise_volume",
+    "find_bundles",
+    "find_series",
+    "load_settings",
+    "read_series",
+    "run",
+    "survey",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module, or the version from the installed package."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("stillscan")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Names that can be imported from here."""
+    return sorted({*globals(), *__all__, "__version__"})
