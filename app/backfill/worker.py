@@ -21,8 +21,8 @@ from stillscan.app.backfill.records import Fault, Outcome, Place, Ready
 from stillscan.app.backfill.work_items import WorkItem
 from stillscan.app.bundles.warm_networks import WarmNetworks
 from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint
-from stillscan.app.lean_torch import import_torch
 from stillscan.app.pipeline.pipeline import Job, RunResult
+from stillscan.app.process_setup import import_torch
 from stillscan.operators.errors import ExitCode, InputError, StillscanError
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder

@@ -24,8 +24,8 @@ from stillscan.app.bundles.choice import (
     identity_method,
     load_methods,
 )
-from stillscan.app.lean_torch import import_torch
 from stillscan.app.pipeline.output_folder import REPORT, publish, require_apart, staging_in
+from stillscan.app.process_setup import import_torch
 from stillscan.app.settings import Settings
 from stillscan.models.bundle import BundleInfo
 from stillscan.operators.errors import ExitCode, InputError

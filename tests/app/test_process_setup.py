@@ -5,7 +5,7 @@ import sys
 
 LEAN = """
 import sys
-from stillscan.app.lean_torch import import_torch
+from stillscan.app.process_setup import import_torch
 import_torch()
 import torch
 assert "torch._meta_registrations" not in sys.modules
