@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from stillscan.app.settings import Mode, Strength, parse_dataclass, read_yaml
+from stillscan.app.settings import Mode, Strength
+from stillscan.app.settings_reader import parse_dataclass, read_yaml
 from stillscan.operators.errors import SettingsError
 
 DestinationKind = Literal["c-store", "stow-rs", "folder"]

@@ -1,0 +1,166 @@
+"""A YAML document becomes frozen dataclasses by their type hints; an unknown key is an error.
+
+A key in the document is the field's name with hyphens, or what the field's metadata call `key`.
+`app.yaml` and `gateway.yaml` are read with it.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import yaml
+
+from stillscan.operators.errors import SettingsError
+
+T = TypeVar("T")
+
+NAMES: Mapping[type, str] = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    Path: "a path",
+}
+
+
+def read_yaml(path: Path) -> object:
+    """The document that a YAML file holds.
+
+    Raises:
+        SettingsError: if the file cannot be read or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"settings {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise SettingsError(f"settings {path} are not YAML: {first_line}") from error
+
+
+def parse_dataclass(kind: type[T], document: object, source: str) -> T:
+    """Turn a parsed YAML document into a frozen dataclass, with all dataclasses inside it.
+
+    Args:
+        kind: the dataclass.
+        document: what `read_yaml` gave.
+        source: names the document in messages.
+
+    Raises:
+        SettingsError: if a key is unknown or missing, or a value has the wrong type or is refused
+            by the dataclass (ValueError).
+    """
+    return _dataclass(kind, document, _Place(source))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in which document a value stands."""
+
+    source: str
+    keys: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return ".".join(self.keys) or "the document"
+
+    def below(self, key: object) -> _Place:
+        return _Place(self.source, (*self.keys, str(key)))
+
+    def error(self, message: str) -> SettingsError:
+        return SettingsError(f"{self.source}: {message}")
+
+    def wrong_type(self, value: object, expected: str) -> SettingsError:
+        return self.error(f"'{self}' is {value!r} ({type(value).__name__}); expected {expected}")
+
+
+def _dataclass(kind: type[T], value: object, place: _Place) -> T:
+    """Build the dataclass `kind` from a mapping, refusing keys that it does not have."""
+    if value is None:
+        value = {}  # an empty section in YAML
+    if not isinstance(value, Mapping):
+        raise place.wrong_type(value, "a mapping")
+    known = {_key(each): each for each in fields(cast(Any, kind))}
+    for key in value:
+        if key not in known:
+            listed = ", ".join(sorted(known))
+            raise place.error(f"unknown key '{place.below(key)}'; known here: {listed}")
+    hints = get_type_hints(kind)
+    arguments = {}
+    for key, each in known.items():
+        hint = hints[each.name]
+        if key in value:
+            arguments[each.name] = _value(hint, value[key], place.below(key))
+        elif is_dataclass(hint):
+            arguments[each.name] = _dataclass(cast(type[object], hint), {}, place.below(key))
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise place.error(f"key '{place.below(key)}' is missing")
+    try:
+        return kind(**arguments)
+    except ValueError as error:  # a range that the dataclass itself checks
+        raise place.error(f"{place}: {error}") from error
+
+
+def _key(each: Field[Any]) -> str:
+    return str(each.metadata.get("key", each.name.replace("_", "-")))
+
+
+def _value(hint: Any, value: object, place: _Place) -> object:
+    """Check `value` against a type hint; lists become tuples or sets."""
+    if is_dataclass(hint):
+        return _dataclass(cast(type[object], hint), value, place)
+    of = get_args(hint)
+    match get_origin(hint):
+        case None:
+            return _plain(hint, value, place)
+        case origin if origin is Literal:
+            return _choice(of, value, place)
+        case origin if origin in (Union, types.UnionType):
+            return _optional(of, value, place)
+        case origin if origin is Mapping:
+            return _mapping(of, value, place)
+        case origin:
+            return _sequence(origin, of[0], value, place)
+
+
+def _choice(allowed: tuple[object, ...], value: object, place: _Place) -> object:
+    # YAML reads a bare on/off as a boolean: the message then shows what it became
+    if value not in allowed or isinstance(value, bool):
+        raise place.wrong_type(value, f"one of {', '.join(map(str, allowed))}")
+    return value
+
+
+def _optional(hints: tuple[Any, ...], value: object, place: _Place) -> object:
+    if value is None and type(None) in hints:
+        return None
+    (hint,) = (each for each in hints if each is not type(None))
+    return _value(hint, value, place)
+
+
+def _sequence(kind: Any, hint: Any, value: object, place: _Place) -> object:
+    if not isinstance(value, list):
+        raise place.wrong_type(value, "a list")
+    return kind(_value(hint, item, place.below(index)) for index, item in enumerate(value))
+
+
+def _mapping(hints: tuple[Any, ...], value: object, place: _Place) -> object:
+    if not isinstance(value, Mapping):
+        raise place.wrong_type(value, "a mapping")
+    of_key, of_item = hints
+    return {
+        _value(of_key, key, place.below(key)): _value(of_item, item, place.below(key))
+        for key, item in value.items()
+    }
+
+
+def _plain(hint: Any, value: object, place: _Place) -> object:
+    if hint is Path and isinstance(value, str) and value:
+        return Path(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise place.wrong_type(value, NAMES.get(hint, hint.__name__))
+    return value
