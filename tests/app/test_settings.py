@@ -10,6 +10,7 @@ from stillscan.app.settings import DEFAULT_SETTINGS, Settings, load_settings, pa
 from stillscan.operators.errors import ExitCode, SettingsError
 from stillscan.operators.reading.selection import SelectionRules
 
+ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = {"application": {"title": "T", "version": "1"}}
 
 
@@ -122,5 +123,5 @@ def test_official_packager_reads_the_shipped_file() -> None:
 
 
 def test_version_is_that_of_the_project() -> None:
-    project = tomllib.loads((DEFAULT_SETTINGS.parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert load_settings().application.version == project["version"]
