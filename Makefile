@@ -4,7 +4,7 @@
 #   make demo-pacs  the gateway beside a real PACS: a series goes in, the quiet one appears beside it
 #   make test    every test
 #   make label-test  the MONAI Label app with MONAI Label itself, in an environment of its own
-#   make lint    ruff and mypy
+#   make lint    ruff, mypy, and who may import whom (import-linter)
 #   make docs    the documents as a site that needs no network: site/index.html
 #   make bench   speed, memory and quality against peers: bench/results/
 #   make image   the container image (docs/deployment.md): needs buildah and mmdebstrap, or say
@@ -47,6 +47,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
@@ -61,7 +62,7 @@ image-test: $(READY)
 	.ci/image-test
 
 soak: $(READY)
-	$(VENV)/bin/python -m bench.soak
+	$(VENV)/bin/python -m bench.robustness.soak
 
 $(READY): pyproject.toml constraints.txt
 	@python=$$(sh .ci/find-python $(PYTHON)) || exit 1; \

@@ -1,6 +1,6 @@
 """`make soak`: every scenario in namespaces of its own, a table, and `bench/results/soak.json`.
 
-python -m bench.soak [--quick] [--only NAME ...] [--out FILE]
+python -m bench.robustness.soak [--quick] [--only NAME ...] [--out FILE]
 
 Loopback only; needs Linux, root (for `unshare`), Orthanc and dcmtk.
 """
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results/soak.json"))
     parser.add_argument("--work", type=Path, help="folder for everything; kept")
     arguments = parser.parse_args()
-    namespace.enter(["bench.soak", *sys.argv[1:]])
+    namespace.enter(["bench.robustness.soak", *sys.argv[1:]])
 
     from bench.machine import describe_machine
     from bench.robustness.soak.workplace import BrokenPromiseError, Workplace

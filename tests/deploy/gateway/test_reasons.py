@@ -11,7 +11,7 @@ CALLS = {"DeliveryFailedError": 0, "_ended": 1, "fail": 2, "_failed": 2}
 
 def codes() -> set[str]:
     found = set()
-    for path in GATEWAY.glob("*.py"):
+    for path in GATEWAY.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
@@ -31,4 +31,5 @@ def codes() -> set[str]:
 def test_every_code_is_explained():
     explained = (ROOT / "docs/reasons.md").read_text(encoding="utf-8")
     assert {"series-incomplete", "time-out", "no-answer", "late-after-retention"} <= codes()
+    assert len(codes()) > 14
     assert not {code for code in codes() if f"| `{code}` |" not in explained}

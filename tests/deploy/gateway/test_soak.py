@@ -23,7 +23,7 @@ def test_the_gateway_keeps_its_promises(tmp_path, tool, name):
     for program in ("unshare", "ip", "Orthanc", "dcmsend"):
         tool(program)
     out = tmp_path / "soak.json"
-    command = [sys.executable, "-m", "bench.soak", "--quick", "--only", name]
+    command = [sys.executable, "-m", "bench.robustness.soak", "--quick", "--only", name]
     command += ["--work", str(tmp_path / "work"), "--out", str(out)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_S, check=False
