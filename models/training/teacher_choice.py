@@ -1,8 +1,8 @@
-"""Which teacher is best, without a clean image: recorrupted pairs.
+"""Choice of the best teacher without a clean image, by recorrupted pairs.
 
-A candidate denoises y + a z and is held against y - z / a, whose noise is independent of its input.
-The mean squared difference is the error against the clean image plus the target's noise, the same
-for every candidate; so differences between candidates are differences of true error.
+A candidate denoises y + a z and is compared with y - z / a, whose noise is independent of its
+input. The mean squared difference is the error against the clean image plus the target's noise, the
+same for every candidate; so differences between candidates are differences of true error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stillscan.models.noise.synthesis import correlated_noise, spectrum_of
 from stillscan.models.training.noisy_images import NoisyImage
 
 FACTOR = 0.5  # a
-MARGIN_DB = 0.02  # a candidate must be better by this to take the place of an earlier one
+MARGIN_DB = 0.02  # a candidate must be better by this to replace an earlier one
 RESAMPLES = 1000
 
 
@@ -29,11 +29,11 @@ class Candidate:
     """One line of the table.
 
     Attributes:
-        name: of the candidate.
+        name: name of the candidate.
         error_db: 10 log10 of its estimated squared error over the noise's variance: mean over
             the images; lower is better.
-        behind_db: how far it is behind the chosen one: mean, and 95 % bootstrap interval.
-        interval_db: of `behind_db`.
+        behind_db: mean distance from the chosen candidate.
+        interval_db: 95 % bootstrap interval of `behind_db`.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Candidate:
 def choose(
     candidates: Mapping[str, Denoiser], images: Sequence[NoisyImage], seed: int
 ) -> tuple[str, tuple[Candidate, ...]]:
-    """The best candidate, and the table.
+    """Choose the best candidate; also return the table of all.
 
-    The first candidate stands until a later one is better by MARGIN_DB with 95 % certainty: put the
-    simplest first.
+    An earlier candidate is kept until a later one is better by MARGIN_DB with 95 % certainty: put
+    the simplest first.
     """
     errors = {name: squared_errors(denoiser, images, seed) for name, denoiser in candidates.items()}
     generator = torch.Generator().manual_seed(seed)
@@ -67,7 +67,7 @@ def choose(
 def squared_errors(
     denoiser: Denoiser, images: Sequence[NoisyImage], seed: int
 ) -> Float[Tensor, " image"]:
-    """Estimated error of each image over the variance of its noise."""
+    """Estimate the squared error of each image over the variance of its noise."""
     return torch.stack(
         [
             _squared_error(denoiser, image, torch.Generator().manual_seed((seed << 32) + number))
@@ -92,10 +92,10 @@ def _squared_error(denoiser: Denoiser, image: NoisyImage, generator: Generator) 
 def interval(
     worse: Float[Tensor, " image"], better: Float[Tensor, " image"], generator: Generator
 ) -> tuple[float, tuple[float, float]]:
-    """By how many dB `worse` is behind `better`, and the 95 % bootstrap interval of that.
+    """Return by how many dB `worse` is behind `better`, with the 95 % bootstrap interval.
 
-    Differences are taken image by image, where the target's noise cancels, and told as dB of the
-    better one's error.
+    Differences are taken image by image, where the target's noise cancels, and are expressed in
+    dB relative to the better one's error.
     """
     difference = worse - better
     drawn = torch.randint(0, len(worse), (RESAMPLES, len(worse)), generator=generator)
@@ -109,7 +109,7 @@ def interval(
 
 
 def _mean(errors: Tensor) -> Tensor:
-    """Mean over the last axis, never below what an estimate can resolve."""
+    """Return the mean over the last axis, not below the resolution of the estimate."""
     return errors.mean(-1).clamp(min=1e-3)
 
 
