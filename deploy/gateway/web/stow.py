@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from email.message import Message
-from email.parser import BytesHeaderParser
 from http import HTTPStatus
 from typing import Any
 
+from stillscan.app.dicomweb.multipart import MultipartError, Part, boundary_of, parts, use_up
 from stillscan.deploy.gateway.receiver.association import (
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
@@ -31,23 +30,14 @@ from stillscan.deploy.gateway.receiver.spool import Arrival, Spool
 from stillscan.deploy.gateway.web.http_server import Request, RequestError, Response, json_response
 
 Count = Callable[[str, int], None]
+Items = list[dict[str, Any]]  # of a sequence, in DICOM JSON
 
 MOST_PARTS = 20_000
-MOST_PART_HEAD = 2**13
-MOST_BOUNDARY = 200  # RFC 2046 says 70; Orthanc sends 73
 MOST_FILE_META = 2**16
 TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122
 
 _EXPLICIT = struct.Struct("<HH2sH")
 _LONG_VRS = (b"OB", b"UN", b"OW", b"UT")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a multipart body; `pieces` is used up before the next part comes."""
-
-    content_type: str
-    pieces: Iterator[bytes]
 
 
 def store(request: Request, spool: Spool, count: Count) -> Response:
@@ -56,10 +46,17 @@ def store(request: Request, spool: Spool, count: Count) -> Response:
     Raises:
         RequestError: if it is no such request.
     """
-    boundary = _boundary(request.headers)
-    stored: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
-    for number, part in enumerate(parts(request.read, boundary)):
+    try:
+        return _response(*_store_all(request, spool, count))
+    except MultipartError as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from error
+
+
+def _store_all(request: Request, spool: Spool, count: Count) -> tuple[Items, Items]:
+    """What became of each instance: those that are stored, and those that failed."""
+    stored: Items = []
+    failed: Items = []
+    for number, part in enumerate(parts(request.read, _boundary(request.headers))):
         if number == MOST_PARTS:
             raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {MOST_PARTS} parts")
         if part.content_type != "application/dicom":
@@ -71,7 +68,7 @@ def store(request: Request, spool: Spool, count: Count) -> Response:
         else:
             count("instances_refused", 1)
             failed.append({**item, "00081197": {"vr": "US", "Value": [status]}})
-    return _response(stored, failed)
+    return stored, failed
 
 
 def _store(part: Part, spool: Spool, count: Count) -> tuple[int, Arrival | None]:
@@ -79,13 +76,13 @@ def _store(part: Part, spool: Spool, count: Count) -> tuple[int, Arrival | None]
     try:
         arrival, rest = _file_meta(part.pieces)
     except ValueError:
-        _use_up(part.pieces)
+        use_up(part.pieces)
         return CANNOT_UNDERSTAND, None
     if arrival.sop_class_uid not in STORAGE_CLASSES:
-        _use_up(part.pieces)
+        use_up(part.pieces)
         return SOP_CLASS_NOT_SUPPORTED, arrival
     if arrival.transfer_syntax_uid not in TRANSFER_SYNTAXES:
-        _use_up(part.pieces)
+        use_up(part.pieces)
         return TRANSFER_SYNTAX_NOT_SUPPORTED, arrival
     with spool.begin(arrival) as incoming:
         incoming.write(rest)
@@ -98,83 +95,13 @@ def _store(part: Part, spool: Spool, count: Count) -> tuple[int, Arrival | None]
     return status, arrival
 
 
-def parts(read: Callable[[], bytes], boundary: bytes) -> Iterator[Part]:
-    """The parts of a multipart body, one after the other (RFC 2046 section 5.1.1).
-
-    Args:
-        read: gives the next piece of the body, an empty one at its end.
-        boundary: of the parts.
-
-    Raises:
-        RequestError: if the body is not as it should be.
-    """
-    body = _Body(read, b"\r\n--" + boundary)
-    _use_up(body.until_delimiter())
-    while body.another_part():
-        head = BytesHeaderParser().parsebytes(body.head())
-        yield Part(head.get_content_type(), pieces := body.until_delimiter())
-        _use_up(pieces)
-
-
-class _Body:
-    """A multipart body with a delimiter between its parts."""
-
-    def __init__(self, read: Callable[[], bytes], delimiter: bytes) -> None:
-        self._read = read
-        self._delimiter = delimiter
-        self._buffer = bytearray(b"\r\n")  # the first delimiter may stand at the very beginning
-
-    def until_delimiter(self) -> Iterator[bytes]:
-        """What stands before the next delimiter, in pieces."""
-        kept = len(self._delimiter) - 1
-        while (at := self._buffer.find(self._delimiter)) < 0:
-            if len(self._buffer) > kept:
-                piece = bytes(self._buffer[: len(self._buffer) - kept])
-                del self._buffer[: len(self._buffer) - kept]
-                yield piece
-            self._fill()
-        piece = bytes(self._buffer[:at])
-        del self._buffer[: at + len(self._delimiter)]
-        yield piece
-
-    def another_part(self) -> bool:
-        """Whether the delimiter that was just passed begins a part; else it ends the body."""
-        while len(self._buffer) < 2:
-            self._fill()
-        return not self._buffer.startswith(b"--")
-
-    def head(self) -> bytes:
-        """The header fields of a part, with the empty line."""
-        while (at := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > MOST_PART_HEAD:
-                raise RequestError(HTTPStatus.BAD_REQUEST, "head of a part is too large")
-            self._fill()
-        head = bytes(self._buffer[: at + 4]).lstrip(b" \t\r\n")
-        del self._buffer[: at + 4]
-        return head
-
-    def _fill(self) -> None:
-        piece = self._read()
-        if not piece:
-            raise RequestError(HTTPStatus.BAD_REQUEST, "the last part does not end")
-        self._buffer += piece
-
-
-def _use_up(pieces: Iterator[bytes]) -> None:
-    for _ in pieces:
-        pass
-
-
 def _boundary(headers: Message) -> bytes:
     if headers.get_content_type() != "multipart/related":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected multipart/related")
     kind = str(headers.get_param("type", "application/dicom")).lower()
     if kind != "application/dicom":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, 'expected type="application/dicom"')
-    boundary = headers.get_boundary("")
-    if not boundary or len(boundary) > MOST_BOUNDARY or not boundary.isascii():
-        raise RequestError(HTTPStatus.BAD_REQUEST, "boundary is missing or no boundary")
-    return boundary.encode()
+    return boundary_of(headers)
 
 
 def _file_meta(pieces: Iterator[bytes]) -> tuple[Arrival, bytes]:
@@ -234,7 +161,7 @@ def _item(arrival: Arrival | None) -> dict[str, Any]:
     }
 
 
-def _response(stored: list[dict[str, Any]], failed: list[dict[str, Any]]) -> Response:
+def _response(stored: Items, failed: Items) -> Response:
     if not stored and not failed:
         raise RequestError(HTTPStatus.BAD_REQUEST, "there is no instance in the request")
     answer: dict[str, Any] = {"00081190": {"vr": "UR"}}  # nothing can be retrieved from here
@@ -245,7 +172,7 @@ def _response(stored: list[dict[str, Any]], failed: list[dict[str, Any]]) -> Res
     return json_response(answer, _status(stored, failed), "application/dicom+json")
 
 
-def _status(stored: list[dict[str, Any]], failed: list[dict[str, Any]]) -> HTTPStatus:
+def _status(stored: Items, failed: Items) -> HTTPStatus:
     if not failed:
         return HTTPStatus.OK
     if stored:

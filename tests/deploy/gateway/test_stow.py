@@ -68,15 +68,6 @@ def test_a_body_in_chunks_of_any_size_is_the_same_body(tmp_path, files):
             assert len(spooled(web)) == 3
 
 
-def test_a_delimiter_that_is_cut_anywhere_is_found():
-    body = multipart(b"first\r\n--3d6b6a416f9b4\r\n", b"second\r\n")
-    for size in range(1, 40):
-        pieces = iter([body[at : at + size] for at in range(0, len(body), size)])
-        parts = stow.parts(lambda pieces=pieces: next(pieces, b""), BOUNDARY.encode())
-        found = [b"".join(part.pieces) for part in parts]
-        assert found == [b"first\r\n--3d6b6a416f9b4\r\n", b"second\r\n"]
-
-
 def test_what_is_no_dicom_fails_and_the_rest_is_stored(tmp_path, files):
     junk = [b"", b"hello", b"\0" * 128 + b"DICM", b"\0" * 128 + b"DICM" + b"\xff" * 400]
     with serving(tmp_path) as web:
