@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float32
-from skimage.metrics import structural_similarity
+
+from stillscan.models.metrics.image_quality import ssim
 
 Slice = Float32[np.ndarray, "row column"]
 Series = Float32[np.ndarray, "slice row column"]
@@ -36,9 +38,8 @@ def quality(images: Series, truth: Series, lesions: Series | None = None) -> Qua
     peak = float(truth.max())
     error = (images - truth) ** 2
     tissue = truth > BACKGROUND * peak
-    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     similarities = [
-        structural_similarity(image, true, data_range=peak, **window)
+        ssim(torch.from_numpy(image), torch.from_numpy(true), peak)
         for image, true in zip(images, truth, strict=True)
     ]
     kept = float("nan")

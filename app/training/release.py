@@ -35,7 +35,7 @@ from stillscan.models.bundle import load_bundle
 from stillscan.models.metrics.confidence_intervals import Interval
 from stillscan.models.training.dead_leaves import dead_leaves
 from stillscan.models.training.noisy_images import NoisyImage
-from stillscan.models.training.teacher_choice import interval, squared_errors
+from stillscan.models.training.teacher_choice import behind_db, squared_errors
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules
 
@@ -166,8 +166,8 @@ def _held_out(candidate: Path, start: Path, images: Sequence[NoisyImage], device
         squared_errors(load_bundle(each, device, "float32").denoiser, images, SEED)
         for each in (start, candidate)
     )
-    better, limits = interval(before, after, torch.Generator().manual_seed(SEED))
-    return Row("held-out images of the site, recorrupted pairs", len(images), better, limits)
+    better = behind_db(before, after, SEED)
+    return _row("held-out images of the site, recorrupted pairs", len(images), better)
 
 
 def _procedural(pair: Sequence[Method]) -> Iterator[Record]:
@@ -201,9 +201,7 @@ def _repeated(records: Iterator[Record] | Sequence[Record]) -> Iterator[Row]:
         by_scan.setdefault(record["scan"], {})[record["method"]] = record
     for scan, found in by_scan.items():
         before, after = (_own_errors(found[name]) for name in (STUDENT, CANDIDATE))
-        generator = torch.Generator().manual_seed(SEED)
-        better, limits = interval(before, after, generator)
-        yield Row(f"independent repeat: {scan}", len(before), better, limits)
+        yield _row(f"independent repeat: {scan}", len(before), behind_db(before, after, SEED))
 
 
 def _own_errors(record: Record) -> torch.Tensor:
@@ -277,4 +275,4 @@ def _stack(source: SeriesSource) -> np.ndarray:
 
 
 def _row(measure: str, images: int, difference: Interval) -> Row:
-    return Row(measure, images, difference.value, (difference.low, difference.high))
+    return Row(measure, images, difference.value, difference.ends)

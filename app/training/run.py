@@ -44,7 +44,7 @@ from stillscan.models.training.stages import (
     train_diffusion,
     train_one_step,
 )
-from stillscan.models.training.teacher_choice import choose, interval, squared_errors
+from stillscan.models.training.teacher_choice import behind_db, choose, squared_errors
 
 SECOND_ROUND = ("second labels", "second student")
 STAGES = ("blind spot", "diffusion", "one step", "teacher", "labels", "student", *SECOND_ROUND)
@@ -296,8 +296,8 @@ class Run:
         images, seed = self._judged(), self._seed("teacher")
         own = squared_errors(StudentDenoiser(student, self.ranks.device), images, seed)
         taught = squared_errors(teacher, images, seed)
-        behind, limits = interval(own, taught, torch.Generator().manual_seed(seed))
-        return {"behind_teacher_db": behind, "interval_db": limits}
+        behind = behind_db(own, taught, seed)
+        return {"behind_teacher_db": behind.value, "interval_db": behind.ends}
 
 
 def going_on_from(student: StudentNetwork) -> StudentNetwork:

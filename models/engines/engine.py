@@ -1,8 +1,8 @@
-"""Interface of the inference backends for the student network.
+"""What multiplies: the student's convolutions behind one door, whichever library runs them.
 
-An engine computes the student's convolutions with some library. It gets the input planes of the
-network (`network_input`) and returns the planes of the noise and of the log variance, before they
-are bounded. Everything else, and with it all that keeps the image's bits, is shared by all engines.
+An engine is given what the network sees (`network_input`) and gives back the planes
+of the noise and of the log variance, before their bounds. Everything else, and with it everything
+that keeps the image's bits, is the same for all engines.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ Planes = Float[Tensor, "batch 4 half_height half_width"]
 EngineName = Literal["torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
-PIECE = 512  # half-resolution pixels: the longest side that is computed without tiles
+PIECE = 512  # half-resolution pixels: the longest side that is computed in one piece
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class EngineError(ValueError):
-    """The engine is not installed, or does not support what is requested."""
+    """The engine is not installed, or cannot do what it is asked for."""
 
 
 @runtime_checkable
 class Convolutions(Protocol):
-    """The part of a student network that an engine may call."""
+    """What an engine needs of a student."""
 
     def planes(self, seen: Seen) -> tuple[Planes, Planes]:
-        """Compute the four planes of the noise and of its log variance, before their bounds."""
+        """The four planes of the noise and of its log variance, before their bounds."""
         ...
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Computes the convolutions of one student network.
+    """The convolutions of one student.
 
     Attributes:
-        name: name of the library, as in the settings.
-        precision: precision of the products.
-        device: torch device on which its input must lie.
-        piece: longest side of an image or tile that it should be given, in half-resolution pixels;
-            its memory grows with the square of it.
+        name: of the library, as in the settings.
+        precision: of the products.
+        device: where what it is given must lie.
+        piece: the longest side that it should be given, in half-resolution pixels: what it needs
+            of memory grows with the square of it.
     """
 
     name: EngineName
@@ -57,12 +57,12 @@ class Engine(Protocol):
     piece: int
 
     def run(self, seen: Seen) -> tuple[Planes, Planes]:
-        """Compute the planes of the noise and of the log variance of its error, float32."""
+        """Planes of the noise and of the log variance of its error, float32."""
         ...
 
 
 class TorchEngine:
-    """Runs the network with torch on any device; on a GPU from one CUDA graph for each shape."""
+    """torch itself, on any device that it knows; on a GPU from one captured graph per shape."""
 
     name: EngineName = "torch"
     piece = PIECE

@@ -1,1 +1,1 @@
-"""Network architectures and their weights."""
+"""The networks and their weights."""

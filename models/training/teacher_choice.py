@@ -1,8 +1,8 @@
-"""Choice of the best teacher without a clean image, by recorrupted pairs.
+"""Which teacher is best, without a clean image: recorrupted pairs.
 
-A candidate denoises y + a z and is compared with y - z / a, whose noise is independent of its
-input. The mean squared difference is the error against the clean image plus the target's noise, the
-same for every candidate; so differences between candidates are differences of true error.
+A candidate denoises y + a z and is held against y - z / a, whose noise is independent of its input.
+The mean squared difference is the error against the clean image plus the target's noise, the same
+for every candidate; so differences between candidates are differences of true error.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from stillscan.models.denoisers.denoiser import Denoiser
+from stillscan.models.metrics.confidence_intervals import Interval, bootstrap_mean
 from stillscan.models.noise.synthesis import correlated_noise, spectrum_of
 from stillscan.models.training.noisy_images import NoisyImage
 
 FACTOR = 0.5  # a
-MARGIN_DB = 0.02  # a candidate must be better by this to replace an earlier one
-RESAMPLES = 1000
+MARGIN_DB = 0.02  # a candidate must be better by this to take the place of an earlier one
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Candidate:
     """One line of the table.
 
     Attributes:
-        name: name of the candidate.
+        name: of the candidate.
         error_db: 10 log10 of its estimated squared error over the noise's variance: mean over
             the images; lower is better.
-        behind_db: mean distance from the chosen candidate.
+        behind_db: how far it is behind the chosen one: mean over the images.
         interval_db: 95 % bootstrap interval of `behind_db`.
     """
 
@@ -45,29 +45,27 @@ class Candidate:
 def choose(
     candidates: Mapping[str, Denoiser], images: Sequence[NoisyImage], seed: int
 ) -> tuple[str, tuple[Candidate, ...]]:
-    """Choose the best candidate; also return the table of all.
+    """The best candidate, and the table.
 
-    An earlier candidate is kept until a later one is better by MARGIN_DB with 95 % certainty: put
-    the simplest first.
+    The first candidate stands until a later one is better by MARGIN_DB with 95 % certainty: put the
+    simplest first.
     """
     errors = {name: squared_errors(denoiser, images, seed) for name, denoiser in candidates.items()}
-    generator = torch.Generator().manual_seed(seed)
     chosen = next(iter(candidates))
     for name in candidates:
-        low, _ = interval(errors[chosen], errors[name], generator)[1]
-        if low > MARGIN_DB:
+        if behind_db(errors[chosen], errors[name], seed).low > MARGIN_DB:
             chosen = name
     table = []
     for name, found in errors.items():
-        behind, limits = interval(found, errors[chosen], generator)
-        table.append(Candidate(name, _db(found), behind, limits))
+        behind = behind_db(found, errors[chosen], seed)
+        table.append(Candidate(name, _db(found), behind.value, behind.ends))
     return chosen, tuple(table)
 
 
 def squared_errors(
     denoiser: Denoiser, images: Sequence[NoisyImage], seed: int
 ) -> Float[Tensor, " image"]:
-    """Estimate the squared error of each image over the variance of its noise."""
+    """Estimated error of each image over the variance of its noise."""
     return torch.stack(
         [
             _squared_error(denoiser, image, torch.Generator().manual_seed((seed << 32) + number))
@@ -89,27 +87,25 @@ def _squared_error(denoiser: Denoiser, image: NoisyImage, generator: Generator) 
     return (difference.square().mean() - noise) / sigma.square().mean()
 
 
-def interval(
-    worse: Float[Tensor, " image"], better: Float[Tensor, " image"], generator: Generator
-) -> tuple[float, tuple[float, float]]:
-    """Return by how many dB `worse` is behind `better`, with the 95 % bootstrap interval.
+def behind_db(
+    worse: Float[Tensor, " image"], better: Float[Tensor, " image"], seed: int
+) -> Interval:
+    """By how many dB `worse` is behind `better`: mean over the images and its 95 % interval.
 
-    Differences are taken image by image, where the target's noise cancels, and are expressed in
-    dB relative to the better one's error.
+    Differences are taken image by image, where the target's noise cancels, and given in dB of the
+    better one's error.
     """
-    difference = worse - better
-    drawn = torch.randint(0, len(worse), (RESAMPLES, len(worse)), generator=generator)
-    low, high = difference[drawn].mean(-1).quantile(torch.tensor([0.025, 0.975])).tolist()
+    found = bootstrap_mean([(worse - better).tolist()], seed)
     reference = float(_mean(better))
 
     def db(more: float) -> float:
         return 10 * math.log10(max(1e-3, 1 + more / reference))
 
-    return db(float(difference.mean())), (db(low), db(high))
+    return Interval(db(found.value), db(found.low), db(found.high))
 
 
 def _mean(errors: Tensor) -> Tensor:
-    """Return the mean over the last axis, not below the resolution of the estimate."""
+    """Mean over the last axis, never below what an estimate can resolve."""
     return errors.mean(-1).clamp(min=1e-3)
 
 

@@ -73,7 +73,7 @@ def test_only_the_last_shapes_stay_compiled(network):
 
 @pytest.mark.parametrize("name", ["torch", *ENGINES])
 def test_a_precision_that_an_engine_lacks_is_named(network, name):
-    said = "trained for no int8" if name == "openvino" else f"{name} has no int8"
+    said = "learned no int8" if name == "openvino" else f"{name} has no int8"
     with pytest.raises(EngineError, match=said):
         {"torch": TorchEngine, **ENGINES}[name](network, precision="int8")
 
@@ -152,7 +152,7 @@ def test_tensorrt_that_is_not_installed_is_named(network, monkeypatch):
 
 
 def test_tensorrt_computes_on_a_gpu_alone(network):
-    with pytest.raises(EngineError, match="tensorrt runs on a GPU only"):
+    with pytest.raises(EngineError, match="tensorrt computes on a GPU alone"):
         choose_engine(network, "tensorrt")
 
 
@@ -191,5 +191,5 @@ def test_an_engine_that_is_not_installed_is_named(network, name, monkeypatch):
 
 
 def test_a_gpu_has_torch_alone(network):
-    with pytest.raises(EngineError, match="openvino runs on a CPU only"):
+    with pytest.raises(EngineError, match="openvino computes on a CPU alone"):
         choose_engine(network, "openvino", "cuda")

@@ -1,10 +1,13 @@
 """The clean-free choice of a teacher agrees with the truth."""
 
+import math
+
+import pytest
 import torch
 
 from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
 from stillscan.models.training.noisy_images import NoisyImage
-from stillscan.models.training.teacher_choice import choose
+from stillscan.models.training.teacher_choice import behind_db, choose
 from tests.models.test_student import white_profile
 
 SIGMA = 0.1
@@ -47,3 +50,14 @@ def test_the_error_against_the_clean_image_is_estimated():
 def test_the_first_stays_where_a_later_one_is_no_better():
     candidates = {"first": Blur(3), "same": Blur(3)}
     assert choose(candidates, [noisy(n) for n in range(4)], 0)[0] == "first"
+
+
+def test_the_interval_is_as_wide_as_that_of_the_mean_of_the_differences():
+    better = torch.full((400,), 0.5, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    difference = 0.1 + 0.2 * torch.randn(400, generator=generator, dtype=torch.float64)
+    found = behind_db(better + difference, better, seed=0)
+    mean, error = float(difference.mean()), float(difference.std()) / 20
+    expected = [10 * math.log10(1 + (mean + z * error) / 0.5) for z in (0, -1.96, 1.96)]
+    assert found.value == pytest.approx(expected[0])
+    assert found.ends == pytest.approx(expected[1:], abs=0.02)
