@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stillscan.models
-from stillscan import __version__
 from stillscan.app.settings import STRENGTHS, Settings
 from stillscan.app.training.errors import ReleaseRefusedError
 from stillscan.models.bundle import BundleError, BundleInfo, find_bundles
@@ -119,7 +118,7 @@ def identity_method(settings: Settings) -> Method:
     from stillscan.operators.graph.stages import Method
 
     provenance = Provenance(
-        version=__version__,
+        version=settings.application.version,
         bundle="none",
         model_sha256="none",
         mode="identity",
@@ -162,7 +161,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
         except EngineError as error:
             raise EngineMissingError(str(error)) from error
         provenance = Provenance(
-            version=__version__,
+            version=settings.application.version,
             bundle=info.name,
             model_sha256=digest,
             mode=mode,

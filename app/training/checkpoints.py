@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from stillscan.models.training.loop import Training
+from stillscan.operators.durable_files import write_synced
 from stillscan.operators.output_faults import naming_output_faults
 
 
@@ -63,8 +63,5 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     with naming_output_faults(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".unfinished")
-        with unfinished.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(unfinished, write)
         unfinished.replace(path)

@@ -11,7 +11,6 @@ does it for one. A stage that does not finish leaves nothing behind.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -27,6 +26,7 @@ from jaxtyping import Float32
 from pydicom import Dataset
 
 from stillscan.operators.dicom.attributes import text_of
+from stillscan.operators.durable_files import sync
 from stillscan.operators.errors import (
     ClippedPixelsError,
     IncompleteSeriesError,
@@ -131,7 +131,7 @@ def derive_series(
             if published.exists():  # the same UID says that it has the same content
                 published.rename(Path(staging.name) / "replaced")
             series.folder.rename(published)
-            _sync(folder)
+            sync(folder)
     return replace(series, folder=published)
 
 
@@ -220,7 +220,7 @@ class SeriesStage:
             with naming_output_faults("write a series"):
                 for synced in self._syncing:
                     synced.result()
-                _sync(self.folder)
+                sync(self.folder)
         self._disk.shutdown()
         self._finished = True
         assert self._header is not None, "a series with all its slices has a header"
@@ -284,7 +284,7 @@ class SeriesStage:
         file = self.folder / f"{uid}.dcm"
         write_file(file, instance.part10(derived, self._provenance.version))
         instance.close()
-        self._syncing.append(self._disk.submit(_sync, file))
+        self._syncing.append(self._disk.submit(sync, file))
         self._written.append(uid)
 
     def _require_all_slices(self) -> None:
@@ -336,12 +336,3 @@ class SeriesStage:
         except BaseException:
             self.discard()
             raise
-
-
-def _sync(path: Path) -> None:
-    """Wait until what was written to this file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -299,7 +299,7 @@ def test_a_full_disk_ends_the_run(
         raise OSError(28, "No space left on device")
 
     make_series(tmp_path / "in")
-    monkeypatch.setattr("stillscan.operators.writing.derive_series.os.fsync", full)
+    monkeypatch.setattr("stillscan.operators.durable_files.os.fsync", full)
     with pytest.raises(DiskFullError):
         derive()
     assert staged(tmp_path) == []

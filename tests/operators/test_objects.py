@@ -256,6 +256,23 @@ def walk(item: Dataset) -> list[Dataset]:
     return [item, *below]
 
 
+def test_files_and_their_names_are_on_the_disk_when_a_series_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[Path] = set()
+
+    def fsync(descriptor: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr("stillscan.operators.durable_files.os.fsync", fsync)
+    make_series(tmp_path / "source", modality="CT", slices=3)
+    (volume,) = volumes_in(tmp_path / "source")
+    made = objects_of(volume, tmp_path / "objects")
+    folders = {tmp_path / "objects" / each.series_instance_uid for each in made.objects}
+    assert len(folders) == 3
+    assert synced == folders | {file for files in made.files.values() for file in files}
+
+
 def test_discarded_objects_leave_nothing(tmp_path: Path) -> None:
     make_series(tmp_path / "source")
     (volume,) = volumes_in(tmp_path / "source")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from stillscan.app.pipeline.output_folder import make_names_durable
 from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError
 from stillscan.deploy.gateway.settings import Destination
+from stillscan.operators.durable_files import sync, write_synced
 
 PART, OLD = ".part", ".old"
 
@@ -32,13 +32,11 @@ def _store_series(folder: Path, series: Path, files: Sequence[Path]) -> None:
         shutil.rmtree(left_over, ignore_errors=True)
     part.mkdir(parents=True)
     for file in files:
-        with (part / file.name).open("wb") as copy, file.open("rb") as source:
-            shutil.copyfileobj(source, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-    make_names_durable(part)
+        with file.open("rb") as source:
+            write_synced(part / file.name, partial(shutil.copyfileobj, source))
+    sync(part)
     if target.exists():  # the same UID says that it has the same content
         target.rename(old)
     part.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-    make_names_durable(folder)
+    sync(folder)

@@ -6,7 +6,6 @@ is not asked for costs nothing: highdicom is imported with the first object that
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from jaxtyping import Float32
 from pydicom import Dataset
 
 from stillscan.operators.dicom.attributes import text_of
+from stillscan.operators.durable_files import sync, write_synced
 from stillscan.operators.errors import ResultError
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.records import whole_number
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stillscan.operators.writing.companions.parametric_maps import Kind
 
 NO_ERROR_ESTIMATE = "no uncertainty map: the denoiser does not say how far it may be wrong"
+WRITE = "write an object beside a series"
 NO_PLACE = "no map: the images have no place in a frame of reference"
 
 
@@ -141,6 +142,9 @@ class SeriesObjects:
                     self._provenance,
                 )
             self._write("measurements", report)
+        with naming_output_faults(WRITE):
+            for made in self._made.values():
+                sync(self._staging / made.series_instance_uid)
         return tuple(self._made.values())
 
     def discard(self) -> None:
@@ -175,13 +179,10 @@ class SeriesObjects:
         uid = str(dataset.SeriesInstanceUID)
         made = self._made.setdefault(kind, SeriesObject(kind, uid, 0))
         self._made[kind] = replace(made, instances=made.instances + 1)
-        with naming_output_faults("write an object beside a series"):
+        with naming_output_faults(WRITE):
             folder = self._staging / uid
             folder.mkdir(exist_ok=True)
-            with (folder / f"{dataset.SOPInstanceUID}.dcm").open("wb") as file:
-                dataset.save_as(file)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(folder / f"{dataset.SOPInstanceUID}.dcm", dataset.save_as)
 
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:

@@ -1,0 +1,32 @@
+"""Files that a loss of power does not take away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk holds what was written to this file, or the names in this folder.
+
+    Raises:
+        OSError: if the disk does not do it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file with `write` and wait until the disk holds it; its name needs `sync(folder)`.
+
+    Raises:
+        OSError: if the disk does not take it.
+    """
+    with path.open("wb") as file:
+        write(file)
+    sync(path)
