@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stillscan.models.engines.engine import WantedEngine
+
 if TYPE_CHECKING:
     from stillscan.models.denoisers.denoiser import Denoiser
+    from stillscan.models.denoisers.student import StudentDenoiser
     from stillscan.models.networks.blind_spot import BlindSpotNetwork
     from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
-    from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+    from stillscan.models.networks.student import StudentNetwork
 
 METADATA = Path("configs/metadata.json")
 WEIGHTS = Path("models/model.safetensors")
@@ -23,7 +26,6 @@ DIFFUSION = Path("models/diffusion.safetensors")
 SAMPLING_STEPS = 10
 RADIOGRAPHS = {"CR", "DX"}
 
-WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 BundleMode = Literal["student", "fast_student", "srds", "one_step", "blind_spot"]
 
 
@@ -146,8 +148,8 @@ def load_bundle(
 def _student_denoiser(
     network: StudentNetwork, info: BundleInfo, device: str, precision: str, engine: WantedEngine
 ) -> StudentDenoiser:
+    from stillscan.models.denoisers.student import StudentDenoiser
     from stillscan.models.engines.choice import choose_engine
-    from stillscan.models.networks.student import StudentDenoiser
 
     large = set(info.modalities) <= RADIOGRAPHS
     chosen = choose_engine(network, engine, device, precision, large=large)
@@ -177,8 +179,8 @@ def load_mode(
         return bundle.denoiser, bundle.sha256
     if mode == "fast_student":
         return _load_fast_student(folder, device, precision, engine)
+    from stillscan.models.denoisers.blind_spot import BlindSpotDenoiser
     from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Sampling
-    from stillscan.models.networks.blind_spot import BlindSpotDenoiser
     from stillscan.models.sampling.schedule import NoiseSchedule
 
     blind_spot, network, digest = load_teacher(folder)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stillscan.models.networks.student import StudentNetwork, pad_to_multiple
+from stillscan.models.denoisers.student import pad_to_multiple
+from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.noise.profile import CORRELATION_LAGS, NoiseProfile
 
 CHANNELS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stillscan.models
+from stillscan.app.bundles.release import ReleaseRefusedError
 from stillscan.app.settings import STRENGTHS, Settings
-from stillscan.app.training.errors import ReleaseRefusedError
 from stillscan.models.bundle import BundleError, BundleInfo, find_bundles
 from stillscan.operators.errors import InputError, ModelError, SettingsError
 from stillscan.operators.writing.provenance import Provenance
@@ -183,8 +183,8 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
 
 def precision_of(denoiser: Denoiser) -> str:
     """Of the arithmetic: the student's own; the others take bfloat16 where the device has it."""
+    from stillscan.models.denoisers.student import StudentDenoiser
     from stillscan.models.networks.precision import computes_bfloat16
-    from stillscan.models.networks.student import StudentDenoiser
 
     if isinstance(denoiser, StudentDenoiser):
         return denoiser.engine.precision
@@ -194,7 +194,7 @@ def precision_of(denoiser: Denoiser) -> str:
 
 def engine_of(denoiser: Denoiser) -> str:
     """The library that multiplies; the teacher has torch alone."""
-    from stillscan.models.networks.student import StudentDenoiser
+    from stillscan.models.denoisers.student import StudentDenoiser
 
     return denoiser.engine.name if isinstance(denoiser, StudentDenoiser) else "torch"
 

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image as Picture
 from PIL import UnidentifiedImageError
 
+from stillscan.app.datasets.errors import ReaderMissingError, UnsupportedArrayError
 from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource
-from stillscan.app.training.errors import ReaderMissingError, UnsupportedArrayError
 from stillscan.operators.errors import DamagedFileError, InputError, UnreadableFileError
 from stillscan.operators.reading.read_series import Refusal
 

@@ -16,6 +16,11 @@ from pathlib import Path
 
 import torch
 
+from stillscan.app.datasets.errors import (
+    EverySeriesRefusedError,
+    NoTrainingImagesError,
+    TooFewImagesError,
+)
 from stillscan.app.datasets.noisy_files import find_file_series, is_known_file, name_below
 from stillscan.app.datasets.noisy_series import (
     NoisySeries,
@@ -23,11 +28,6 @@ from stillscan.app.datasets.noisy_series import (
     Pixels,
     SeriesSource,
     read_noisy_series,
-)
-from stillscan.app.training.errors import (
-    EverySeriesRefusedError,
-    NoTrainingImagesError,
-    TooFewImagesError,
 )
 from stillscan.models.training.noisy_images import NoisyImage
 from stillscan.operators.errors import InputError, SettingsError

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 
-from stillscan.app.training.errors import ImageTooSmallError, NotFiniteValuesError
+from stillscan.app.datasets.errors import ImageTooSmallError, NotFiniteValuesError
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.training.noisy_images import NoisyImage
 from stillscan.operators.denoising.denoise_series import measure_noise, sample_of

@@ -37,11 +37,10 @@ from stillscan.models.bundle import (
     BundleError,
     BundleInfo,
     BundleMode,
-    WantedEngine,
     load_mode,
 )
 from stillscan.models.denoisers.denoiser import Denoiser, IdentityDenoiser
-from stillscan.models.engines.engine import EngineError
+from stillscan.models.engines.engine import EngineError, WantedEngine
 from stillscan.models.noise.profile import MAX_LAG, NoiseProfile
 from stillscan.operators.errors import ModelError, SettingsError
 

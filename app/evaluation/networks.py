@@ -17,11 +17,13 @@ from stillscan.app.evaluation.methods import Method, always, bundles_by_domain
 from stillscan.app.evaluation.noise_cases import NoiseCase
 from stillscan.models.bundle import DIFFUSION as TEACHER_FILE
 from stillscan.models.bundle import BundleError, load_teacher
+from stillscan.models.denoisers.blind_spot import BlindSpotDenoiser
 from stillscan.models.denoisers.denoiser import Denoiser
 from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Sampling
-from stillscan.models.networks.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
+from stillscan.models.denoisers.student import StudentDenoiser
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
 from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
-from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.networks.weights import WeightsError, load_network
 from stillscan.models.sampling.schedule import NoiseSchedule
 from stillscan.operators.errors import ModelError

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 
 from stillscan.app.training.run import Progress, Run, Trained
 from stillscan.models.bundle import BundleInfo
+from stillscan.models.denoisers.student import StudentDenoiser
 from stillscan.models.networks.blind_spot import BlindSpotNetwork
 from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
-from stillscan.models.networks.student import StudentDenoiser
 from stillscan.models.training.stages import train_one_step
 from stillscan.models.training.teacher_choice import choose
 

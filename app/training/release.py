@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from stillscan.app.datasets.errors import RepeatDiffersError
 from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.datasets.noisy_series import SeriesSource
 from stillscan.app.datasets.repeated_scans import Repeat
@@ -30,7 +31,6 @@ from stillscan.app.evaluation.methods import Method, students
 from stillscan.app.evaluation.noise_cases import noise_case
 from stillscan.app.evaluation.run import QUICK_NOISES, Evaluation, Plan
 from stillscan.app.evaluation.summary import groups
-from stillscan.app.training.errors import RepeatDiffersError
 from stillscan.models.bundle import load_bundle
 from stillscan.models.metrics.confidence_intervals import Interval
 from stillscan.models.training.dead_leaves import dead_leaves

@@ -27,12 +27,14 @@ from stillscan.app.training.checkpoints import (
 from stillscan.app.training.errors import DivergedError
 from stillscan.app.training.profiles import TrainingProfile
 from stillscan.app.training.ranks import Ranks
+from stillscan.models.denoisers.blind_spot import BlindSpotDenoiser
 from stillscan.models.denoisers.denoiser import Denoiser, IdentityDenoiser, Seeded
 from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Sampling
-from stillscan.models.networks.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
+from stillscan.models.denoisers.student import StudentDenoiser
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
 from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
 from stillscan.models.networks.precision import computes_bfloat16
-from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.sampling.schedule import NoiseSchedule
 from stillscan.models.training.loop import Step, Training
 from stillscan.models.training.noisy_images import NoisyImage

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from stillscan.app.bundles.files import add_bundle_files
 from stillscan.app.bundles.metadata import BundleText, bundle_metadata, page, table
+from stillscan.app.bundles.release import ReleaseRefusedError
 from stillscan.app.datasets.noisy_folder import NoisyFolder
 from stillscan.app.training.adaptation import Origin
-from stillscan.app.training.errors import ReleaseRefusedError
 from stillscan.app.training.profiles import TrainingProfile
 from stillscan.app.training.run import NOISY, Trained
 from stillscan.models.bundle import METADATA, save_bundle

@@ -24,12 +24,12 @@ from stillscan.models.bundle import (
     FAST_STUDENT,
     FAST_STUDENT_INT8,
     BundleMode,
-    WantedEngine,
     load_bundle,
     load_mode,
 )
 from stillscan.models.denoisers.denoiser import Denoiser
-from stillscan.models.networks.student import StudentDenoiser
+from stillscan.models.denoisers.student import StudentDenoiser
+from stillscan.models.engines.engine import WantedEngine
 from stillscan.models.noise.estimation import estimate_noise_profile
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.denoising.gate import judge

@@ -23,13 +23,15 @@ from torch import Tensor
 
 from bench.studies.method import white_profile
 from stillscan.app.datasets.development_data import subjects
+from stillscan.models.denoisers.blind_spot import BlindSpotDenoiser
 from stillscan.models.denoisers.denoiser import Denoiser
 from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Sampling
+from stillscan.models.denoisers.student import StudentDenoiser
 from stillscan.models.metrics.image_quality import psnr
 from stillscan.models.metrics.noise_power import error_noise_correlation
-from stillscan.models.networks.blind_spot import BlindSpotDenoiser, BlindSpotNetwork
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
 from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
-from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.networks.weights import load_network
 from stillscan.models.noise.synthesis import add_gaussian
 from stillscan.models.sampling.samplers import gaussian_deviation

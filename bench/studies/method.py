@@ -25,27 +25,25 @@ from torch import nn
 
 from stillscan.app.datasets.development_data import real_images
 from stillscan.app.training.shipped_student import save_checkpoint
+from stillscan.models.denoisers.blind_spot import BlindSpotDenoiser
 from stillscan.models.denoisers.denoiser import Denoiser
 from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Sampling
-from stillscan.models.networks.blind_spot import (
-    BlindSpotDenoiser,
-    BlindSpotNetwork,
-    blind_spot_loss,
-)
+from stillscan.models.denoisers.student import StudentDenoiser
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
 from stillscan.models.networks.conditional_diffusion import (
     DEFAULT,
     PAPER,
     DiffusionNetwork,
-    DiffusionObjective,
     Profile,
 )
-from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.networks.weights import load_network, save_network
 from stillscan.models.noise import synthesis
 from stillscan.models.noise.profile import CORRELATION_LAGS, MAX_LAG, NoiseProfile
 from stillscan.models.sampling.schedule import NoiseSchedule
 from stillscan.models.training import losses
 from stillscan.models.training.loop import Objective, Step, Training, train
+from stillscan.models.training.losses import DiffusionObjective, blind_spot_loss
 from stillscan.models.training.noisy_examples import Batch, TrainingImage, augment, crop
 from stillscan.models.training.noisy_images import NoisyImage
 from stillscan.models.training.stages import (

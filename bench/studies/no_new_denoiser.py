@@ -35,23 +35,19 @@ from torch import Generator, Tensor, nn
 from bench.studies.method import SCALES, clean_batches, noisy_copies, white_profile
 from stillscan.app.datasets.development_data import real_images, subjects
 from stillscan.models.denoisers.diffusion import DiffusionDenoiser, Mode, Sampling
+from stillscan.models.denoisers.student import pad_to_multiple
 from stillscan.models.metrics.image_quality import psnr, ssim
 from stillscan.models.metrics.noise_power import patch_distance
 from stillscan.models.networks.blind_spot import BlindSpotNetwork
-from stillscan.models.networks.conditional_diffusion import (
-    DiffusionNetwork,
-    DiffusionObjective,
-    Prediction,
-    Profile,
-)
+from stillscan.models.networks.conditional_diffusion import DiffusionNetwork, Prediction, Profile
 from stillscan.models.networks.precision import mixed_precision
-from stillscan.models.networks.student import pad_to_multiple
 from stillscan.models.networks.unet import PlainUNet
 from stillscan.models.networks.weights import load_network
 from stillscan.models.noise.synthesis import add_gaussian
 from stillscan.models.sampling.samplers import ddim_sample
 from stillscan.models.sampling.schedule import SCHEDULES, NoiseSchedule, ScheduleName
 from stillscan.models.training.loop import Losses, Training, train
+from stillscan.models.training.losses import DiffusionObjective
 from stillscan.models.training.noisy_examples import Batch
 from stillscan.models.training.stages import StagePlan, train_on_noisy
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydicom import Dataset
 
-from stillscan.app.training.errors import ImageTooSmallError, NotFiniteValuesError
+from stillscan.app.datasets.errors import ImageTooSmallError, NotFiniteValuesError
 from stillscan.deploy.monailabel.errors import UnsupportedFileError
 from stillscan.operators.volume import SliceHeader, Volume
 

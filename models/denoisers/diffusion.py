@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stillscan.models.denoisers.denoiser import Estimate
+from stillscan.models.denoisers.student import pad_to_multiple
 from stillscan.models.networks.blind_spot import BlindSpotNetwork
 from stillscan.models.networks.conditional_diffusion import Condition, DiffusionNetwork, centre_of
 from stillscan.models.networks.precision import mixed_precision
-from stillscan.models.networks.student import pad_to_multiple
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.noise.synthesis import correlated_noise, spectrum_of
 from stillscan.models.sampling.samplers import Sample, ddim_sample, mean_and_spread, srds_sample

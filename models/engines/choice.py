@@ -12,7 +12,7 @@ from stillscan.models.engines.engine import Engine, EngineError, EngineName, Pre
 from stillscan.models.networks.precision import computes_bfloat16
 
 if TYPE_CHECKING:
-    from stillscan.models.bundle import WantedEngine
+    from stillscan.models.engines.engine import WantedEngine
 
 log = logging.getLogger("stillscan")
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from stillscan.models.engines.cuda_graphs import CapturedFunction
-
-Seen = Float[Tensor, "batch channel half_height half_width"]
-Planes = Float[Tensor, "batch 4 half_height half_width"]
+from stillscan.models.networks.student import Planes, Seen
 
 EngineName = Literal["torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
+WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
 PIECE = 512  # half-resolution pixels: the longest side that is computed in one piece

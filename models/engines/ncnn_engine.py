@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from stillscan.models.engines.engine import EngineError, EngineName, Planes, Precision, Seen
+from stillscan.models.engines.engine import EngineError, EngineName, Precision
 from stillscan.models.engines.graph import planes_of, weights_of
+from stillscan.models.networks.student import Planes, Seen
 
 MAGIC = 7767517  # first line of a graph
 FLOAT32 = b"\0\0\0\0"  # before weights that are no other type

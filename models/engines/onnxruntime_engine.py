@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from stillscan.models.engines.engine import PIECE, EngineError, EngineName, Planes, Precision, Seen
+from stillscan.models.engines.engine import PIECE, EngineError, EngineName, Precision
 from stillscan.models.engines.graph import planes_of, weights_of
+from stillscan.models.networks.student import Planes, Seen
 
 OPSET, IR_VERSION = 17, 8
 SEEN = "seen"

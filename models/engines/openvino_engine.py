@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from stillscan.models.engines.engine import PIECE, EngineError, EngineName, Planes, Precision, Seen
+from stillscan.models.engines.engine import PIECE, EngineError, EngineName, Precision
 from stillscan.models.engines.graph import planes_of, weights_of
 from stillscan.models.networks.quantization import LARGEST_WEIGHT, SMALLEST, roundings
+from stillscan.models.networks.student import Planes, Seen
 
 # int8 says of each layer whether it rounds; the others are float32
 HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}

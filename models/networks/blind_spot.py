@@ -6,17 +6,9 @@ learns E[x | surroundings] from noisy images alone.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from stillscan.models.denoisers.denoiser import Estimate
-from stillscan.models.networks.precision import mixed_precision
-from stillscan.models.noise.profile import NoiseProfile
-from stillscan.models.training.loop import Losses
-from stillscan.models.training.noisy_images import NoisyBatch
 
 Planes = Float[Tensor, "batch 1 height width"]
 Features = Float[Tensor, "batch channel height width"]
@@ -119,68 +111,6 @@ class BlindSpotNetwork(nn.Module):
         informed = torch.cat([features.detach(), known], 1)
         log_variance = self.log_variance(informed).float()
         return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
-
-
-def blind_spot_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
-    """Squared error of the mean against the noisy image itself.
-
-    L2 finds the mean, which is what is estimated here; L1 would find the median, biased for
-    Poisson, Gamma and Rician noise. Each example is weighed by one over its error (the gradient of
-    the log), so that weak and strong noise count alike. Reported: 10 log10(error / noise) in dB;
-    0 would be a perfect prediction.
-    """
-    batch, mean, _ = _predicted(network, batch)
-    square = (mean - batch.noisy).square().mean((1, 2, 3))
-    error = (square / batch.sigma.square().mean((1, 2, 3))).log().mean()
-    return Losses(error, 10 / math.log(10) * error)
-
-
-def blind_spot_variance_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
-    """The likelihood of y ~ N(mu, s^2 + sigma^2) as a function of s^2 alone; in units of sigma."""
-    batch, mean, log_variance = _predicted(network, batch)
-    level = batch.level[:, None, None, None]
-    noise = (batch.sigma / level).square()
-    variance = log_variance.exp() + noise
-    square = ((mean.detach() - batch.noisy) / level).square()
-    likelihood = 0.5 * (square / variance + variance.log()).mean()
-    return Losses(likelihood, likelihood)
-
-
-def _predicted(network: nn.Module, batch: NoisyBatch) -> tuple[NoisyBatch, Planes, Planes]:
-    device = next(network.parameters()).device
-    batch = batch.to(device)
-    with mixed_precision(device):
-        mean, log_variance = network(batch.noisy, batch.level)
-    return batch, mean, log_variance
-
-
-class BlindSpotDenoiser:
-    """The blind-spot network behind the `Denoiser` protocol.
-
-    Args:
-        network: trained.
-        centre: put each pixel's own value back with the known noise; else the bare prediction.
-        device: torch device.
-    """
-
-    def __init__(
-        self, network: BlindSpotNetwork, centre: bool = True, device: torch.device | str = "cpu"
-    ) -> None:
-        self.device = torch.device(device)
-        self.network = network.to(self.device).eval()
-        self.centre = centre
-
-    @torch.inference_mode()
-    def denoise(self, image: Planes, noise: NoiseProfile) -> Estimate:
-        """Estimate the clean image; `image` on about [0, 1], `noise` in the same unit."""
-        y = image.to(self.device)
-        level = torch.full((len(y),), noise.sigma, device=self.device)
-        with mixed_precision(self.device):
-            mean, log_variance = self.network(y, level)
-        variance = log_variance.exp() * noise.sigma**2
-        if self.centre:
-            mean, variance = with_centre(mean, variance, y, noise.sigma_map(y) ** 2)
-        return Estimate(mean.to(image.device), variance.sqrt().to(image.device))
 
 
 def with_centre(

@@ -9,7 +9,6 @@ condition from y + a z and the target y - z / a, whose noise is independent of i
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,9 +22,6 @@ from stillscan.models.networks.precision import mixed_precision
 from stillscan.models.networks.student import network_input, squash
 from stillscan.models.networks.unet import PlainUNet
 from stillscan.models.noise.profile import CORRELATION_LAGS
-from stillscan.models.sampling.schedule import NoiseSchedule
-from stillscan.models.training.loop import Losses
-from stillscan.models.training.noisy_images import NoisyBatch
 
 Planes = Float[Tensor, "batch 1 height width"]
 Values = Float[Tensor, " batch"]
@@ -166,44 +162,6 @@ class DiffusionNetwork(nn.Module):
         return torch.cat([*planes, time.expand(-1, -1, *planes[0].shape[-2:])], 1)
 
 
-class DiffusionObjective:
-    """The diffusion loss at a random timestep, z_0 and condition made as the profile says.
-
-    Args:
-        blind_spot: trained; it stays as it is.
-        schedule: of the model.
-        regularisation: weight of the squared error of z0_hat beside the loss (our reading of
-            No-New-Denoiser's "regularised").
-    """
-
-    def __init__(
-        self, blind_spot: BlindSpotNetwork, schedule: NoiseSchedule, regularisation: float = 0.0
-    ) -> None:
-        self.blind_spot = blind_spot.eval()
-        self.schedule = schedule
-        self.regularisation = regularisation
-
-    def __call__(self, network: nn.Module, batch: NoisyBatch) -> Losses:
-        """Loss of a batch; reported is the same, before regularisation."""
-        assert isinstance(network, DiffusionNetwork)
-        device = next(network.parameters()).device
-        generator = batch.generator
-        batch = batch.to(device)
-        condition, target = condition_and_target(self.blind_spot, batch, network.profile)
-        z0 = 2 * target - 1
-        t = torch.randint(0, len(self.schedule), (len(z0),), generator=generator)
-        alpha_bar = self.schedule.alpha_bar[t].float().to(device)
-        a = alpha_bar[:, None, None, None]
-        eps = torch.randn(z0.shape, generator=generator).to(device)
-        z_t = a.sqrt() * z0 + (1 - a).sqrt() * eps
-        with mixed_precision(device):
-            z0_hat = network(z_t, alpha_bar, condition)
-        error = prediction_error(z0_hat - z0, a, network.profile, condition.target_sigma)
-        loss = error.abs().mean() if network.profile.loss == "L1" else error.square().mean()
-        total = loss + self.regularisation * (z0_hat - z0).square().mean()
-        return Losses(total, loss)
-
-
 def prediction_error(error: Planes, a: Tensor, profile: Profile, target_sigma: Planes) -> Planes:
     """The error of z0_hat as an error of what the profile predicts.
 
@@ -231,20 +189,3 @@ def centre_of(
     variance = log_variance.exp() * level[:, None, None, None] ** 2
     centre, _ = with_centre(mean, variance, image, sigma**2)
     return centre
-
-
-def condition_and_target(
-    blind_spot: BlindSpotNetwork, batch: NoisyBatch, profile: Profile
-) -> tuple[Condition, Planes]:
-    """The condition and the image that samples imitate, with independent noise unless published."""
-    factor = profile.recorruption
-    noisy = batch.noisy + factor * batch.fresh
-    target = batch.noisy - batch.fresh / factor if factor else batch.noisy
-    more, target_more = math.sqrt(1 + factor**2), math.sqrt(1 + 1 / factor**2) if factor else 1.0
-    sigma = batch.sigma * more
-    with torch.no_grad():
-        centre = centre_of(blind_spot, noisy, batch.level * more, sigma, profile)
-    condition = Condition(
-        centre, noisy, sigma, batch.correlation, target_sigma=batch.sigma * target_more
-    )
-    return condition, target

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stillscan.models.denoisers.denoiser import Estimate
-from stillscan.models.engines.engine import Engine, Planes, Precision, Seen, TorchEngine
-from stillscan.models.engines.one_thread_per_slice import SideBySide
-from stillscan.models.engines.tiling import inside, spans
-from stillscan.models.networks.precision import computes_bfloat16
 from stillscan.models.networks.unet import PlainUNet
-from stillscan.models.noise.profile import CORRELATION_LAGS, NoiseProfile
+from stillscan.models.noise.profile import CORRELATION_LAGS
 
 Image = Float[Tensor, "batch 1 height width"]
+Seen = Float[Tensor, "batch channel half_height half_width"]
+Planes = Float[Tensor, "batch 4 half_height half_width"]
 Correlation = Float[Tensor, "batch lag"]
 
 LOCAL_SIZE = 15  # pixels
@@ -154,110 +150,3 @@ def running_sum(values: Float[Tensor, "*shape"], size: int, axis: int) -> Float[
         width *= 2
     assert total is not None, "a size of at least 1"
     return total
-
-
-class StudentDenoiser:
-    """A student and the engine that runs its convolutions.
-
-    On a CPU each slice goes through by itself, on one thread: what a layer makes of it still lies
-    in the cache for the next. A large image is cut into tiles of one shape that overlap by all
-    that an output depends on, so that memory is bounded and there is no seam. What the network
-    sees is computed before the cut.
-
-    Args:
-        network: with its weights.
-        device: of torch.
-        precision: of torch's products; None: bfloat16 where the device computes it.
-        engine: in place of torch.
-        tile: the largest side that is not cut, in half-resolution pixels; None: as the engine says.
-    """
-
-    def __init__(
-        self,
-        network: StudentNetwork,
-        device: torch.device | str = "cpu",
-        precision: torch.dtype | None = None,
-        engine: Engine | None = None,
-        tile: int | None = None,
-    ) -> None:
-        if precision is None:
-            precision = torch.bfloat16 if computes_bfloat16(device) else torch.float32
-        name: Precision = "float32" if precision == torch.float32 else "bfloat16"
-        self.network = network
-        self.engine: Engine = engine or TorchEngine(network, device, name)
-        self._tile = tile or self.engine.piece
-        self._side_by_side = SideBySide(1 if self.device.type == "cuda" else None)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.engine.device
-
-    @torch.inference_mode()
-    def denoise(self, image: Image, noise: NoiseProfile) -> Estimate:
-        """Estimate the clean image; `noise` is in the image's own unit."""
-        if self.device.type == "cuda":
-            return self._denoised_on_gpu(image, noise)
-        mean, spread = torch.empty_like(image), torch.empty_like(image)
-
-        @torch.inference_mode()
-        def denoise_one(index: int) -> None:
-            one = slice(index, index + 1)
-            mean[one], spread[one] = self._denoised(image[one], noise)
-
-        self._side_by_side.map(denoise_one, range(len(image)))
-        return Estimate(mean=mean, spread=spread)
-
-    def _denoised_on_gpu(self, image: Image, noise: NoiseProfile) -> Estimate:
-        """All slices in one batch; copies go through pinned memory and wait for nobody."""
-        there = image.pin_memory().to(self.device, non_blocking=True)
-        results = self._denoised(there, noise)
-        mean, spread = (torch.empty_like(image).pin_memory() for _ in results)
-        for here, result in zip((mean, spread), results, strict=True):
-            here.copy_(result, non_blocking=True)
-        torch.cuda.current_stream(self.device).synchronize()
-        return Estimate(mean=mean, spread=spread)
-
-    def _denoised(self, image: Image, noise: NoiseProfile) -> tuple[Image, Image]:
-        height, width = image.shape[-2:]
-        padded = pad_to_multiple(image, self.network.multiple)
-        sigma = noise.sigma_map(padded)
-        correlation = noise.correlation().to(image.device).expand(len(image), -1)
-        residual, log_variance = bounded(*self._planes(network_input(padded, sigma, correlation)))
-        mean = padded - sigma * residual
-        spread = sigma * (0.5 * log_variance).exp()
-        return mean[..., :height, :width], spread[..., :height, :width]
-
-    def _planes(self, seen: Seen) -> tuple[Planes, Planes]:
-        """The engine's planes of the whole image, tile by tile where it is large."""
-        height, width = seen.shape[-2:]
-        if max(height, width) <= self._tile:
-            return self.engine.run(seen)
-        multiple = self.network.multiple // 2
-        overlap = multiple * math.ceil(self.network.reach / multiple)
-        shape = (len(seen), 4, height, width)
-        whole = seen.new_empty(shape), seen.new_empty(shape)
-
-        @torch.inference_mode()
-        def run_tile(place: tuple[tuple[slice, slice], tuple[slice, slice]]) -> None:
-            (rows, inner_rows), (columns, inner_columns) = place
-            tile = self.engine.run(seen[..., rows, columns])
-            y, x = inside(inner_rows, rows), inside(inner_columns, columns)
-            for plane, part in zip(whole, tile, strict=True):
-                plane[..., inner_rows, inner_columns] = part[..., y, x]
-
-        down = spans(height, self._tile, overlap, multiple)
-        places = list(product(down, list(spans(width, self._tile, overlap, multiple))))
-        self._side_by_side.map(run_tile, places)
-        return whole
-
-
-def pad_to_multiple(
-    image: Image, multiple: int
-) -> Float[Tensor, "batch 1 padded_height padded_width"]:
-    """Continue the image below and right: mirrored, or repeated where it is too small."""
-    height, width = image.shape[-2:]
-    down = math.ceil(height / multiple) * multiple - height
-    right = math.ceil(width / multiple) * multiple - width
-    mode = "reflect" if down < height and right < width else "replicate"
-    return F.pad(image, (0, right, 0, down), mode=mode) if down or right else image

@@ -14,8 +14,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
+from stillscan.models.networks.conditional_diffusion import (
+    Condition,
+    DiffusionNetwork,
+    Profile,
+    centre_of,
+    prediction_error,
+)
 from stillscan.models.networks.precision import mixed_precision
 from stillscan.models.noise.profile import CORRELATION_LAGS, MAX_LAG
+from stillscan.models.sampling.schedule import NoiseSchedule
 from stillscan.models.training.loop import Losses
 from stillscan.models.training.noisy_examples import Batch
 from stillscan.models.training.noisy_images import NoisyBatch
@@ -199,3 +208,91 @@ def _factors(size: int, generator: Generator, limits: tuple[float, float]) -> Va
 
 def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
+
+
+def blind_spot_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """Squared error of the mean against the noisy image itself.
+
+    L2 finds the mean, which is what is estimated here; L1 would find the median, biased for
+    Poisson, Gamma and Rician noise. Each example is weighed by one over its error (the gradient of
+    the log), so that weak and strong noise count alike. Reported: 10 log10(error / noise) in dB;
+    0 would be a perfect prediction.
+    """
+    batch, mean, _ = _predicted(network, batch)
+    square = (mean - batch.noisy).square().mean((1, 2, 3))
+    error = (square / batch.sigma.square().mean((1, 2, 3))).log().mean()
+    return Losses(error, 10 / math.log(10) * error)
+
+
+def blind_spot_variance_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
+    """The likelihood of y ~ N(mu, s^2 + sigma^2) as a function of s^2 alone; in units of sigma."""
+    batch, mean, log_variance = _predicted(network, batch)
+    level = batch.level[:, None, None, None]
+    noise = (batch.sigma / level).square()
+    variance = log_variance.exp() + noise
+    square = ((mean.detach() - batch.noisy) / level).square()
+    likelihood = 0.5 * (square / variance + variance.log()).mean()
+    return Losses(likelihood, likelihood)
+
+
+def _predicted(network: nn.Module, batch: NoisyBatch) -> tuple[NoisyBatch, Planes, Planes]:
+    device = next(network.parameters()).device
+    batch = batch.to(device)
+    with mixed_precision(device):
+        mean, log_variance = network(batch.noisy, batch.level)
+    return batch, mean, log_variance
+
+
+class DiffusionObjective:
+    """The diffusion loss at a random timestep, z_0 and condition made as the profile says.
+
+    Args:
+        blind_spot: trained; it stays as it is.
+        schedule: of the model.
+        regularisation: weight of the squared error of z0_hat beside the loss (our reading of
+            No-New-Denoiser's "regularised").
+    """
+
+    def __init__(
+        self, blind_spot: BlindSpotNetwork, schedule: NoiseSchedule, regularisation: float = 0.0
+    ) -> None:
+        self.blind_spot = blind_spot.eval()
+        self.schedule = schedule
+        self.regularisation = regularisation
+
+    def __call__(self, network: nn.Module, batch: NoisyBatch) -> Losses:
+        """Loss of a batch; reported is the same, before regularisation."""
+        assert isinstance(network, DiffusionNetwork)
+        device = next(network.parameters()).device
+        generator = batch.generator
+        batch = batch.to(device)
+        condition, target = condition_and_target(self.blind_spot, batch, network.profile)
+        z0 = 2 * target - 1
+        t = torch.randint(0, len(self.schedule), (len(z0),), generator=generator)
+        alpha_bar = self.schedule.alpha_bar[t].float().to(device)
+        a = alpha_bar[:, None, None, None]
+        eps = torch.randn(z0.shape, generator=generator).to(device)
+        z_t = a.sqrt() * z0 + (1 - a).sqrt() * eps
+        with mixed_precision(device):
+            z0_hat = network(z_t, alpha_bar, condition)
+        error = prediction_error(z0_hat - z0, a, network.profile, condition.target_sigma)
+        loss = error.abs().mean() if network.profile.loss == "L1" else error.square().mean()
+        total = loss + self.regularisation * (z0_hat - z0).square().mean()
+        return Losses(total, loss)
+
+
+def condition_and_target(
+    blind_spot: BlindSpotNetwork, batch: NoisyBatch, profile: Profile
+) -> tuple[Condition, Planes]:
+    """The condition and the image that samples imitate, with independent noise unless published."""
+    factor = profile.recorruption
+    noisy = batch.noisy + factor * batch.fresh
+    target = batch.noisy - batch.fresh / factor if factor else batch.noisy
+    more, target_more = math.sqrt(1 + factor**2), math.sqrt(1 + 1 / factor**2) if factor else 1.0
+    sigma = batch.sigma * more
+    with torch.no_grad():
+        centre = centre_of(blind_spot, noisy, batch.level * more, sigma, profile)
+    condition = Condition(
+        centre, noisy, sigma, batch.correlation, target_sigma=batch.sigma * target_more
+    )
+    return condition, target

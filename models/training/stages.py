@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from torch import distributed
 
 from stillscan.models.denoisers.denoiser import Denoiser
-from stillscan.models.networks.blind_spot import (
-    BlindSpotNetwork,
-    blind_spot_loss,
-    blind_spot_variance_loss,
-)
-from stillscan.models.networks.conditional_diffusion import DiffusionObjective
+from stillscan.models.networks.blind_spot import BlindSpotNetwork
 from stillscan.models.sampling.schedule import NoiseSchedule
 from stillscan.models.training.loop import Objective, Step, Training, train
-from stillscan.models.training.losses import distillation, recorrupted
+from stillscan.models.training.losses import (
+    DiffusionObjective,
+    blind_spot_loss,
+    blind_spot_variance_loss,
+    distillation,
+    recorrupted,
+)
 from stillscan.models.training.noisy_images import NoisyBatch, NoisyImage, draw_noisy_batches
 
 MEAN_SHARE = 0.8  # of the blind spot's steps

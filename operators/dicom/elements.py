@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from stillscan.operators.errors import DamagedFileError
 
+MAX_TEXT = 1024  # of any text that travels to the parent
 ITEM, ITEM_END, SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # elements of group FFFE
 
 # PS3.5 7.1.2: these have a two-byte length, the others two reserved bytes and a four-byte length
@@ -41,6 +42,9 @@ class Element(NamedTuple):
     def text(self) -> str:
         """The value as text without its padding; for UIDs, codes and numbers."""
         return self.value.decode("latin-1").strip(" \0")
+
+
+Tags = dict[int, Element]
 
 
 def is_vr(vr: bytes) -> bool:
@@ -115,3 +119,35 @@ def vr_in_dictionary(tag: int, signed: bool) -> bytes:
     if vr == "US or SS":
         return b"SS" if signed else b"US"
     return vr.encode()
+
+
+def whole_number(text: str) -> int | None:
+    """The integer that a text holds, None if it holds none."""
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def unsigned_short(element: Element | None) -> int | None:
+    """The first value of a US (or of whatever VR holds it), None if there is none."""
+    if element is None or len(element.value) < 2:
+        return None
+    return int.from_bytes(element.value[:2], "little")
+
+
+def text_in(tags: Tags, tag: int) -> str:
+    """The text of an attribute, "" where it is absent."""
+    return tags[tag].text[:MAX_TEXT] if tag in tags else ""
+
+
+def values_in(tags: Tags, tag: int) -> tuple[str, ...]:
+    """The values of a code string, in capitals."""
+    texts = text_in(tags, tag).split("\\") if tag in tags else []
+    return tuple(text.strip().upper() for text in texts)
+
+
+def items_in(tags: Tags, tag: int) -> list[Tags]:
+    """The items of a sequence, none where it is absent."""
+    items = tags[tag].items if tag in tags else None
+    return [{element.tag: element for element in item} for item in items or []]

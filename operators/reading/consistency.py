@@ -14,7 +14,8 @@ from stillscan.operators.errors import (
     MixedSeriesError,
 )
 from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.reading.records import PATIENT, Instance
+from stillscan.operators.reading.records import Instance
+from stillscan.operators.reading.sandbox.identify import PATIENT
 
 
 def require_one_patient(instances: Sequence[Instance]) -> None:

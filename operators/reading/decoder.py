@@ -23,13 +23,13 @@ from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
 from stillscan.operators.errors import DecoderStoppedError, InputError
+from stillscan.operators.reading.limits import most_header_bytes
 from stillscan.operators.reading.records import (
     FrameAttributes,
     Identification,
     ImageAttributes,
     Instance,
 )
-from stillscan.operators.reading.sandbox.file_source import most_header_bytes
 from stillscan.operators.reading.sandbox_process import (
     Answer,
     Limits,

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import stillscan
 from stillscan.operators.errors import InputError, input_error
-from stillscan.operators.reading.sandbox.file_source import MAX_HEADER_BYTES
+from stillscan.operators.reading.limits import MAX_HEADER_BYTES
 
 MAX_ANSWER_BYTES, MAX_MESSAGE = 2**25, 500  # 60,000 frames
 CHILD = (

@@ -3,14 +3,10 @@
 import pytest
 import torch
 
-from stillscan.models.networks.blind_spot import (
-    BlindSpotDenoiser,
-    BlindSpotNetwork,
-    RingConvolution,
-    blind_spot_loss,
-    with_centre,
-)
+from stillscan.models.denoisers.blind_spot import BlindSpotDenoiser
+from stillscan.models.networks.blind_spot import BlindSpotNetwork, RingConvolution, with_centre
 from stillscan.models.training.loop import Training, train
+from stillscan.models.training.losses import blind_spot_loss
 from stillscan.models.training.noisy_images import NoisyImage, draw_noisy_batches
 from tests.models.test_student import white_profile
 

@@ -20,10 +20,11 @@ from stillscan.models.bundle import (
     save_bundle,
 )
 from stillscan.models.denoisers.denoiser import Denoiser
+from stillscan.models.denoisers.student import StudentDenoiser
 from stillscan.models.engines.engine import EngineError
 from stillscan.models.networks.blind_spot import BlindSpotNetwork
 from stillscan.models.networks.quantization import quantized
-from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.networks.weights import save_network
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models" / "bundles"

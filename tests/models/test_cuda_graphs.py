@@ -91,7 +91,8 @@ def test_too_little_memory_is_no_reason_to_try_without(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_what_the_processor_gives():
-    from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+    from stillscan.models.denoisers.student import StudentDenoiser
+    from stillscan.models.networks.student import StudentNetwork
     from tests.models.test_student import white_profile
 
     torch.manual_seed(0)

@@ -11,14 +11,13 @@ from stillscan.models.networks.conditional_diffusion import (
     PAPER,
     Condition,
     DiffusionNetwork,
-    DiffusionObjective,
     Profile,
     centre_of,
-    condition_and_target,
     prediction_error,
 )
 from stillscan.models.sampling.schedule import NoiseSchedule
 from stillscan.models.training.loop import Training, train
+from stillscan.models.training.losses import DiffusionObjective, condition_and_target
 from stillscan.models.training.noisy_images import NoisyImage, draw_noisy_batch
 from tests.models.test_sampling import gaussian_predictor
 from tests.models.test_student import white_profile

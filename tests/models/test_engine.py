@@ -8,12 +8,13 @@ import torch
 
 import stillscan.models
 from stillscan.models.bundle import load_bundle
+from stillscan.models.denoisers.student import StudentDenoiser
 from stillscan.models.engines.choice import choose_engine, preferred_engines
 from stillscan.models.engines.engine import EngineError, TorchEngine
 from stillscan.models.engines.ncnn_engine import NcnnEngine
 from stillscan.models.engines.onnxruntime_engine import OnnxRuntimeEngine, TensorRtEngine
 from stillscan.models.engines.openvino_engine import OpenVinoEngine
-from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.student import StudentNetwork
 from tests.models.test_student import white_profile
 
 TOLERANCE = 1e-3  # of sigma: what engines may differ by in float32

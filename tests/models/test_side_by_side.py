@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from stillscan.models.denoisers.student import StudentDenoiser
 from stillscan.models.engines.engine import TorchEngine
 from stillscan.models.engines.one_thread_per_slice import SideBySide
 from stillscan.models.engines.onnxruntime_engine import OnnxRuntimeEngine
 from stillscan.models.engines.openvino_engine import OpenVinoEngine
-from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.student import StudentNetwork
 from tests.models.test_student import white_profile
 
 

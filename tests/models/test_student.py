@@ -3,12 +3,8 @@
 import pytest
 import torch
 
-from stillscan.models.networks.student import (
-    BOUND,
-    StudentDenoiser,
-    StudentNetwork,
-    pad_to_multiple,
-)
+from stillscan.models.denoisers.student import StudentDenoiser, pad_to_multiple
+from stillscan.models.networks.student import BOUND, StudentNetwork
 from stillscan.models.noise.profile import CORRELATION_LAGS, MAX_LAG, NoiseProfile
 
 

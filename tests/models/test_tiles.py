@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from stillscan.models.denoisers.student import StudentDenoiser
 from stillscan.models.engines.tiling import spans
-from stillscan.models.networks.student import StudentDenoiser, StudentNetwork
+from stillscan.models.networks.student import StudentNetwork
 from tests.models.test_student import white_profile
 
 

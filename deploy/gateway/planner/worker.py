@@ -26,9 +26,9 @@ from stillscan.app.pipeline.pipeline import Job, RunResult, run_with
 from stillscan.app.settings import DEFAULT_SETTINGS, Settings, load_settings
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.planner.planner import instance_path
-from stillscan.deploy.gateway.receiver.spool import DiskGuard
 from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.deliveries import files_of
+from stillscan.deploy.gateway.record.disk import DiskGuard
 from stillscan.deploy.gateway.record.incoming_series import Task
 from stillscan.deploy.gateway.record.jobs import ClaimedJob, Ending, JobQueue
 from stillscan.deploy.gateway.settings import GatewaySettings, Places, StorageSection

@@ -29,6 +29,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
+from stillscan.deploy.gateway.record.disk import DiskGuard
 from stillscan.deploy.gateway.settings import Places, StorageSection
 from stillscan.operators.reading.records import VALID_UID
 from stillscan.operators.writing.provenance import IMPLEMENTATION_CLASS_UID
@@ -37,7 +38,6 @@ RefusalReason = Literal["disk-full", "invalid-uid", "spool-fault"]
 
 PREAMBLE = b"\0" * 128 + b"DICM"  # zeroed: a preamble may be a program (S6)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-MEASURED_EVERY_BYTES = 2**24  # how much may be written before the file system is asked again
 
 
 @dataclass(frozen=True)
@@ -221,32 +221,6 @@ class Incoming:
             self._descriptor = None
 
 
-class DiskGuard:
-    """Knows whether the file system has room; asks it seldom."""
-
-    def __init__(self, folder: Path, most_used: float) -> None:
-        """`most_used` is the share of the file system that may be in use."""
-        self._folder = folder
-        self._most_used = most_used
-        self._unmeasured = MEASURED_EVERY_BYTES
-        self._full = False
-
-    def has_room(self) -> bool:
-        """Whether less than the share is in use; a full file system is asked every time."""
-        if self._full or self._unmeasured >= MEASURED_EVERY_BYTES:
-            self._unmeasured = 0
-            self._full = used_share(self._folder) >= self._most_used
-        return not self._full
-
-    def has_room_now(self) -> bool:
-        """The same, asked of the file system itself."""
-        return used_share(self._folder) < self._most_used
-
-    def wrote(self, count: int) -> None:
-        """Count bytes towards the next measurement."""
-        self._unmeasured += count
-
-
 class SharedSync:
     """Syncs a folder; threads that ask while one sync runs share the next one."""
 
@@ -272,21 +246,6 @@ class SharedSync:
                 upto = self._asked
                 os.fsync(self._descriptor)
                 self._done = upto
-
-
-def used_share(folder: Path) -> float:
-    """Share of the file system that is in use, as `df` counts it; of its inodes where it is more.
-
-    A file system that cannot be asked counts as full.
-    """
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return 1.0
-    shares = [1 - found.f_bavail / max(found.f_blocks - found.f_bfree + found.f_bavail, 1)]
-    if found.f_files:
-        shares.append(1 - found.f_ffree / found.f_files)
-    return max(shares)
 
 
 def _name(sop_instance_uid: str, content_digest: str) -> str:

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stillscan.deploy.gateway.receiver.spool import used_share
 from stillscan.deploy.gateway.record.database import Database, count
+from stillscan.deploy.gateway.record.disk import used_share
 from stillscan.deploy.gateway.settings import Places
 
 JobState = Literal["queued", "running", "derived", "refused", "not-selected", "dead"]

@@ -12,8 +12,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.status import code_to_category
 
-from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError, client_context
+from stillscan.deploy.gateway.sender.errors import DeliveryFailedError
 from stillscan.deploy.gateway.sender.quiet_reactor import QuietReactor
+from stillscan.deploy.gateway.sender.tls import client_context
 from stillscan.deploy.gateway.settings import MAX_PDU, Destination
 
 # Files go out as they are: nothing is parsed, and no instance is in memory as a whole.

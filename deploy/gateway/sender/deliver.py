@@ -6,20 +6,11 @@ twice.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from stillscan.deploy.gateway.settings import Destination, Tls
-
-
-class DeliveryFailedError(Exception):
-    """An attempt failed; `reason` is a stable code."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        """`message` says what the destination did; no patient data."""
-        super().__init__(message)
-        self.reason = reason
+from stillscan.deploy.gateway.sender.errors import DeliveryFailedError
+from stillscan.deploy.gateway.settings import Destination
 
 
 def deliver(destination: Destination, files: Sequence[Path], timeout_s: float) -> str:
@@ -50,18 +41,3 @@ def deliver(destination: Destination, files: Sequence[Path], timeout_s: float) -
     from stillscan.deploy.gateway.sender.folder import store_in_folder
 
     return store_in_folder(destination, files)
-
-
-def client_context(tls: Tls) -> ssl.SSLContext:
-    """TLS for connections that we open: the peer must prove who it is.
-
-    Raises:
-        DeliveryFailedError: if a certificate of ours cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cafile=tls.authority)
-        if tls.certificate is not None:
-            context.load_cert_chain(tls.certificate, tls.key)
-    except OSError as error:  # ssl.SSLError is one
-        raise DeliveryFailedError("bad-certificate", "our own certificate: unreadable") from error
-    return context

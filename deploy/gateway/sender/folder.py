@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError
+from stillscan.deploy.gateway.sender.errors import DeliveryFailedError
 from stillscan.deploy.gateway.settings import Destination
 from stillscan.operators.durable_files import sync, write_synced
 

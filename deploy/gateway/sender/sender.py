@@ -10,7 +10,8 @@ import threading
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.deliveries import ClaimedDelivery, Outbox, files_of
-from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError, deliver
+from stillscan.deploy.gateway.sender.deliver import deliver
+from stillscan.deploy.gateway.sender.errors import DeliveryFailedError
 from stillscan.deploy.gateway.settings import Destination, GatewaySettings, Places
 
 IDLE_S = 0.25

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint
 from stillscan.app.dicomweb.store import store
-from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError, client_context
+from stillscan.deploy.gateway.sender.errors import DeliveryFailedError
+from stillscan.deploy.gateway.sender.tls import client_context
 from stillscan.deploy.gateway.settings import Destination, Tls, token_of
 from stillscan.operators.errors import SettingsError
 

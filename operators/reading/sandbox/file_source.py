@@ -9,7 +9,6 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from stillscan.operators.errors import (
     DamagedFileError,
@@ -17,17 +16,9 @@ from stillscan.operators.errors import (
     TruncatedFileError,
     UnreadableFileError,
 )
+from stillscan.operators.reading.limits import MAX_HEADER_BYTES
 
-MAX_HEADER_BYTES = 64 * 2**20  # what may stand before the pixel data
 FIRST_PIECE, LARGEST_PIECE = 2**15, 2**20  # read ahead as much as was needed so far
-
-
-def most_header_bytes(path: str) -> int:
-    """What a header in this file can have at most, before it is looked at; 0 without a file."""
-    try:
-        return min(Path(path).stat().st_size, MAX_HEADER_BYTES)
-    except OSError:
-        return 0
 
 
 class FileSource:

@@ -9,7 +9,14 @@ from __future__ import annotations
 import math
 from array import array
 
-from stillscan.operators.dicom.elements import Element
+from stillscan.operators.dicom.elements import (
+    Element,
+    Tags,
+    items_in,
+    text_in,
+    unsigned_short,
+    values_in,
+)
 from stillscan.operators.errors import (
     InvalidAttributeError,
     InvalidRescaleError,
@@ -17,16 +24,7 @@ from stillscan.operators.errors import (
     MixedPixelFormatError,
     ModalityLutError,
 )
-from stillscan.operators.reading.records import (
-    FrameAttributes,
-    ImageAttributes,
-    Tags,
-    Triple,
-    items_in,
-    text_in,
-    unsigned_short,
-    values_in,
-)
+from stillscan.operators.reading.records import FrameAttributes, ImageAttributes, Triple
 
 PADDING_VALUE, PADDING_LIMIT = 0x00280120, 0x00280121
 INTERCEPT, SLOPE, RESCALE_TYPE, MODALITY_LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000

@@ -5,6 +5,7 @@ Runs in the reading child: the standard library alone.
 
 from __future__ import annotations
 
+from stillscan.operators.dicom.elements import Tags, text_in, unsigned_short, whole_number
 from stillscan.operators.errors import (
     ConcatenationError,
     InvalidAttributeError,
@@ -12,13 +13,7 @@ from stillscan.operators.errors import (
     MissingAttributeError,
     OverlayInPixelsError,
 )
-from stillscan.operators.reading.records import (
-    ImageAttributes,
-    Tags,
-    text_in,
-    unsigned_short,
-    whole_number,
-)
+from stillscan.operators.reading.records import ImageAttributes
 
 ROWS, COLUMNS, FRAMES = 0x00280010, 0x00280011, 0x00280008
 BITS_ALLOCATED, BITS_STORED, HIGH_BIT, PIXEL_REPRESENTATION = range(0x00280100, 0x00280104)

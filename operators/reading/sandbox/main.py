@@ -18,9 +18,10 @@ from dataclasses import asdict
 from typing import Any
 
 from stillscan.operators.errors import DecoderStoppedError, InputError
-from stillscan.operators.reading.records import identify, require_uids
-from stillscan.operators.reading.sandbox.file_source import FileSource, most_header_bytes
+from stillscan.operators.reading.limits import most_header_bytes
+from stillscan.operators.reading.sandbox.file_source import FileSource
 from stillscan.operators.reading.sandbox.frame_attributes import frame_attributes
+from stillscan.operators.reading.sandbox.identify import identify, require_uids
 from stillscan.operators.reading.sandbox.image_attributes import image_attributes
 from stillscan.operators.reading.sandbox.open_file import HeldFile, no_garbage_collection
 from stillscan.operators.reading.sandbox.parser import ParsedFile, parse_file

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stillscan.operators.dicom.elements import serialised
+from stillscan.operators.dicom.elements import serialised, text_in
 from stillscan.operators.errors import FileChangedError, UnreadableFileError
-from stillscan.operators.reading.records import UIDS, text_in
+from stillscan.operators.reading.records import UIDS
 from stillscan.operators.reading.sandbox.file_source import FileSource
 from stillscan.operators.reading.sandbox.image_attributes import image_attributes
 from stillscan.operators.reading.sandbox.parser import parse_file

@@ -18,10 +18,10 @@ from jaxtyping import Float32
 from pydicom import Dataset
 
 from stillscan.operators.dicom.attributes import text_of
+from stillscan.operators.dicom.elements import whole_number
 from stillscan.operators.durable_files import sync, write_synced
 from stillscan.operators.errors import ResultError
 from stillscan.operators.output_faults import naming_output_faults
-from stillscan.operators.reading.records import whole_number
 from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.derived_header import free_series_number
 from stillscan.operators.writing.provenance import Provenance

@@ -11,15 +11,12 @@ import torch
 from rich.console import Console
 
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.bundles.release import ReleaseRefusedError
+from stillscan.app.datasets.errors import EverySeriesRefusedError, RepeatDiffersError
 from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.datasets.noisy_series import read_noisy_series
 from stillscan.app.monai_bundle.checks import faults_of
-from stillscan.app.training.errors import (
-    EverySeriesRefusedError,
-    NothingToAdaptError,
-    ReleaseRefusedError,
-    RepeatDiffersError,
-)
+from stillscan.app.training.errors import NothingToAdaptError
 from stillscan.app.training.profiles import ADAPT
 from stillscan.app.training.release import MARGIN_DB, Row, decide, own_repeats
 from stillscan.models.bundle import METADATA, WEIGHTS, find_bundles, load_bundle, load_teacher

@@ -9,12 +9,12 @@ import pydicom
 import pytest
 from PIL import Image as Picture
 
-from stillscan.app.datasets.noisy_folder import read_noisy_folder, split
-from stillscan.app.training.errors import (
+from stillscan.app.datasets.errors import (
     EverySeriesRefusedError,
     NoTrainingImagesError,
     TooFewImagesError,
 )
+from stillscan.app.datasets.noisy_folder import read_noisy_folder, split
 from stillscan.operators.denoising.denoise_series import plan_denoising
 from stillscan.operators.denoising.intensity import HOUNSFIELD_RANGE
 from stillscan.operators.errors import SettingsError

@@ -17,7 +17,8 @@ from pydicom import dcmread
 from pynetdicom import AE, StoragePresentationContexts, evt
 
 from stillscan.app.dicomweb.store import FAILED_SOPS, REFERENCED_SOPS
-from stillscan.deploy.gateway.sender.deliver import DeliveryFailedError, deliver
+from stillscan.deploy.gateway.sender.deliver import deliver
+from stillscan.deploy.gateway.sender.errors import DeliveryFailedError
 from stillscan.deploy.gateway.settings import Destination, Tls
 from tests.series_factory import make_series
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillscan.app.training.errors import ImageTooSmallError, NotFiniteValuesError
+from stillscan.app.datasets.errors import ImageTooSmallError, NotFiniteValuesError
 from stillscan.deploy.monailabel.errors import UnsupportedFileError
 from stillscan.deploy.monailabel.image_volume import image_of, stack_of, suffix_of, volume_of
 

@@ -1,0 +1,15 @@
+"""How large the header of a file may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MAX_HEADER_BYTES = 64 * 2**20  # what may stand before the pixel data
+
+
+def most_header_bytes(path: str) -> int:
+    """What a header in this file can have at most, before it is looked at; 0 without a file."""
+    try:
+        return min(Path(path).stat().st_size, MAX_HEADER_BYTES)
+    except OSError:
+        return 0
