@@ -1,10 +1,11 @@
 """What a hostile network does to the receiver: wrong lengths, slow and foreign talk, broken PDUs.
 
-    python -m bench.robustness.network_abuse [--mutants 10000] [--slow 200]
+    python -m bench.robustness.network_abuse [--mutants 10000] [--slow 200] [--pynetdicom]
 
 Each kind of abuse goes on while a legitimate peer asks for an association and a C-ECHO again and
-again; its slowest answer and the peak memory of the receiver's process are what is measured. It
-starts a receiver of its own on loopback; `abuse` does the same to one that runs already.
+again; its slowest answer, and the processor time and peak memory of the receiver's process are what
+is measured. It starts a receiver of its own on loopback, with `--pynetdicom` one that is made of
+that library's acceptor; `abuse` does the same to one that runs already.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -46,12 +48,14 @@ class Abused:
     Attributes:
         echoes: legitimate associations that were served meanwhile.
         slowest_s: the longest of them, from connecting to the release.
+        processor_s: processor time of the receiver meanwhile.
         peak_mb: resident memory of the receiver at its highest, since it began.
     """
 
     name: str
     echoes: int
     slowest_s: float
+    processor_s: float
     peak_mb: float
 
 
@@ -80,9 +84,11 @@ def abuse(port: int, process_id: int, mutants: int, slow: int, seed: int = 0) ->
     }
     findings = []
     for name, act in kinds.items():
+        before = processor_s(process_id)
         with echoing(port) as times:
             act()
-        findings.append(Abused(name, len(times), max(times), peak_mb(process_id)))
+        used = processor_s(process_id) - before
+        findings.append(Abused(name, len(times), max(times), used, peak_mb(process_id)))
     return findings
 
 
@@ -332,6 +338,36 @@ def peak_mb(process_id: int) -> float:
     return int(peak) / 1024
 
 
+def processor_s(process_id: int) -> float:
+    """Processor time that a process has used since it began, in seconds.
+
+    Raises:
+        NotServedError: if there is no such process.
+    """
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        raise NotServedError("the receiver has ended") from None
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def pynetdicom_receiver(folder: Path, port: int) -> Iterator[int]:
+    """A receiver made of pynetdicom's acceptor, ready to be called; its process ID."""
+    words = [sys.executable, "-m", "bench.robustness.pynetdicom_receiver", str(port), str(folder)]
+    with subprocess.Popen(words) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise NotServedError("the receiver does not start")
+                time.sleep(0.05)
+            yield process.pid
+        finally:
+            process.kill()
+
+
 @contextmanager
 def running_receiver(folder: Path, settings: ReceiverSection) -> Iterator[int]:
     """A receiver in a process of its own, ready to be called; its process ID."""
@@ -395,17 +431,26 @@ def main() -> None:
     )
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--slow", type=int, default=200)
+    parser.add_argument(
+        "--pynetdicom", action="store_true", help="abuse a receiver of that library instead"
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("STILLSCAN_LOG_LEVEL", "error")  # it has much to say about all this
     settings = ReceiverSection(port=free_port(), drain_s=1.0)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_receiver(Path(folder), settings) as process_id,
-    ):
-        findings = abuse(settings.port, process_id, arguments.mutants, arguments.slow)
-    print(f"{'abuse':<20}{'echoes':>8}{'slowest':>10}{'peak memory':>14}")
+    with tempfile.TemporaryDirectory() as folder:
+        receiver = (
+            pynetdicom_receiver(Path(folder), settings.port)
+            if arguments.pynetdicom
+            else running_receiver(Path(folder), settings)
+        )
+        with receiver as process_id:
+            findings = abuse(settings.port, process_id, arguments.mutants, arguments.slow)
+    print(f"{'abuse':<20}{'echoes':>8}{'slowest':>10}{'processor':>12}{'peak memory':>14}")
     for each in findings:
-        print(f"{each.name:<20}{each.echoes:>8}{each.slowest_s:>8.2f} s{each.peak_mb:>11.0f} MB")
+        print(
+            f"{each.name:<20}{each.echoes:>8}{each.slowest_s:>8.2f} s{each.processor_s:>10.1f} s"
+            f"{each.peak_mb:>11.0f} MB"
+        )
     held = all(
         each.slowest_s < ECHO_LIMIT_S and each.peak_mb < MEMORY_LIMIT_MB for each in findings
     )

@@ -1,4 +1,4 @@
-"""docs/requirements.md: each requirement is kept by tests that exist; each mark is a requirement."""
+"""docs/requirements.md: tests that exist keep each requirement; each mark is a requirement."""
 
 import ast
 import re
