@@ -87,7 +87,7 @@ class BundleText:
     rights: str = "Copyright (c) Stillscan"
     licence: str = "Apache-2.0"
     description: str = field(
-        default="One-step convolutional denoiser, told level and correlation of the noise"
+        default="One-step convolutional denoiser conditioned on level and correlation of the noise"
     )
     earlier: Mapping[str, str] = field(default_factory=dict)
     release: Mapping[str, Any] | None = None

@@ -1,1 +1,1 @@
-"""`stillscan evaluate`: methods, noises and measures, and the tables that they make."""
+"""`stillscan evaluate`: methods, simulated noise, measures, and the tables of results."""

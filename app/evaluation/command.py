@@ -1,4 +1,4 @@
-"""What `stillscan evaluate` does, from plan to files, with progress for a person."""
+"""`stillscan evaluate`: runs an evaluation plan, shows progress and writes the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillscan.operators.reading.decoder import Decoder
 
 log = logging.getLogger("stillscan")
 
-LINE_EVERY_S = 30.0  # where no bar can be shown
+LINE_EVERY_S = 30.0  # interval of progress lines where no bar can be shown
 
 
 def evaluate(plan: Plan, command: str, decoder: Decoder, console: Console) -> ExitCode:
@@ -24,12 +24,12 @@ def evaluate(plan: Plan, command: str, decoder: Decoder, console: Console) -> Ex
 
     Args:
         plan: what to measure.
-        command: the command line, for the results.
+        command: the command line, which is written into the results.
         decoder: for DICOM files, started before torch was imported.
-        console: where progress is shown.
+        console: console for the progress.
 
     Raises:
-        StillscanError: whatever is wrong with folders, names, packages or networks.
+        StillscanError: if a folder, a name, a package or a network is missing or wrong.
     """
     need("matplotlib", "pip install '.[evaluate]' in the checkout")
     evaluation = Evaluation(plan, decoder)
@@ -50,6 +50,6 @@ def evaluate(plan: Plan, command: str, decoder: Decoder, console: Console) -> Ex
             if not console.is_terminal and time.monotonic() - said > LINE_EVERY_S:
                 said = time.monotonic()
                 console.print(f"{step.number} of {step.total}: {step.what}", soft_wrap=True)
-    page = write_results(plan.out, evaluation.records, evaluation.subjects, command)
+    page = write_results(plan.out, evaluation.records, evaluation.series, command)
     console.print(f"tables, plots and {page.name} in {plan.out}", soft_wrap=True, highlight=False)
     return ExitCode.DERIVED

@@ -1,4 +1,4 @@
-"""What methods are measured on: the test subjects of the development data, or anybody's folder."""
+"""Images that methods are measured on: test subjects of the development data, or any folder."""
 
 from __future__ import annotations
 
@@ -18,58 +18,60 @@ from stillscan.operators.reading.selection import SelectionRules
 
 Series = Float[Tensor, "slice height width"]
 
-SMALLEST = 48  # pixels: below it neither noise nor structure can be measured
+SMALLEST = 48  # pixels: smaller images show too little noise and structure to be measured
 DEVELOPMENT = "dev"
 
 
 class FolderMissingError(SettingsError):
-    """A folder that the command needs is not there."""
+    """A folder that the command needs does not exist."""
 
     reason = "folder-missing"
 
 
 class NoImagesError(NothingToDoError):
-    """The folder holds no image that a method can be measured on."""
+    """The folder holds no image on which a method can be measured."""
 
     reason = "no-images"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Slices of one series on [0, 1], taken as the truth.
+class ReferenceSeries:
+    """Slices of one series on [0, 1] that count as the truth.
 
     Attributes:
-        name: of the series.
-        person: whose it is: slices and series of one person are not independent of each other.
-        domain: `mr`, `xray`, `ct`, or `folder` where nothing is known.
+        name: name of the series.
+        subject: the subject; slices and series of one subject are not independent of each other.
+        domain: `mr`, `xray`, `ct`, or `folder` if it is not known.
         slices: float32.
-        own_sigma: of the noise that the truth itself holds, where it was measured.
+        own_sigma: standard deviation of the noise in the truth itself, if it was measured.
     """
 
     name: str
-    person: str
+    subject: str
     domain: str
     slices: Series
     own_sigma: float | None = None
 
 
 def has_development_data(data: Path) -> bool:
-    """Whether the folder is the project's development data."""
+    """Return whether the folder is the project's development data."""
     return (data / DEVELOPMENT / "arrays").is_dir()
 
 
-def read_subjects(data: Path, slices: int, crop: int | None, decoder: Decoder) -> list[Subject]:
-    """Evenly chosen slices of every subject.
+def read_reference_series(
+    data: Path, slices: int, crop: int | None, decoder: Decoder
+) -> list[ReferenceSeries]:
+    """Read evenly chosen slices of every series.
 
     Args:
-        data: the development data (its test subjects are taken), or a folder of images.
-        slices: at most so many of each series.
-        crop: the middle of each slice, at most so many pixels wide and high; None: whole slices.
-        decoder: for a folder with DICOM files.
+        data: the development data (its test subjects are used), or a folder of images.
+        slices: maximum number of slices of a series.
+        crop: maximum width and height in pixels of the middle of a slice; None: whole slices.
+        decoder: decoder for a folder with DICOM files.
 
     Raises:
-        FolderMissingError: if there is no such folder.
-        NoImagesError: if nothing in it can be used.
+        FolderMissingError: if the folder does not exist.
+        NoImagesError: if it holds no usable image.
     """
     if not data.is_dir():
         raise FolderMissingError(f"{data} is not a folder")
@@ -84,34 +86,34 @@ def read_subjects(data: Path, slices: int, crop: int | None, decoder: Decoder) -
     return found
 
 
-def _test_subjects(data: Path) -> Iterator[Subject]:
-    """Each radiograph is a person of its own."""
+def _test_subjects(data: Path) -> Iterator[ReferenceSeries]:
+    """Yield the test subjects; each radiograph counts as a subject of its own."""
     for item, slices in subjects(data, "test"):
         name = f"{item.name} {item.array}".strip()
         planes = torch.from_numpy(slices)
         if item.domain != "xray":
-            yield Subject(name, item.name, item.domain, planes)
+            yield ReferenceSeries(name, item.name, item.domain, planes)
             continue
         for number, plane in enumerate(planes):
-            yield Subject(f"{name} {number}", f"{name} {number}", item.domain, plane[None])
+            yield ReferenceSeries(f"{name} {number}", f"{name} {number}", item.domain, plane[None])
 
 
-def _folder(data: Path, decoder: Decoder) -> Iterator[Subject]:
-    """Any folder of images; its series are counted: names of files may say who somebody is."""
+def _folder(data: Path, decoder: Decoder) -> Iterator[ReferenceSeries]:
+    """Yield the series of any folder, numbered: names of files may identify a patient."""
     folder = read_noisy_folder(data, decoder, SelectionRules())
-    people: dict[str, int] = {}
+    subjects_seen: dict[str, int] = {}
     for number, series in enumerate(folder.series, start=1):
-        person = people.setdefault(series.source.subject, len(people) + 1)
+        subject = subjects_seen.setdefault(series.source.subject, len(subjects_seen) + 1)
         planes = [image.pixels for image in series.images]
         slices = torch.stack([plane for plane in planes if plane.shape == planes[0].shape])
         own = series.profile.sigma
-        yield Subject(f"series {number}", f"subject {person}", "folder", slices, own)
+        yield ReferenceSeries(f"series {number}", f"subject {subject}", "folder", slices, own)
 
 
-def middle_of(subject: Subject, side: int) -> Subject:
-    """The middle of the middle slice, at most `side` pixels wide and high."""
-    number = len(subject.slices) // 2
-    return replace(subject, slices=_cropped(subject.slices[number : number + 1], side))
+def middle_of(series: ReferenceSeries, side: int) -> ReferenceSeries:
+    """Return the middle of the middle slice, at most `side` pixels wide and high."""
+    number = len(series.slices) // 2
+    return replace(series, slices=_cropped(series.slices[number : number + 1], side))
 
 
 def _chosen(slices: Series, count: int, crop: int | None) -> Series:

@@ -1,21 +1,22 @@
-"""Insertion tests: is a small lesion kept, is it erased, are there lesions where there were none?
+"""Insertion tests: are small lesions kept or erased, and are lesions invented?
 
 **Lesions.** Discs of 4, 7 and 12 pixels (3 to 10 mm at 0.8 mm per pixel), lines of 12 pixels, and
 round textures of 12 pixels, bright or dark, of 0.5 to 3 sigma, are added to a slice under its
-noise: the same noise with and without them. How well each could be seen is its *visibility*: what
-a matched filter (shape T, free of its mean over the window) reads of it in units of the deviation
-that it reads of the noise alone, v = c <s, T> / sqrt(T' C T). A lesion is *visible* from v = 5 on
-(Rose).
+noise: the same noise with and without them. The *visibility* of a lesion is the response of a
+matched filter (shape T, with its mean over the window removed) to it, in units of the standard
+deviation of the response to the noise alone, v = c <s, T> / sqrt(T' C T). A lesion is *visible*
+from v = 5 on (Rose).
 
-**Kept or erased.** What a method makes of the noisy slice with the lesions, minus what it makes of
-the same noisy slice without, is what it lets through; the share of the contrast in it is
-<difference, T> / (c <s, T>): 1 for the noisy image itself, 1 for a noise-free reading. A lesion is
-erased where that share is below one half, kept otherwise.
+**Kept or erased.** The method's result for the noisy slice with the lesions minus its result for
+the same noisy slice without them is what it lets through; the share of the contrast in it is
+<difference, T> / (c <s, T>): 1 for the noisy image itself and for a noise-free image. A lesion is
+erased if that share is below one half, otherwise kept.
 
-**Invented.** The same filters read the result and the truth at places all over the foreground, in
-the same unit z. A place is *empty* where the truth has |z| < 2.5: less than half of what is
+**Invented.** The same filters are applied to the result and to the truth at places all over the
+foreground, in the same unit z. A place is *empty* if the truth has |z| < 2.5, half of what is
 visible. A lesion is invented there if the result differs by 2.5 or more and shows more than the
-truth: half of a visible lesion that is not there. Noise alone does that at about 1 % of the places.
+truth: half of a visible lesion that does not exist. Noise alone does that at about 1 % of the
+    places.
 Anatomy is erased where the truth shows a visible structure (|z| >= 5) and the result less than half
 of it.
 """
@@ -41,26 +42,26 @@ Kind = Literal["disc", "line", "texture"]
 
 VISIBLE = 5.0  # Rose 1948: below it a lesion is lost in noise
 HALF = VISIBLE / 2
-KEPT = 0.5  # of the contrast
+KEPT = 0.5  # share of the contrast
 DIAMETERS = (4, 7, 12)  # pixels
-CONTRASTS = (0.5, 1.0, 2.0, 3.0)  # of sigma
+CONTRASTS = (0.5, 1.0, 2.0, 3.0)  # in units of sigma
 LONG = 12  # pixels: lines and textures
 LINE_WIDTH = 1.5  # pixels
 MARGIN = 4  # pixels of background around a shape in its window
 PITCH = 32  # pixels between lesions
-MOST = 40  # lesions in a slice
+MOST = 40  # maximum number of lesions in a slice
 FOREGROUND = 0.1  # of the intensity range: below lies air
-FINE = 4  # samples per pixel and axis where shapes are drawn
+FINE = 4  # samples per pixel and axis when shapes are drawn
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One inserted lesion; the shape's window lies around (row, column).
+    """One inserted lesion; the window of its shape lies around (row, column).
 
     Attributes:
         contrast: signed, in units of intensity.
-        contrast_sigma: its size in units of the noise's sigma.
-        visibility: v of the module's docstring.
+        contrast_sigma: its absolute value in units of the noise's sigma.
+        visibility: v as defined in the module's docstring.
     """
 
     kind: Kind
@@ -73,13 +74,13 @@ class Lesion:
     shape: Window
 
     def window(self, plane: Plane) -> Window:
-        """The part of a plane around the lesion."""
+        """Return the part of a plane around the lesion."""
         return _window(plane, self.row, self.column, len(self.shape))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a method made of one lesion."""
+    """The share of a lesion's contrast that a method lets through."""
 
     kind: Kind
     size: int
@@ -89,18 +90,18 @@ class Reading:
 
     @property
     def visible(self) -> bool:
-        """Whether a reader could see it under the noise."""
+        """Whether the lesion is visible in the noise."""
         return self.visibility >= VISIBLE
 
     @property
     def kept(self) -> bool:
-        """Whether at least half of the contrast is there."""
+        """Whether at least half of the contrast is kept."""
         return self.share >= KEPT
 
 
 @dataclass(frozen=True)
 class Places:
-    """Places of a slice: empty ones and lesions invented there, structures and those erased."""
+    """Numbers of empty places, lesions invented there, structures, and structures erased."""
 
     empty: int
     invented: int
@@ -109,7 +110,7 @@ class Places:
 
 
 def draw_lesions(clean: Plane, case: NoiseCase, generator: Generator) -> list[Lesion]:
-    """At most MOST lesions in the foreground of a slice, PITCH pixels apart, none touching air."""
+    """Draw at most MOST lesions in the foreground of a slice, PITCH pixels apart, none at air."""
     side = LONG + 2 * MARGIN
     rows, columns = (range(PITCH // 2, n - PITCH // 2 + 1, PITCH) for n in clean.shape)
     places = [(row, column) for row in rows for column in columns]
@@ -146,7 +147,7 @@ def _draw_lesion(row: int, column: int, case: NoiseCase, generator: Generator) -
 
 
 def insert(image: Plane, lesions: list[Lesion]) -> Plane:
-    """The image with the lesions added to it."""
+    """Add the lesions to an image."""
     result = image.clone()
     for lesion in lesions:
         part = lesion.window(result)
@@ -155,12 +156,12 @@ def insert(image: Plane, lesions: list[Lesion]) -> Plane:
 
 
 def read_lesions(with_them: Plane, without: Plane, lesions: list[Lesion]) -> Iterator[Reading]:
-    """How much of each lesion's contrast a method lets through.
+    """Yield how much of each lesion's contrast a method lets through.
 
     Args:
-        with_them: what a method made of the noisy slice with the lesions.
-        without: what it made of the same noisy slice without them.
-        lesions: those that were inserted.
+        with_them: the method's result for the noisy slice with the lesions.
+        without: its result for the same noisy slice without them.
+        lesions: the inserted lesions.
     """
     difference = with_them - without
     for lesion in lesions:
@@ -171,10 +172,10 @@ def read_lesions(with_them: Plane, without: Plane, lesions: list[Lesion]) -> Ite
 
 
 def contrast_to_noise(with_them: Plane, clean: Plane, lesions: list[Lesion]) -> float:
-    """CNR of the discs of a slice: contrast to the ring around them over the ring's deviation.
+    """Compute the CNR of a slice's discs: contrast to the ring around them over its deviation.
 
-    The anatomy is subtracted first (it is no noise); contrasts are in units of the true ones times
-    their mean; NaN where the slice holds no disc.
+    The anatomy is subtracted first, as it is not noise; contrasts are relative to the true ones,
+    times their mean. NaN if the slice holds no disc.
     """
     change = with_them - clean
     shares, variances, contrasts = [], [], []
@@ -194,7 +195,7 @@ def contrast_to_noise(with_them: Plane, clean: Plane, lesions: list[Lesion]) -> 
 
 
 def read_places(estimate: Plane, clean: Plane, case: NoiseCase) -> Places:
-    """Lesions invented and structures erased, at places all over the foreground."""
+    """Count lesions invented and structures erased at places all over the foreground."""
     counts = torch.zeros(4, dtype=torch.long)
     for diameter in DIAMETERS:
         template = _free_of_mean(disc(diameter))
@@ -227,7 +228,7 @@ def response_deviation(template: Window, case: NoiseCase) -> float:
 
 @lru_cache
 def disc(diameter: int) -> Window:
-    """A disc of 1 in a window with MARGIN pixels of 0 around it; its edge is the share covered."""
+    """Draw a disc of 1 in a window with a margin of 0; edge pixels have the share covered."""
     y, x = _fine_grid(diameter + 2 * MARGIN)
     return _averaged(torch.hypot(y, x) <= diameter / 2)
 

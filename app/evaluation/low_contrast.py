@@ -4,10 +4,10 @@ Four discs (14 HU of 3 mm, 7 HU of 5 mm, 5 HU of 7 mm, 3 HU of 10 mm) lie on a c
 middle of a uniform disc; filtered back-projection at 10, 55 and 100 % dose, four noise realisations
 without the discs and four with them. Two observers (`models/metrics/detectability.py`):
 
-- *inserted*: the discs, sharp, are added to the images without discs, the layout turned to eight
-  angles: 32 regions with and without each disc in the same noise. This is the figure to compare by.
-- *delivered*: the four images with discs against the four without, as they come: independent noise
-  and the blur of the reconstruction, but so few that their interval is wide.
+- *inserted*: the sharp discs are added to the images without discs, the layout turned to eight
+  angles: 32 regions with and without each disc in the same noise. Use this figure for comparisons.
+- *delivered*: the phantom's four images with discs against the four without: independent noise and
+  the blur of the reconstruction, but too few images for a narrow interval.
 
 Channels are round and the discs lie on a circle, so the angle of a region does not matter.
 """
@@ -39,7 +39,7 @@ DOSES = (10, 55, 100)  # per cent
 MIDDLE = 127.5
 RADIUS = 46.6  # pixels, of the circle of discs
 WATER = 1000  # stored value: HU = value - 1000
-CHANNEL_WIDTH = 1.5  # times the diameter
+CHANNEL_WIDTH = 1.5  # in units of the diameter
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ DISCS = (
     Disc(3, 10, 15.6, 45),
 )
 ANGLES = tuple(range(0, 360, 45))
-EMPTY_ANGLES = (0, 90, 180, 270)  # in the images that are delivered
-FINE = 4  # samples per pixel and axis where a disc is drawn
+EMPTY_ANGLES = (0, 90, 180, 270)  # in the phantom's own images
+FINE = 4  # samples per pixel and axis when a disc is drawn
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class Detectability:
 
 
 def has_phantom(data: Path) -> bool:
-    """Whether the phantom is part of the data."""
+    """Return whether the phantom is among the data."""
     return (data / "dev" / "arrays" / ITEM).is_file()
 
 
 def doses(data: Path) -> Iterator[Dose]:
-    """The phantom at each dose."""
+    """Yield the phantom at each dose."""
     with np.load(data / "dev" / "arrays" / ITEM) as arrays:
         for percent in DOSES:
             present, absent = (
@@ -99,12 +99,12 @@ def doses(data: Path) -> Iterator[Dose]:
 
 
 def _on_network_scale(stored: np.ndarray) -> Series:
-    """-1024 .. 3071 HU is 0 .. 1, as the application scales CT."""
+    """Scale as the application scales CT: -1024 .. 3071 HU becomes 0 .. 1."""
     return torch.from_numpy(((stored.astype(np.float32) - WATER + 1024) / 4095).astype(np.float32))
 
 
 def with_discs(absent: Series) -> Series:
-    """All realisations for the first angle, then for the second, ...: the discs added to each."""
+    """Add the discs to every realisation; all realisations for the first angle come first."""
     turned = []
     for turn in ANGLES:
         images = absent.clone()
@@ -117,11 +117,11 @@ def with_discs(absent: Series) -> Series:
 
 
 def inserted(present: Series, absent: Series) -> Detectability:
-    """What a method left of the discs that `with_discs` added.
+    """Measure the detectability of the discs that `with_discs` added.
 
     Args:
-        present: what it made of `with_discs(images)`.
-        absent: what it made of `images`.
+        present: the method's results for `with_discs(images)`.
+        absent: its results for `images`.
     """
     count = len(absent)
     pairs = [_pairs(disc, present, absent) for disc in DISCS]
@@ -135,7 +135,7 @@ def inserted(present: Series, absent: Series) -> Detectability:
 
 
 def delivered(present: Series, absent: Series) -> Detectability:
-    """What a method left of the discs in the images that come with the phantom."""
+    """Measure the detectability of the discs in the phantom's own images."""
     discs = tuple(_delivered(disc, present, absent) for disc in DISCS)
     means = []
     for left_out in range(len(present)):
@@ -147,7 +147,7 @@ def delivered(present: Series, absent: Series) -> Detectability:
 
 
 def _jackknife(discs: tuple[float, ...], means: list[float]) -> Detectability:
-    """Mean of the discs; interval from the means with one region or realisation left out."""
+    """Mean over the discs; jackknife interval over regions or realisations."""
     count, mean = len(means), sum(discs) / len(discs)
     centre = sum(means) / count
     error = math.sqrt((count - 1) / count * sum((each - centre) ** 2 for each in means))
@@ -156,7 +156,7 @@ def _jackknife(discs: tuple[float, ...], means: list[float]) -> Detectability:
 
 
 def _pairs(disc: Disc, present: Series, absent: Series) -> tuple[Tensor, Tensor]:
-    """Channel readings with and without a disc, at every angle and realisation."""
+    """Channel responses with and without a disc, at every angle and realisation."""
     size, count = _size(disc), len(absent)
     channels = laguerre_gauss(size, CHANNEL_WIDTH * disc.diameter)
     with_it, without = [], []
@@ -180,19 +180,19 @@ def _delivered(disc: Disc, present: Series, absent: Series) -> float:
 
 
 def _size(disc: Disc) -> int:
-    """Of the region that is read: odd, so that it has a middle."""
+    """Size of the region around a disc, odd so that it has a central pixel."""
     return 2 * round(disc.diameter) + 5
 
 
 def _drawn(diameter: float, size: int) -> Float[Tensor, "size size"]:
-    """The share of each pixel that a disc covers."""
+    """Return the share of each pixel that a disc covers."""
     axis = (torch.arange(size * FINE) + 0.5) / FINE - size / 2
     inside = torch.hypot(axis[:, None], axis[None, :]) <= diameter / 2
     return F.avg_pool2d(inside.float()[None, None], FINE)[0, 0]
 
 
 def _regions(images: Series, angle: int, size: int) -> Float[Tensor, "realisation size size"]:
-    """The square around the place of the circle at this angle."""
+    """Return the square around the place of the circle at this angle."""
     row = MIDDLE + RADIUS * math.sin(math.radians(angle))
     column = MIDDLE + RADIUS * math.cos(math.radians(angle))
     top, left = round(row - (size - 1) / 2), round(column - (size - 1) / 2)
@@ -200,5 +200,5 @@ def _regions(images: Series, angle: int, size: int) -> Float[Tensor, "realisatio
 
 
 def _student_t(freedom: int) -> float:
-    """Two-sided 95 % of Student's law for few degrees of freedom."""
+    """Two-sided 95 % quantile of Student's t for few degrees of freedom."""
     return {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}.get(freedom, 2.04)

@@ -1,6 +1,6 @@
-"""What is measured of one method: on simulated noise, on a repeated scan, on the CT phantom.
+"""Measurements of one method: on simulated noise, on a repeated scan, on the CT phantom.
 
-Each function gives one record: plain names and numbers, ready for a line of JSON.
+Each function returns one record: plain names and numbers, ready for a line of JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from stillscan.app.datasets.repeated_scans import Repeat, with_structure
 from stillscan.app.evaluation.blind_denoising import Again
-from stillscan.app.evaluation.images import Subject
+from stillscan.app.evaluation.images import ReferenceSeries
 from stillscan.app.evaluation.lesions import (
     FOREGROUND,
     Lesion,
@@ -45,34 +45,34 @@ Record = dict[str, Any]
 Extent = Literal["whole", "middle"]
 
 SEED = 0
-SQUARE = 512**2  # pixels: what seconds are stated for
-COSTLY_SLICES = 4  # of a repeated scan, for a costly method
+SQUARE = 512**2  # pixels: the image size for which seconds are stated
+COSTLY_SLICES = 4  # number of slices of a repeated scan for a costly method
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A subject with one noise: the same for every method.
+    """A series with one noise, the same for every method.
 
     Attributes:
-        lesions: per slice; empty where the noise is not stationary or none were wanted.
+        lesions: lesions of each slice; empty for noise that is not stationary, or if not requested.
     """
 
-    subject: Subject
+    series: ReferenceSeries
     case: NoiseCase
     clean: Series
     noisy: Series
     lesions: tuple[list[Lesion], ...]
 
 
-def make_trial(subject: Subject, case: NoiseCase, *, with_lesions: bool) -> Trial:
-    """Draw noise and lesions; they depend on subject, noise and slice alone."""
+def make_trial(series: ReferenceSeries, case: NoiseCase, *, with_lesions: bool) -> Trial:
+    """Draw noise and lesions; they depend only on series, noise and slice."""
     noisy, lesions = [], []
-    for number, clean in enumerate(subject.slices):
-        noisy.append(case.add(clean, _generator(subject.name, case.name, number, "noise")))
+    for number, clean in enumerate(series.slices):
+        noisy.append(case.add(clean, _generator(series.name, case.name, number, "noise")))
         wanted = with_lesions and case.stationary
-        generator = _generator(subject.name, case.name, number, "lesions")
+        generator = _generator(series.name, case.name, number, "lesions")
         lesions.append(draw_lesions(clean, case, generator) if wanted else [])
-    return Trial(subject, case, subject.slices, torch.stack(noisy), tuple(lesions))
+    return Trial(series, case, series.slices, torch.stack(noisy), tuple(lesions))
 
 
 def _generator(*names: str | int) -> Generator:
@@ -81,15 +81,15 @@ def _generator(*names: str | int) -> Generator:
 
 
 def measure_simulated(trial: Trial, method: Method, extent: Extent = "whole") -> Record | None:
-    """One record with a row per slice and a row per lesion; None where the method cannot.
+    """Return one record with a row per slice and per lesion; None if the method does not apply.
 
     Args:
-        trial: what to measure on.
-        method: that is measured.
-        extent: whether these are all slices of the subject or the middle that costly methods see.
+        trial: the noisy series.
+        method: the method to measure.
+        extent: whether these are all slices of the series or the middle that costly methods get.
     """
     truth = trial.case.profile(trial.clean)
-    run = method.run(trial.noisy, trial.subject.domain, truth, trial.case)
+    run = method.run(trial.noisy, trial.series.domain, truth, trial.case)
     if run is None:
         return None
     results, spread = run.denoised.slices, run.denoised.spread
@@ -102,8 +102,8 @@ def measure_simulated(trial: Trial, method: Method, extent: Extent = "whole") ->
     readings: list[Record] = []
     if any(trial.lesions):
         bearing = [insert(y, some) for y, some in zip(trial.noisy, trial.lesions, strict=True)]
-        again = method.run(torch.stack(bearing), trial.subject.domain, truth, trial.case)
-        assert again is not None  # it could the same noise a moment ago
+        again = method.run(torch.stack(bearing), trial.series.domain, truth, trial.case)
+        assert again is not None  # the method applied to this noise above
         for at, some in enumerate(trial.lesions):
             after = again.denoised.slices[at]
             rows[at]["cnr"] = contrast_to_noise(after, trial.clean[at], some)
@@ -111,12 +111,12 @@ def measure_simulated(trial: Trial, method: Method, extent: Extent = "whole") ->
             readings += [_lesion_row(at, each) for each in found]
     return {
         "kind": "simulated",
-        "subject": trial.subject.name,
-        "person": trial.subject.person,
-        "domain": trial.subject.domain,
+        "series": trial.series.name,
+        "subject": trial.series.subject,
+        "domain": trial.series.domain,
         "noise": trial.case.name,
         "method": method.name,
-        "told": method.told,
+        "conditioning": method.conditioning,
         "extent": extent,
         "slices": rows,
         "lesions": readings,
@@ -163,17 +163,17 @@ def _lesion_row(number: int, reading: Reading) -> Record:
 
 
 def _within(error: Tensor, deviation: Tensor) -> tuple[float, float]:
-    """Share of the errors within one and two deviations."""
+    """Share of the errors within one and two standard deviations."""
     ratio = error.abs() / deviation
     return float((ratio < 1).float().mean()), float((ratio < 2).float().mean())
 
 
 def measure_repeat(repeat: Repeat, method: Method) -> Record | None:
-    """Error against the independent repeat, slice by slice, in stored units.
+    """Measure the error against the independent repeat, slice by slice, in stored units.
 
-    Half of the squared difference of the repeats is the noise in one of them; what the difference
-    of the result and the other repeat has beyond that is its own error. `gain` is that error
-    against the noise, in dB.
+    Half of the squared difference of the repeats is the noise in one of them; any further
+    difference between the result and the other repeat is its own error. `gain` is that error
+    relative to the noise, in dB.
     """
     scale = float(np.quantile(repeat.first, 0.999))
     first, second = (
@@ -214,7 +214,7 @@ def measure_repeat(repeat: Repeat, method: Method) -> Record | None:
 
 
 def measure_low_contrast(dose: Dose, method: Method) -> Record | None:
-    """The observer's d' after the method, as inserted and as delivered."""
+    """Measure the observer's d' after the method, for inserted and for delivered discs."""
     bearing = with_discs(dose.absent)
     runs = [method.run(each, "ct") for each in (dose.absent, bearing, dose.present)]
     if any(run is None for run in runs):
@@ -231,7 +231,7 @@ def measure_low_contrast(dose: Dose, method: Method) -> Record | None:
 
 
 def coverage_rows(records: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
-    """Slices of simulated records whose method states its deviation."""
+    """Yield slices of simulated records whose method estimates its error."""
     for record in records:
         if record["kind"] == "simulated":
             yield from ((record, row) for row in record["slices"] if "within_one" in row)

@@ -1,8 +1,8 @@
-"""The rows of the tables: every method behind one signature, and what each is told.
+"""The rows of the tables: every method with one interface, blind or with oracle noise.
 
-Told nothing: the method finds out about the noise itself (the student: profile of the series and
-gate, as in the application). Told the truth: the noise that was added. On real noise nobody knows
-the truth; there whoever needs to be told gets the profile of the series.
+Blind: the method estimates the noise itself (the student as in the application: profile of the
+series and quality gate). Oracle: the method gets the noise that was added. Real noise is not
+known; there the oracle rows get the profile of the series.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stillscan.app.evaluation.blind_denoising import Again, Denoised, denoise_se
 from stillscan.app.evaluation.noise_cases import NoiseCase
 from stillscan.app.evaluation.peers import (
     SliceBySlice,
-    bm3d_told,
+    bm3d_oracle,
     is_installed,
     need,
     nlm,
@@ -45,10 +45,10 @@ from stillscan.models.noise.profile import MAX_LAG, NoiseProfile
 from stillscan.operators.errors import ModelError, SettingsError
 
 Series = Float[Tensor, "slice height width"]
-Told = Literal["nothing", "truth"]
+Conditioning = Literal["blind", "oracle"]
 
 SKIMAGE = "pip install '.[evaluate]' in the checkout"
-BM3D = "BM3D told"
+BM3D = "BM3D (oracle noise)"
 MODALITIES = {"mr": "MR", "xray": "CR", "ct": "CT"}
 UNREAD = NoiseProfile(1.0, (0.0,), (1.0,), np.pad([[1.0]], MAX_LAG), "gaussian")
 
@@ -61,20 +61,20 @@ class UnknownMethodError(SettingsError):
 
 @dataclass(frozen=True)
 class Method:
-    """One row.
+    """One row of the tables.
 
     Attributes:
-        name: as it stands in the tables and behind `--methods`.
-        told: what it is told of simulated noise.
-        denoiser: for a noise (None: real) and a domain; None where it cannot be told that noise.
-        gated: whether the gate judges its result.
-        alone: finds out about the noise itself: no profile is measured for it.
-        costly: many passes of a large network: measured on fewer slices and noises.
-        fingerprint: of its weights; other weights are measured anew.
+        name: name in the tables and for `--methods`.
+        conditioning: whether it gets the simulated noise (`oracle`) or estimates it (`blind`).
+        denoiser: for a noise (None: real) and a domain; None if it cannot use that noise.
+        gated: whether the quality gate is applied to its result.
+        alone: estimates the noise itself, so that no profile is measured for it.
+        costly: needs many passes of a large network; measured on fewer slices and noises.
+        fingerprint: digest of its weights; after a change of weights it is measured again.
     """
 
     name: str
-    told: Told
+    conditioning: Conditioning
     denoiser: Callable[[NoiseCase | None, str], Denoiser | None]
     gated: bool = False
     alone: bool = False
@@ -89,58 +89,60 @@ class Method:
         case: NoiseCase | None = None,
         again: Again | None = None,
     ) -> Run | None:
-        """Denoise a series; None where the method cannot.
+        """Denoise a series; None if the method does not apply.
 
         Args:
-            noisy: on the network's scale.
-            domain: which of several bundles serves it.
-            truth: the noise that was added; None where it is real.
-            case: its name and law; None where it is real.
-            again: the repeats inside the series.
+            noisy: noisy slices on the network's intensity scale.
+            domain: selects one of several bundles.
+            truth: the noise that was added; None for real noise.
+            case: name and distribution of the noise; None for real noise.
+            again: the repeated acquisitions inside the series.
         """
         denoiser = self.denoiser(case, domain)
         if denoiser is None:
             return None
-        # the time of all cores together, but where a GPU works: there the clock's
+        # processor time of all cores; wall-clock time if a GPU is used
         on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         clock = time.perf_counter if on_gpu else time.process_time
         began = clock()
-        profile = UNREAD if self.alone else truth if self.told == "truth" else None
+        profile = UNREAD if self.alone else truth if self.conditioning == "oracle" else None
         result = denoise_series(denoiser, noisy, profile, gated=self.gated, again=again)
         return Run(result, clock() - began)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A denoised series and what it took: core-seconds, or seconds of a GPU."""
+    """A denoised series and its time: core-seconds, or wall-clock seconds on a GPU."""
 
     denoised: Denoised
     seconds: float
 
 
 def peers(named: Sequence[str]) -> Iterator[Method]:
-    """The noisy image, scikit-image's denoisers, and BM3D where it is installed.
+    """Yield the noisy image, scikit-image's denoisers, and BM3D if it is installed.
 
     Raises:
-        PackageMissingError: if scikit-image is not there, or BM3D was asked for by name and is not.
+        PackageMissingError: if scikit-image, or BM3D requested by name, is not installed.
     """
     need("skimage", SKIMAGE)
     need("pywt", SKIMAGE)
-    yield Method("noisy", "nothing", always(IdentityDenoiser()), alone=True)
-    yield Method("NLM", "nothing", always(SliceBySlice(nlm)), alone=True)
-    yield Method("TV", "nothing", always(SliceBySlice(total_variation)), alone=True)
-    yield Method("wavelet", "nothing", always(SliceBySlice(wavelet)), alone=True)
+    yield Method("noisy", "blind", always(IdentityDenoiser()), alone=True)
+    yield Method("NLM", "blind", always(SliceBySlice(nlm)), alone=True)
+    yield Method("TV", "blind", always(SliceBySlice(total_variation)), alone=True)
+    yield Method("wavelet", "blind", always(SliceBySlice(wavelet)), alone=True)
     if any(name and BM3D.startswith(name) for name in named):
-        need("bm3d", "it is licensed for non-commercial use and no part of Stillscan")
+        need("bm3d", "it is licensed for non-commercial use and not part of Stillscan")
     if is_installed("bm3d"):
-        yield Method(BM3D, "truth", lambda case, _: bm3d_told(case) if case else None, alone=True)
+        yield Method(
+            BM3D, "oracle", lambda case, _: bm3d_oracle(case) if case else None, alone=True
+        )
 
 
 def bundles_by_domain(folder: Path) -> dict[str, BundleInfo]:
-    """Which bundle serves which domain: a folder may hold one, or one for each.
+    """Choose the bundle for each domain; a folder may hold one, or one for each.
 
     Raises:
-        ModelError: if there is none, or one is broken.
+        ModelError: if there is none, or one cannot be read.
     """
     found = available_bundles(folder, None)
     chosen = {}
@@ -151,7 +153,7 @@ def bundles_by_domain(folder: Path) -> dict[str, BundleInfo]:
 
 
 def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
-    """The students of one or more bundles, as the application uses them and told the truth.
+    """Yield the students of one or more bundles, as in the application and with oracle noise.
 
     Raises:
         ModelError: if a bundle cannot be loaded.
@@ -168,12 +170,12 @@ def students(folder: Path, device: str, suffix: str = "") -> Iterator[Method]:
         denoiser = partial(_of_domain, by_domain, loaded)
         mark = "+".join(digest[:12] for _, digest in loaded.values())
         name = mode.replace("_", " ") + (" int8" if precision == "int8" else "")
-        yield Method(f"{name}{suffix}", "nothing", denoiser, gated=True, fingerprint=mark)
-        yield Method(f"{name} told{suffix}", "truth", denoiser, fingerprint=mark)
+        yield Method(f"{name}{suffix}", "blind", denoiser, gated=True, fingerprint=mark)
+        yield Method(f"{name}{suffix} (oracle noise)", "oracle", denoiser, fingerprint=mark)
 
 
 def _kinds(folders: Sequence[Path], device: str) -> Iterator[tuple[BundleMode, str]]:
-    """Mode and precision of the students; int8 is a CPU's, and some bundles are without it."""
+    """Yield mode and precision of the students; int8 needs a CPU and a bundle that has it."""
     yield "student", "auto"
     if all((each / FAST_STUDENT).is_file() for each in folders):
         yield "fast_student", "auto"
@@ -196,12 +198,12 @@ def _of_domain(
 
 
 def choose(methods: Iterable[Method], named: Sequence[str]) -> list[Method]:
-    """The methods that were asked for, all where none was; `noisy` is always there.
+    """Return the requested methods, or all; `noisy` is always included.
 
-    A name also chooses all that begin with it: `student` takes `student told` too.
+    A name chooses all methods that begin with it: `student` includes `student (oracle noise)`.
 
     Raises:
-        UnknownMethodError: if a name chooses none.
+        UnknownMethodError: if a name matches no method.
     """
     known = list(methods)
     chosen = {"noisy"}
@@ -209,11 +211,11 @@ def choose(methods: Iterable[Method], named: Sequence[str]) -> list[Method]:
         found = {each.name for each in known if each.name.startswith(name)}
         if not found:
             there = ", ".join(each.name for each in known)
-            raise UnknownMethodError(f"no method is called '{name}'; there are: {there}")
+            raise UnknownMethodError(f"unknown method '{name}'; known methods: {there}")
         chosen |= found
     return [each for each in known if not named or each.name in chosen]
 
 
 def always(denoiser: Denoiser) -> Callable[[NoiseCase | None, str], Denoiser]:
-    """The same denoiser for every noise and domain."""
+    """Use the same denoiser for every noise and domain."""
     return lambda case, domain: denoiser

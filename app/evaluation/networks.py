@@ -1,8 +1,8 @@
-"""Rows of trained networks: blind spot, samplers, and networks of the student's kind.
+"""Rows of trained networks: blind spot, samplers, and one-step networks.
 
-They come with a bundle (its teacher) or lie in a folder (`--controls`), where every `*.safetensors`
+They come with a bundle (its teacher) or from a folder (`--controls`), where every `*.safetensors`
 is a row or several, named after the file; diffusion networks need the `blind_spot.safetensors`
-beside them. All are told the truth about simulated noise.
+beside them. All get the true noise where it is simulated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stillscan.operators.errors import ModelError
 
 BLIND_SPOT = "blind_spot"
 DIFFUSION = "diffusion"
-NAMES = {"student": "distilled"}  # `student` is that of the bundle
+NAMES = {"student": "distilled"}  # the name `student` is used for the bundle's network
 Make = Callable[[BlindSpotNetwork, DiffusionNetwork], Denoiser]
 STEPS = 20  # S of the paper
 WAYS = {
@@ -48,15 +48,15 @@ WAYS = {
     "SRDS K 4": Sampling("srds", steps=STEPS, pairs=4),
     "SRDS x 4": Sampling("srds", steps=STEPS, recorruptions=4),
 }
-WAYS_OF_OTHERS = ("one step", "DDIM 20", "SRDS")  # of networks beside the one called `diffusion`
+WAYS_OF_OTHERS = ("one step", "DDIM 20", "SRDS")  # for files other than `diffusion`
 
 
 def networks(folder: Path, device: str) -> Iterator[Method]:
-    """The rows of a folder.
+    """Yield the rows of a folder of networks.
 
     Raises:
-        FolderMissingError: if there is no such folder.
-        ModelError: if it holds no network, or one that cannot be loaded.
+        FolderMissingError: if the folder does not exist.
+        ModelError: if it holds no network, or one cannot be loaded.
     """
     if not folder.is_dir():
         raise FolderMissingError(f"{folder} is not a folder")
@@ -80,12 +80,12 @@ def networks(folder: Path, device: str) -> Iterator[Method]:
 
 
 def teachers(folder: Path, device: str, *, beside_others: bool) -> Iterator[Method]:
-    """The teachers that bundles carry, each on its domain; nothing where none does.
+    """Yield the teachers that bundles contain, each for its domain; nothing if none does.
 
     Args:
-        folder: of one or more bundles.
-        device: where they run.
-        beside_others: whether rows of a folder of networks have the plain names.
+        folder: folder of one or more bundles.
+        device: torch device.
+        beside_others: whether the plain names are taken by networks of a folder.
 
     Raises:
         ModelError: if a teacher cannot be loaded.
@@ -109,7 +109,7 @@ def teachers(folder: Path, device: str, *, beside_others: bool) -> Iterator[Meth
             return made.get(by_domain.get(domain, by_domain["mr"]).folder)
 
         title = f"teacher: {name}" if beside_others else name
-        return Method(title, "truth", denoiser, costly=costly, fingerprint=mark)
+        return Method(title, "oracle", denoiser, costly=costly, fingerprint=mark)
 
     for centre, name in ((False, "blind spot"), (True, "blind spot + centre")):
         yield row(name, partial(_predictor, centre=centre, device=device))
@@ -132,9 +132,9 @@ def _predictor(
 
 
 def _ways(*, main: bool, plain: bool) -> Iterator[tuple[str, Sampling]]:
-    """Every way to use a conditional model; of others than the main one only the telling ones.
+    """Yield the ways to use a conditional model; for models other than the main one only three.
 
-    A `plain` model was not trained on recorrupted images: nothing to average over.
+    A `plain` model was not trained on recorrupted images, so there is nothing to average over.
     """
     for way, sampling in WAYS.items():
         if (main or way in WAYS_OF_OTHERS) and not (sampling.recorruptions and plain):
@@ -149,7 +149,7 @@ def _samplers(name: str, model: DiffusionDenoiser, mark: str) -> Iterator[Method
 
 
 def _row(name: str, denoiser: Denoiser, mark: str, *, costly: bool = False) -> Method:
-    return Method(name, "truth", always(denoiser), costly=costly, fingerprint=mark)
+    return Method(name, "oracle", always(denoiser), costly=costly, fingerprint=mark)
 
 
 def _load(path: Path) -> BlindSpotNetwork | DiffusionNetwork | StudentNetwork:

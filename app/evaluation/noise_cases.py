@@ -1,6 +1,6 @@
-"""The noise of the experiments: simulated, named, and known to the last coefficient.
+"""Simulated noise of the experiments, with names and exactly known profiles.
 
-A name says family and strength: `gaussian 15` and `rician 6` (sigma in 1/255), `correlated 1.2 px
+A name gives family and strength: `gaussian 15` and `rician 6` (sigma in 1/255), `correlated 1.2 px
 15` (length and sigma), `poisson 200` (lambda), `gamma 100` (shape).
 """
 
@@ -36,12 +36,12 @@ NAMES = (
     "rician 6",
     "rician 15",
 )
-KNOTS = 64  # of the level curve that is told
-FRAME = 128  # pixels: what the correlation is computed on
+KNOTS = 64  # number of points of the level curve that oracle methods get
+FRAME = 128  # pixels: side of the image on which the correlation is computed
 
 
 class UnknownNoiseError(SettingsError):
-    """The name of a simulated noise cannot be read."""
+    """The name of a simulated noise is not known."""
 
     reason = "unknown-noise"
 
@@ -51,10 +51,10 @@ class NoiseCase:
     """One noise on images of [0, 1].
 
     Attributes:
-        name: as above.
-        family: of the noise models.
+        name: name as above.
+        family: family of noise models.
         strength: sigma (gaussian, correlated, rician), lambda (poisson) or shape (gamma).
-        length: of the correlation in pixels; 0 is white.
+        length: length of the correlation in pixels; 0 is white.
     """
 
     name: str
@@ -64,11 +64,11 @@ class NoiseCase:
 
     @property
     def stationary(self) -> bool:
-        """Whether the noise is the same everywhere and added to the image."""
+        """Whether the noise is additive and the same everywhere."""
         return self.family in ("gaussian", "correlated")
 
     def add(self, clean: Plane, generator: Generator) -> Plane:
-        """The image with this noise."""
+        """Add this noise to an image."""
         match self.family:
             case "gaussian":
                 return synthesis.add_gaussian(clean, self.strength, generator)
@@ -82,18 +82,18 @@ class NoiseCase:
                 return synthesis.add_rician(clean, self.strength, generator)
 
     def mean(self, clean: Plane) -> Plane:
-        """E[y | x]: the clean image, but for Rician noise, which lifts weak signal."""
+        """Return E[y | x]: the clean image, except for Rician noise, which raises weak signal."""
         return synthesis.rician_mean(clean, self.strength) if self.family == "rician" else clean
 
     def spectrum(self, height: int, width: int) -> Plane:
-        """Power of the noise over `torch.fft.fftfreq` of both axes, mean 1."""
+        """Return the power of the noise over `torch.fft.fftfreq` of both axes, mean 1."""
         if self.length == 0:
             return torch.ones(height, width)
         power = synthesis.gaussian_spectrum(height, width, self.length, self.length)
         return power / power.mean()
 
     def profile(self, clean: Float[Tensor, "slice height width"]) -> NoiseProfile:
-        """What a method is told that is told the truth."""
+        """Return the true noise profile, which oracle methods get."""
         top = float(clean.max())
         true = torch.linspace(0, top, KNOTS)
         levels, sigmas = self.mean_and_deviation(true)
@@ -110,7 +110,7 @@ class NoiseCase:
         )
 
     def mean_and_deviation(self, true: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the noisy value at each true value."""
+        """Return the mean and standard deviation of the noisy value at each true value."""
         match self.family:
             case "poisson":
                 return true, (true.clamp(min=0) / self.strength).sqrt()
@@ -124,7 +124,7 @@ class NoiseCase:
 
 
 def noise_case(name: str) -> NoiseCase:
-    """The noise that a name speaks of.
+    """Return the noise with this name.
 
     Raises:
         UnknownNoiseError: if the name cannot be read.
@@ -138,5 +138,5 @@ def noise_case(name: str) -> NoiseCase:
             case ["correlated", length, "px", level] if float(length) > 0 and float(level) > 0:
                 return NoiseCase(name, "correlated", float(level) / 255, float(length))
     except ValueError:
-        pass  # a number that is none: said below like any other name
-    raise UnknownNoiseError(f"no noise is called '{name}'; there are: {', '.join(NAMES)}")
+        pass  # not a number: reported below like an unknown name
+    raise UnknownNoiseError(f"unknown noise '{name}'; known noises: {', '.join(NAMES)}")

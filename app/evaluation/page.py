@@ -1,6 +1,6 @@
 """The results of `stillscan evaluate` as files: CSV, Markdown, JSON, plots, one HTML page.
 
-The page stands alone: plots are in it, nothing is loaded from anywhere. It shows figures, no image.
+The page contains its plots and loads nothing. It shows figures, but no image of the data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stillscan.app.evaluation.images import Subject
+from stillscan.app.evaluation.images import ReferenceSeries
 from stillscan.app.evaluation.plots import draw_plots
 from stillscan.app.evaluation.summary import ALL, METRICS, STUDENT, groups
 from stillscan.app.evaluation.tables import Table, all_tables
@@ -35,20 +35,20 @@ img { max-width: 100%; } figure { margin: 1rem 0; } p { max-width: 50rem; }
 
 
 def write_results(
-    out: Path, records: Sequence[Record], subjects: Sequence[Subject], command: str
+    out: Path, records: Sequence[Record], series: Sequence[ReferenceSeries], command: str
 ) -> Path:
-    """Write all results into a folder; gives the page.
+    """Write all results into a folder and return the path of the page.
 
     Args:
-        out: the folder, there already.
-        records: what was measured.
-        subjects: on whose images.
-        command: that makes the same results again.
+        out: the folder, which exists.
+        records: the measurements.
+        series: the series that were measured.
+        command: command line that reproduces the results.
 
     Raises:
         NotWritableError: if a file cannot be written.
     """
-    tables = [_subjects(subjects), *all_tables(records)]
+    tables = [_series_table(series), *all_tables(records)]
     try:
         plots = draw_plots(records, out)
         _write_csv(out / "summary.csv", _summary(records))
@@ -65,7 +65,7 @@ def write_results(
     return page
 
 
-def _subjects(subjects: Sequence[Subject]) -> Table:
+def _series_table(series: Sequence[ReferenceSeries]) -> Table:
     rows = tuple(
         (
             each.name,
@@ -74,14 +74,14 @@ def _subjects(subjects: Sequence[Subject]) -> Table:
             f"{each.slices.shape[2]} x {each.slices.shape[1]}",
             "" if each.own_sigma is None else f"{255 * each.own_sigma:.2f}",
         )
-        for each in subjects
+        for each in series
     )
-    note = "Taken as the truth; `own noise` is what was measured in it, sigma / 255."
+    note = "The images count as the truth; `own noise` is measured in them, sigma / 255."
     return Table("Images", note, ("series", "domain", "slices", "matrix", "own noise"), rows)
 
 
 def _summary(records: Sequence[Record]) -> Iterator[Record]:
-    """A line per domain, noise, method and metric."""
+    """Yield a line per domain, noise, method and metric."""
     for group in [*groups(records), *groups(records, domains=True)]:
         for method in group.methods:
             for metric in METRICS if group.domain == ALL else ("psnr", "ssim"):
@@ -97,7 +97,7 @@ def _summary(records: Sequence[Record]) -> Iterator[Record]:
                         "low": interval.low,
                         "high": interval.high,
                         "slices": group.slices,
-                        "people": group.people,
+                        "subjects": group.subjects,
                     }
 
 
@@ -125,11 +125,11 @@ def _write_csv(path: Path, rows: Iterator[Record]) -> None:
 
 
 def _figures(records: Sequence[Record], command: str) -> Record:
-    """For programs; `simulated`, `coverage` and `repeats` are what a bundle says of itself."""
+    """Collect the results for programs; bundles quote `simulated`, `coverage` and `repeats`."""
     return {
         "command": command,
         "simulated": [
-            {key: record[key] for key in ("subject", "domain", "noise", "method", "told")}
+            {key: record[key] for key in ("series", "domain", "noise", "method", "conditioning")}
             | {
                 metric: statistics.mean(row[metric] for row in record["slices"])
                 for metric in ("psnr", "ssim")
@@ -143,14 +143,14 @@ def _figures(records: Sequence[Record], command: str) -> Record:
 
 
 def _whole(records: Sequence[Record]) -> Iterator[Record]:
-    """Measurements on simulated noise, without those on the middles of slices."""
+    """Yield measurements on simulated noise, except those on the middles of slices."""
     for record in records:
         if record["kind"] == "simulated" and record.get("extent", "whole") == "whole":
             yield record
 
 
 def _covered(records: Sequence[Record]) -> Iterator[Record]:
-    """How often the student's error stays within one and two of its deviations."""
+    """Yield how often the student's error stays within one and two of its standard deviations."""
     pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for record in _whole(records):
         if record["method"] == STUDENT:
@@ -166,7 +166,7 @@ def _covered(records: Sequence[Record]) -> Iterator[Record]:
 
 
 def _repeats(records: Sequence[Record]) -> Iterator[Record]:
-    """Per scan: RMS difference from the repeat, of the noisy image, the student and NLM."""
+    """Yield per scan the RMS difference from the repeat, for noisy image, student and NLM."""
     scans: dict[str, dict[str, list[Record]]] = {}
     for record in records:
         if record["kind"] == "repeat":

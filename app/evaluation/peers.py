@@ -1,7 +1,7 @@
-"""What everybody has: scikit-image's denoisers told nothing, and BM3D told the truth.
+"""Denoisers that users have today: scikit-image's, which are blind, and BM3D with oracle noise.
 
-scikit-image comes with the extra `evaluate`. BM3D is licensed for non-commercial use and is no
-dependency: it takes part where its user has installed it.
+scikit-image comes with the extra `evaluate`. BM3D is licensed for non-commercial use and is not a
+dependency: it is included if the user has installed it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stillscan.operators.errors import SettingsError
 Slice = Float32[np.ndarray, "row column"]
 Image = Float[Tensor, "batch 1 height width"]
 
-DARKEST = 1e-3  # of the intensity range: the logarithm of less says nothing
+DARKEST = 1e-3  # share of the intensity range: smaller values have no useful logarithm
 TV_WEIGHT = 0.75  # of sigma: the best on a training slice is 0.6 at 6/255 and 0.9 at 15/255
 
 
@@ -38,31 +38,31 @@ def need(package: str, how: str) -> None:
     """Make sure that a package can be imported.
 
     Raises:
-        PackageMissingError: if not; the message says how to install it.
+        PackageMissingError: if it cannot; the message says how to install it.
     """
     if not is_installed(package):
         raise PackageMissingError(f"package {package} is not installed: {how}")
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported."""
+    """Return whether a package can be imported."""
     return find_spec(package) is not None
 
 
 class SliceBySlice:
-    """A function of one slice behind the `Denoiser` protocol; what it is told it ignores."""
+    """Applies a function to each slice, as a `Denoiser`; the noise profile is ignored."""
 
     def __init__(self, function: Callable[[Slice], Slice]) -> None:
         self.function = function
 
     def denoise(self, image: Image, noise: NoiseProfile) -> Estimate:
-        """Each slice on its own."""
+        """Denoise each slice on its own."""
         slices = [self.function(plane) for plane in image[:, 0].numpy()]
         return Estimate(torch.from_numpy(np.stack(slices).astype(np.float32))[:, None])
 
 
 def nlm(image: Slice) -> Slice:
-    """Non-local means of scikit-image as its documentation recommends, told its own estimate."""
+    """Non-local means of scikit-image as its documentation recommends, with its own sigma."""
     from skimage.restoration import denoise_nl_means, estimate_sigma
 
     sigma = float(estimate_sigma(image))
@@ -82,18 +82,18 @@ def total_variation(image: Slice) -> Slice:
 
 
 def wavelet(image: Slice) -> Slice:
-    """Wavelet shrinkage of scikit-image (BayesShrink, db2), told its own estimate of sigma."""
+    """Wavelet shrinkage of scikit-image (BayesShrink, db2), with its own estimate of sigma."""
     from skimage.restoration import denoise_wavelet
 
     cleaned: Slice = denoise_wavelet(image, method="BayesShrink", mode="soft", wavelet="db2")
     return cleaned
 
 
-def bm3d_told(case: NoiseCase) -> SliceBySlice | None:
-    """BM3D told all about the noise; None where it has no way to be told (Rician).
+def bm3d_oracle(case: NoiseCase) -> SliceBySlice | None:
+    """BM3D with the true noise; None for Rician noise, which it cannot use.
 
     White: sigma. Correlated: the spectrum. Poisson: Anscombe's transform and its exact unbiased
-    inverse (Makitalo and Foi 2011, closed form). Gamma: the logarithm, its bias taken away.
+    inverse (Makitalo and Foi 2011, closed form). Gamma: the logarithm, with its bias removed.
     """
     match case.family:
         case "gaussian":
@@ -108,7 +108,7 @@ def bm3d_told(case: NoiseCase) -> SliceBySlice | None:
 
 
 def _bm3d(image: Slice, noise: float | np.ndarray) -> Slice:
-    """BM3D with its default profile; `noise` is sigma or the power spectral density."""
+    """Run BM3D with its default profile; `noise` is sigma or the power spectral density."""
     if not hasattr(np, "trapz"):
         setattr(np, "trapz", np.trapezoid)  # noqa: B010
     return np.asarray(import_module("bm3d").bm3d(image, noise), np.float32)
@@ -124,7 +124,7 @@ def _of_counts(image: Slice, intensity: float) -> Slice:
     z = 2 * np.sqrt(np.maximum(image * intensity, 0) + 3 / 8)
     top = float(z.max())
     smooth = _bm3d((z / top).astype(np.float32), 1 / top) * top
-    d = np.maximum(smooth, 2 * math.sqrt(3 / 8))  # of no counts at all
+    d = np.maximum(smooth, 2 * math.sqrt(3 / 8))  # the value for zero counts
     root = math.sqrt(3 / 2)
     counts = d**2 / 4 + root / (4 * d) - 11 / (8 * d**2) + 5 * root / (8 * d**3) - 1 / 8
     return (np.maximum(counts, 0) / intensity).astype(np.float32)

@@ -21,7 +21,7 @@ VISIBILITIES = (0.0, 1.5, 3.0, 5.0, 8.0, 20.0)
 
 
 def draw_plots(records: Sequence[Record], folder: Path) -> list[tuple[str, Path]]:
-    """Write every plot that these measurements allow; gives titles and files."""
+    """Write every plot that these measurements allow and return titles and files."""
     import matplotlib as mpl
 
     mpl.use("Agg")  # no display
@@ -65,7 +65,7 @@ def _with(draw: Callable[[Axes, Group], None], group: Group) -> Draw:
 
 
 def _gains(axes: Axes, white: Sequence[Group]) -> None:
-    """A line per method: what it gains over the noisy image at each sigma."""
+    """Draw one line per method: its PSNR gain over the noisy image at each sigma."""
     methods = dict.fromkeys(name for group in white for name in group.methods if name != "noisy")
     for number, method in enumerate(methods):
         points = []
@@ -97,7 +97,7 @@ def _gains(axes: Axes, white: Sequence[Group]) -> None:
 
 
 def _perception(axes: Axes, group: Group) -> None:
-    """Blau and Michaeli 2018: how far from the truth, and how unlike real images."""
+    """Draw distortion against perception (Blau and Michaeli 2018)."""
     for number, method in enumerate(group.methods):
         distortion = group.mean(method, "psnr")
         perception = group.mean(method, "patch_distance")
@@ -117,7 +117,7 @@ def _perception(axes: Axes, group: Group) -> None:
 
 
 def _lesions(axes: Axes, group: Group) -> None:
-    """A line per method: the share of lesions that is kept, by how well they can be seen."""
+    """Draw one line per method: the share of lesions kept, by their visibility."""
     bins = list(itertools.pairwise(VISIBILITIES))
     for number, method in enumerate(group.methods):
         kept = [(low, *group.lesions_kept(method, low, high)) for low, high in bins]

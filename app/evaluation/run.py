@@ -1,7 +1,7 @@
-"""`stillscan evaluate`: which method on which noise on whose images, one after the other.
+"""`stillscan evaluate`: measures each method on each noise and each series, one after the other.
 
-Measurements go to a ledger (`measurements.jsonl`) one by one; what stands there already, with the
-same weights, is not measured again: a run that was killed goes on, and rows can be added later.
+Measurements are appended to a ledger (`measurements.jsonl`); what it holds already, with the same
+weights, is not measured again: an interrupted run can be continued, and rows can be added later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from stillscan.app.datasets.repeated_scans import repeats
-from stillscan.app.evaluation.images import Subject, has_development_data, middle_of, read_subjects
+from stillscan.app.evaluation.images import (
+    ReferenceSeries,
+    has_development_data,
+    middle_of,
+    read_reference_series,
+)
 from stillscan.app.evaluation.low_contrast import doses, has_phantom
 from stillscan.app.evaluation.measurements import (
     Extent,
@@ -39,25 +44,25 @@ WITH_LESIONS = 6 / 255  # the lowest sigma at which lesions are inserted
 QUICK_NOISES = ("gaussian 6", "gaussian 15", "correlated 1.2 px 15", "poisson 200")
 COSTLY_NOISES = ("gaussian 6", "gaussian 15", "gaussian 25", "correlated 1.2 px 15")
 COSTLY_SIDE = 160  # pixels: the middle of the middle slice
-FORMAT = 1  # of the records; what was measured in another way is not mixed in
+FORMAT = 2  # format of the records; records of another format are not mixed in
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """The methods, noises and images to be measured.
 
     Attributes:
         data: the development data, or a folder of images.
-        out: folder of the results.
+        out: folder for the results.
         model: a bundle, or a folder of bundles, one for each domain.
-        compare: the same, of other students.
-        controls: folder with networks that were trained to be compared.
-        noises: all where empty.
-        methods: names, all where empty.
-        slices: of each subject.
-        crop: middle of each slice in pixels; None: whole.
-        real: also repeated scans and the CT phantom, where the data has them.
-        full: costly methods on all slices and noises as well.
+        compare: other bundles whose students are also measured.
+        controls: folder with networks that were trained for comparison.
+        noises: names of noises; empty: all.
+        methods: names of methods; empty: all.
+        slices: maximum number of slices of each series.
+        crop: side in pixels of the middle of each slice; None: whole slices.
+        real: whether repeated scans and the CT phantom are measured, if the data has them.
+        full: whether costly methods are measured on all slices and noises.
     """
 
     data: Path
@@ -76,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """One measurement done; `what` names no patient."""
+    """One finished measurement; `what` contains no patient data."""
 
     number: int
     total: int
@@ -85,7 +90,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _Task:
-    """One measurement: its key in the ledger, and how to make it."""
+    """One measurement: its key in the ledger, and the function that makes it."""
 
     key: tuple[Any, ...]
     what: str
@@ -93,12 +98,12 @@ class _Task:
 
 
 class Ledger:
-    """Measurements in a file, one line of JSON each."""
+    """A file of measurements, one line of JSON each."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, Record] = {}
-        self.torn = False  # whether the last line was cut off
+        self.torn = False  # whether the last line is incomplete
         if path.exists():
             text = path.read_text(encoding="utf-8")
             self.torn = not text.endswith("\n")
@@ -106,15 +111,15 @@ class Ledger:
                 try:
                     entry = json.loads(line)
                 except json.JSONDecodeError:
-                    continue  # the last line of a run that was killed
+                    continue  # an incomplete line of an interrupted run
                 self.records[entry["key"]] = entry["record"]
 
     def holds(self, key: tuple[Any, ...]) -> bool:
-        """Whether the measurement was made before (it may have been found impossible)."""
+        """Return whether the measurement was made before; it may have had no result."""
         return _text(key) in self.records
 
     def add(self, key: tuple[Any, ...], record: Record | None) -> None:
-        """Write a measurement down."""
+        """Append a measurement to the file."""
         name, entry = _text(key), record or {"kind": "impossible"}
         self.records[name] = entry
         try:
@@ -128,7 +133,7 @@ class Ledger:
             ) from error
 
     def of(self, keys: Sequence[tuple[Any, ...]]) -> list[Record]:
-        """The measurements with these keys, those that were possible."""
+        """Return the measurements with these keys that have a result."""
         found = [self.records[_text(key)] for key in keys if self.holds(key)]
         return [record for record in found if record["kind"] != "impossible"]
 
@@ -138,7 +143,7 @@ def _text(key: tuple[Any, ...]) -> str:
 
 
 class Evaluation:
-    """A plan with its images and methods loaded: what is wrong with either is said before work.
+    """A plan with its images and methods loaded; errors in either are raised before any work.
 
     Raises:
         StillscanError: a folder is missing or empty, a package is missing, a network cannot be
@@ -149,11 +154,11 @@ class Evaluation:
         self.plan = plan
         self.cases = [noise_case(name) for name in plan.noises or NAMES]
         self.methods = choose(_methods(plan), plan.methods)
-        self.subjects = read_subjects(plan.data, plan.slices, plan.crop, decoder)
+        self.series = read_reference_series(plan.data, plan.slices, plan.crop, decoder)
         try:
             plan.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise NotWritableError(f"{plan.out} cannot be made: {error.strerror}") from error
+            raise NotWritableError(f"{plan.out} cannot be created: {error.strerror}") from error
         self.ledger = Ledger(plan.out / LEDGER)
         self._last: tuple[tuple[str, str, str], Trial] | None = None
         self.tasks = list(self._tasks())
@@ -167,53 +172,53 @@ class Evaluation:
 
     @property
     def records(self) -> list[Record]:
-        """All measurements of this plan that were made."""
+        """Return all measurements of this plan."""
         return self.ledger.of([task.key for task in self.tasks])
 
     def _tasks(self) -> Iterator[_Task]:
         for case in self.cases:
-            for subject in self.subjects:
-                yield from self._simulated(subject, case)
+            for series in self.series:
+                yield from self._simulated(series, case)
         if self.plan.real and has_development_data(self.plan.data):
             yield from self._repeated()
         if self.plan.real and has_phantom(self.plan.data):
             yield from self._low_contrast()
 
-    def _simulated(self, subject: Subject, case: NoiseCase) -> Iterator[_Task]:
-        """Whole slices; where there are costly methods, all of them on the middle of one, too."""
+    def _simulated(self, series: ReferenceSeries, case: NoiseCase) -> Iterator[_Task]:
+        """Yield measurements on whole slices and, if there are costly methods, on one middle."""
         plan = self.plan
         for method in self.methods:
             if plan.full or not method.costly:
-                yield self._task(subject, case, method, "whole", (plan.slices, plan.crop))
+                yield self._task(series, case, method, "whole", (plan.slices, plan.crop))
         costly = any(method.costly for method in self.methods)
         if costly and not plan.full and (plan.noises or case.name in COSTLY_NOISES):
             for method in self.methods:
-                yield self._task(subject, case, method, "middle", (COSTLY_SIDE, plan.crop))
+                yield self._task(series, case, method, "middle", (COSTLY_SIDE, plan.crop))
 
     def _task(
         self,
-        subject: Subject,
+        series: ReferenceSeries,
         case: NoiseCase,
         method: Method,
         extent: Extent,
         sizes: tuple[int | None, ...],
     ) -> _Task:
         few = extent == "middle"
-        names = (subject.name, case.name, method.name, method.fingerprint)
+        names = (series.name, case.name, method.name, method.fingerprint)
         key = ("simulated", *names, *sizes, few)
-        measure = partial(self._measure_simulated, subject, case, method, extent)
-        return _Task(key, f"{case.name}, {subject.name}, {method.name}", measure)
+        measure = partial(self._measure_simulated, series, case, method, extent)
+        return _Task(key, f"{case.name}, {series.name}, {method.name}", measure)
 
     def _measure_simulated(
-        self, subject: Subject, case: NoiseCase, method: Method, extent: Extent
+        self, series: ReferenceSeries, case: NoiseCase, method: Method, extent: Extent
     ) -> Record | None:
-        return measure_simulated(self._trial(subject, case, extent), method, extent)
+        return measure_simulated(self._trial(series, case, extent), method, extent)
 
-    def _trial(self, subject: Subject, case: NoiseCase, extent: Extent) -> Trial:
-        """Made once for all methods, that come one after the other; only the last one is kept."""
-        key = (subject.name, case.name, extent)
+    def _trial(self, series: ReferenceSeries, case: NoiseCase, extent: Extent) -> Trial:
+        """Return the noisy series; only the last one is kept."""
+        key = (series.name, case.name, extent)
         if self._last is None or self._last[0] != key:
-            seen = middle_of(subject, COSTLY_SIDE) if extent == "middle" else subject
+            seen = middle_of(series, COSTLY_SIDE) if extent == "middle" else series
             strong = case.strength >= 0.99 * WITH_LESIONS
             self._last = (key, make_trial(seen, case, with_lesions=strong))
         return self._last[1]
@@ -236,7 +241,7 @@ class Evaluation:
 
 
 def _methods(plan: Plan) -> Iterator[Method]:
-    """All rows that this plan can have; the first two are the noisy image and the student."""
+    """Yield all rows of this plan; the first two are the noisy image and the student."""
     by_name = {method.name: method for method in peers(plan.methods)}
     yield by_name.pop("noisy")
     yield from students(plan.model, plan.device)

@@ -1,4 +1,4 @@
-"""From measurements to figures: means with 95 % intervals, over the same slices for all rows."""
+"""Summary of measurements: means with 95 % intervals, over the same slices for all rows."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LOWEST_VISIBILITY = 5.0  # of lesions that must be kept (app/evaluation/lesions.
 
 @dataclass(frozen=True)
 class Group:
-    """What was measured with one noise on the slices that all its methods share.
+    """The measurements with one noise on the slices that all its methods share.
 
     Attributes:
         domain: `mr`, `xray`, `ct`, `folder`, or `all`.
-        costly: whether these are the middles of slices that costly methods are measured on.
-        methods: in the order of the tables, each with its rows: one per slice.
-        lesions: the same for the lesions on those slices.
+        costly: whether these are middles of slices, on which costly methods are measured.
+        methods: the methods in the order of the tables, each with one row per slice.
+        lesions: the methods with one row per lesion on those slices.
     """
 
     domain: str
@@ -51,32 +51,32 @@ class Group:
 
     @property
     def slices(self) -> int:
-        """How many each method was measured on."""
+        """Number of slices on which each method was measured."""
         return len(next(iter(self.methods.values())))
 
     @property
-    def people(self) -> int:
-        """Whose they are."""
-        return len({row["person"] for row in next(iter(self.methods.values()))})
+    def subjects(self) -> int:
+        """Number of subjects to whom the slices belong."""
+        return len({row["subject"] for row in next(iter(self.methods.values()))})
 
     def mean(self, method: str, metric: str) -> Interval | None:
-        """Mean over the slices; interval by resampling people and slices. None: not measured."""
+        """Return the mean over the slices, resampling subjects and slices; None if not measured."""
         return _mean(self.methods[method], metric)
 
     def difference(self, method: str, other: str, metric: str = "psnr") -> Interval | None:
-        """Mean of the differences, slice by slice."""
+        """Return the mean of the differences, slice by slice."""
         if other not in self.methods or method == other:
             return None
-        theirs = {(row["subject"], row["slice"]): row for row in self.methods[other]}
+        theirs = {(row["series"], row["slice"]): row for row in self.methods[other]}
         rows = []
         for row in self.methods[method]:
-            value, other_value = row.get(metric), theirs[row["subject"], row["slice"]].get(metric)
+            value, other_value = row.get(metric), theirs[row["series"], row["slice"]].get(metric)
             if value is not None and other_value is not None:
                 rows.append(row | {metric: value - other_value})
         return _mean(rows, metric)
 
     def share(self, method: str, found: str, among: str) -> tuple[Interval, int]:
-        """Share of places with Wilson's interval, and how many there were."""
+        """Return the share of places with Wilson's interval, and the number of places."""
         rows = self.methods[method]
         tried = sum(row.get(among, 0) for row in rows)
         return wilson(sum(row.get(found, 0) for row in rows), tried), tried
@@ -84,7 +84,7 @@ class Group:
     def difference_of_shares(
         self, methods: tuple[str, str], found: str, among: str
     ) -> Interval | None:
-        """Share of the first method minus that of the second; None where there is no place."""
+        """Return the first share minus the second; None if there is no place."""
         counts = [
             tuple(sum(row.get(key, 0) for row in self.methods[method]) for key in (found, among))
             for method in methods
@@ -94,18 +94,18 @@ class Group:
         return difference_of_shares(counts[0], counts[1])
 
     def lesions_kept(self, method: str, low: float, high: float) -> tuple[Interval, int]:
-        """Share of the lesions of a visibility that were kept, and how many there were."""
+        """Return the share of lesions of a visibility that were kept, and the number of lesions."""
         some = [each for each in self.lesions[method] if low <= each["visibility"] < high]
         return wilson(sum(each["share"] >= 0.5 for each in some), len(some)), len(some)
 
     def contrast(self, method: str) -> Interval | None:
-        """Mean share of the contrast of the visible lesions."""
+        """Return the mean share of the contrast of the visible lesions."""
         some = [e for e in self.lesions[method] if e["visibility"] >= LOWEST_VISIBILITY]
         return _mean(some, "share")
 
 
 def groups(records: Sequence[Record], domains: bool = False) -> Iterator[Group]:
-    """Per noise (and domain) a group of whole slices, and one of middles with costly methods."""
+    """Yield for each noise (and domain) a group of whole slices and one of middles."""
     simulated = [record for record in records if record["kind"] == "simulated"]
     names = dict.fromkeys(record["noise"] for record in simulated)
     found = dict.fromkeys(record["domain"] for record in simulated) if domains else {ALL: None}
@@ -123,13 +123,13 @@ def groups(records: Sequence[Record], domains: bool = False) -> Iterator[Group]:
 
 
 def _group(domain: str, noise: str, costly: bool, records: Sequence[Record]) -> Group:
-    """On the slices that all methods share: some networks serve one domain only."""
+    """Build a group on the slices that all methods share: some networks are for one domain only."""
     seen: dict[str, set[Slice]] = {}
     for record in records:
         of_method = seen.setdefault(record["method"], set())
-        of_method |= {(record["subject"], row["slice"]) for row in record["slices"]}
+        of_method |= {(record["series"], row["slice"]) for row in record["slices"]}
     slices = set.intersection(*seen.values())
-    if not slices:  # of different domains: those that were measured on most of them
+    if not slices:  # methods of different domains: keep those measured on most slices
         most = max(seen.values(), key=len)
         seen = {method: here for method, here in seen.items() if here == most}
         slices = most
@@ -138,20 +138,20 @@ def _group(domain: str, noise: str, costly: bool, records: Sequence[Record]) -> 
     for record in records:
         if record["method"] not in rows:
             continue
-        whose = {key: record[key] for key in ("subject", "person", "domain", "told")}
+        whose = {key: record[key] for key in ("series", "subject", "domain", "conditioning")}
         for source, target in (("slices", rows), ("lesions", lesions)):
             target[record["method"]] += [
                 each | whose
                 for each in record[source]
-                if (record["subject"], each["slice"]) in slices
+                if (record["series"], each["slice"]) in slices
             ]
     return Group(domain, noise, costly, rows, lesions)
 
 
 def _mean(rows: Iterable[Record], metric: str) -> Interval | None:
-    by_person: dict[str, list[float]] = {}
+    by_subject: dict[str, list[float]] = {}
     for row in rows:
         value = row.get(metric)
         if value is not None and value == value:  # NaN: no lesion on that slice
-            by_person.setdefault(row["person"], []).append(value)
-    return bootstrap_mean(list(by_person.values())) if by_person else None
+            by_subject.setdefault(row["subject"], []).append(value)
+    return bootstrap_mean(list(by_subject.values())) if by_subject else None

@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """A table with what must be known to read it."""
+    """A table with the note that is needed to read it."""
 
     title: str
     note: str
@@ -24,7 +24,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """As GitHub renders it."""
+        """Format the table in GitHub's Markdown."""
         lines = [f"### {self.title}", "", self.note, ""]
         lines += ["| " + " | ".join(self.header) + " |", "|---" * len(self.header) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in self.rows]
@@ -52,14 +52,14 @@ PAIRS = (
     ("distilled", "one step"),
     ("distilled", "supervised"),
     ("recorrupted", "supervised"),
-    ("student told", "supervised"),
-    ("student", "BM3D told"),
+    ("student (oracle noise)", "supervised"),
+    ("student", "BM3D (oracle noise)"),
     ("student", "noisy"),
 )
 
 
 def all_tables(records: Sequence[Record]) -> list[Table]:
-    """Every table that these measurements allow."""
+    """Return every table that these measurements allow."""
     pooled = list(groups(records))
     tables = [*_matrix(records)]
     tables += [_methods(group) for group in pooled]
@@ -70,7 +70,7 @@ def all_tables(records: Sequence[Record]) -> list[Table]:
 
 
 def _matrix(records: Sequence[Record]) -> Iterator[Table]:
-    """PSNR and SSIM: a row per domain and noise, a column per method."""
+    """Yield PSNR and SSIM: a row per domain and noise, a column per method."""
     chosen = [group for group in groups(records, domains=True) if not group.costly]
     methods = list(dict.fromkeys(name for group in chosen for name in group.methods))
     if not chosen:
@@ -85,30 +85,30 @@ def _matrix(records: Sequence[Record]) -> Iterator[Table]:
             both = peak is not None and similarity is not None
             cells.append(f"{peak.value:.2f} / {similarity.value:.3f}" if both else "")  # type: ignore[union-attr]
         rows.append(tuple(cells))
-    note = "Mean over the slices. What each method is told of the noise stands in the tables below."
+    note = "Mean over the slices. The tables below say which methods get the true noise."
     yield Table("PSNR in dB / SSIM", note, ("domain", "noise", *methods), tuple(rows))
 
 
 def _methods(group: Group) -> Table:
-    header = ["method", "told", *(column[0] for column in COLUMNS), f"PSNR - {STUDENT}"]
+    header = ["method", "conditioning", *(column[0] for column in COLUMNS), f"PSNR - {STUDENT}"]
     rows = []
     for method in group.methods:
-        cells = [method, group.methods[method][0]["told"]]
+        cells = [method, group.methods[method][0]["conditioning"]]
         for _, metric, digits, factor in COLUMNS:
             cells.append(_cell(group.mean(method, metric), digits, factor, ends=metric == "psnr"))
         cells.append(_cell(group.difference(method, STUDENT), 2, ends=True))
         rows.append(tuple(cells))
     note = (
-        f"{group.slices} slices of {group.people} people, the same for all rows; [95 % interval]."
-        " The last column is the mean of differences, slice by slice."
+        f"{group.slices} slices of {group.subjects} subjects, the same for all rows; "
+        "[95 % interval]. The last column is the mean of differences, slice by slice."
     )
     few = ", costly methods too" if group.costly else ""
-    note += " Of each subject the middle of one slice." if group.costly else ""
+    note += " The middle of one slice of each series." if group.costly else ""
     return Table(f"{group.noise}{few}", note, tuple(header), tuple(rows))
 
 
 def _pairs(found: Sequence[Group]) -> Iterator[Table]:
-    """What one method has over another, on the same slices: what claims stand on."""
+    """Yield the differences between pairs of methods on the same slices."""
     rows = []
     for group in found:
         for pair in PAIRS:
@@ -129,15 +129,15 @@ def _pairs(found: Sequence[Group]) -> Iterator[Table]:
     if rows:
         note = (
             "First minus second, slice by slice; [95 % interval]. Invented: percentage points of "
-            "the places where the truth has nothing."
+            "the empty places of the truth."
         )
         header = ("noise", "first", "second", "PSNR dB", "invented", "corr(error, noise)",
                   "time, second / first")  # fmt: skip
-        yield Table("One method against another", note, header, tuple(rows))
+        yield Table("Pairs of methods", note, header, tuple(rows))
 
 
 def _ratio(group: Group, first: str, second: str) -> str:
-    """How many times as long the second takes."""
+    """Return the second method's time divided by the first's."""
     quick, slow = group.mean(first, "seconds"), group.mean(second, "seconds")
     return f"{slow.value / quick.value:.1f}" if quick and slow and quick.value > 0 else ""
 
@@ -172,7 +172,7 @@ def _lesions(group: Group) -> Table:
         "v: visibility of an inserted lesion to a matched filter; kept: at least half of its "
         "contrast is there (what is not kept is erased). Invented: half of a visible lesion where "
         "the truth has none; noise alone does that at about 1 % of the places. Intervals: Wilson. "
-        "The rules stand in `app/evaluation/lesions.py`."
+        "The definitions are in `app/evaluation/lesions.py`."
     )
     few = ", costly methods too" if group.costly else ""
     return Table(f"Lesions under {group.noise}{few}", note, header, tuple(rows))
@@ -190,9 +190,9 @@ def _coverage(records: Sequence[Record]) -> Iterator[Table]:
             )
     rows = [(*key, *_two_shares(pairs)) for key, pairs in cells.items() if pairs]
     if rows:
-        note = "Pixels with signal. A normal law: 68.3 % and 95.4 %."
+        note = "Pixels with signal. A normal distribution gives 68.3 % and 95.4 %."
         header = ("domain", "noise", "method", "within 1", "within 2")
-        yield Table("Error within one and two of the stated deviations", note, header, tuple(rows))
+        yield Table("Error within one and two estimated deviations", note, header, tuple(rows))
 
 
 def _two_shares(pairs: Sequence[tuple[float, float]]) -> tuple[str, str]:
@@ -224,11 +224,11 @@ def _repeats(records: Sequence[Record]) -> Iterator[Table]:
         )
     if rows:
         note = (
-            "Real noise: each method sees one of two acquisitions and is held against the other "
+            "Real noise: each method sees one of two acquisitions and is compared with the other "
             "(RMS difference, stored units). `gain`: own error against the noise, in dB, when half "
             "of the squared difference of the acquisitions is noise of one. `within`: against the "
-            "repeat, its noise included. Nobody is told anything: who is told the truth elsewhere "
-            "gets the profile of the series here, without the gate."
+            "repeat, its noise included. The true noise is not known: rows with oracle noise get "
+            "the profile of the series instead, without the gate."
         )
         header = ("scan", "method", "slices", "better", "before", "after", "worst ratio",
                   "gain dB", "within 1", "within 2")  # fmt: skip

@@ -20,7 +20,7 @@ from stillscan.app.datasets.errors import RepeatDiffersError
 from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.datasets.noisy_series import SeriesSource
 from stillscan.app.datasets.repeated_scans import Repeat
-from stillscan.app.evaluation.images import Subject, has_development_data
+from stillscan.app.evaluation.images import ReferenceSeries, has_development_data
 from stillscan.app.evaluation.measurements import (
     Record,
     make_trial,
@@ -155,7 +155,7 @@ def judge(
 
 
 def _pair(start: Path, candidate: Path, device: str) -> Iterator[Method]:
-    """Both students as the application uses them: told nothing, behind the gate."""
+    """Yield both students as the application uses them: told nothing, behind the gate."""
     yield next(students(start, device))
     yield next(students(candidate, device, CANDIDATE.removeprefix(STUDENT)))
 
@@ -176,9 +176,9 @@ def _procedural(pair: Sequence[Method]) -> Iterator[Record]:
     for number in range(PROCEDURAL):
         name = f"dead leaves {number}"
         plane = torch.from_numpy(dead_leaves(PROCEDURAL_SIDE, rng))
-        subject = Subject(name, name, "folder", plane[None])
+        series = ReferenceSeries(name, name, "folder", plane[None])
         for noise in QUICK_NOISES:
-            trial = make_trial(subject, noise_case(noise), with_lesions=False)
+            trial = make_trial(series, noise_case(noise), with_lesions=False)
             for method in pair:
                 record = measure_simulated(trial, method)
                 assert record is not None
@@ -222,7 +222,7 @@ def _measured(found: Iterator[Repeat], pair: Sequence[Method]) -> Iterator[Recor
 def _evaluated(
     candidate: Path, start: Path, data: Path, device: str, decoder: Decoder, results: Path
 ) -> Iterator[Row]:
-    """The table of `stillscan evaluate DATA --model START --compare CANDIDATE --quick`."""
+    """Yield the table of `stillscan evaluate DATA --model START --compare CANDIDATE --quick`."""
     plan = Plan(
         data=data,
         out=results,

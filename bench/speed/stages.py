@@ -18,7 +18,7 @@ from bench.phantom.acquisition import Protocol, acquire
 from bench.speed.peak import least_core_seconds, peak_gflops, precisions, student_gflop
 from bench.speed.whole_run import write_long_series
 from stillscan.app.evaluation.noise_cases import noise_case
-from stillscan.app.evaluation.peers import bm3d_told, is_installed, nlm, total_variation, wavelet
+from stillscan.app.evaluation.peers import bm3d_oracle, is_installed, nlm, total_variation, wavelet
 from stillscan.app.settings import load_settings
 from stillscan.models.bundle import (
     FAST_STUDENT,
@@ -208,9 +208,9 @@ def _peers(example: _Example) -> Iterator[StageTime]:
     for name, work in peers.items():
         core, wall = _seconds(work, PEER_RUNS)
         yield StageTime(name, MATRIX, 1, core, wall)
-    told = bm3d_told(noise_case("gaussian 15")) if is_installed("bm3d") else None
-    if told is not None:  # by its user: its licence lets nobody else do so
-        core, wall = _seconds(lambda: told.function(noisy), runs=1)
+    oracle = bm3d_oracle(noise_case("gaussian 15")) if is_installed("bm3d") else None
+    if oracle is not None:  # installed by the user: its licence is non-commercial
+        core, wall = _seconds(lambda: oracle.function(noisy), runs=1)
         yield StageTime("BM3D (installed by the user)", MATRIX, 1, core, wall)
 
 

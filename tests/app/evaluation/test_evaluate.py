@@ -78,7 +78,7 @@ def test_a_folder_of_two_images_becomes_tables_plots_and_a_page(evaluated):
     assert peak["noisy"] == pytest.approx(24.6, abs=0.2)
     assert peak["student"] > peak["noisy"]
     assert float(summary["noisy", "error_noise_correlation"]["mean"]) == pytest.approx(1, abs=1e-3)
-    assert len(read(out / "slices.csv")) == 2 * 4  # student and student told
+    assert len(read(out / "slices.csv")) == 2 * 4  # student, blind and with oracle noise
     assert {row["shape"] for row in read(out / "lesions.csv")} <= {"disc", "line", "texture"}
     figures = json.loads((out / "evaluation.json").read_text())
     assert {row["method"] for row in figures["simulated"]} >= {"noisy", "student"}
@@ -150,7 +150,7 @@ def test_the_teacher_of_a_bundle_becomes_rows(images, tmp_path):
     rows = {method.name: method for method in evaluation.methods}
     assert rows.keys() >= {"blind spot", "blind spot + centre", "one step", "DDPM 20", "SRDS K 4"}
     assert rows["SRDS"].costly
-    noisy = evaluation.subjects[0].slices
+    noisy = evaluation.series[0].slices
     estimate = rows["SRDS"].run(noisy, "mr", noise_case("gaussian 15").profile(noisy))
     assert estimate is not None
     assert estimate.denoised.slices.shape == noisy.shape
@@ -198,6 +198,8 @@ def test_bm3d_is_asked_for_only_by_who_has_it(images, tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "find_spec", lambda name: None if name == "bm3d" else True)
     plan = Plan(images, tmp_path / "out", DEFAULT_BUNDLES, noises=("gaussian 15",))
     with Decoder() as decoder:
-        assert "BM3D told" not in {each.name for each in Evaluation(plan, decoder).methods}
+        assert "BM3D (oracle noise)" not in {
+            each.name for each in Evaluation(plan, decoder).methods
+        }
         with pytest.raises(PackageMissingError, match="bm3d"):
             Evaluation(replace(plan, methods=("BM3D",)), decoder)

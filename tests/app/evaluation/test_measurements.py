@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stillscan.app.datasets.repeated_scans import Repeat, repeats, with_structure
-from stillscan.app.evaluation.images import Subject, middle_of
+from stillscan.app.evaluation.images import ReferenceSeries, middle_of
 from stillscan.app.evaluation.measurements import make_trial, measure_repeat, measure_simulated
 from stillscan.app.evaluation.methods import Method, always
 from stillscan.app.evaluation.noise_cases import noise_case
@@ -13,7 +13,7 @@ from stillscan.app.evaluation.peers import SliceBySlice
 from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
 from stillscan.models.training.dead_leaves import dead_leaves
 
-SUBJECT = Subject(
+SUBJECT = ReferenceSeries(
     "one", "one", "mr", torch.from_numpy(dead_leaves(128, np.random.default_rng(0)))[None]
 )
 NOISY = Method("noisy", "nothing", always(IdentityDenoiser()), alone=True)
@@ -50,7 +50,7 @@ def test_stated_deviations_are_held_against_the_error():
 def test_noise_and_lesions_depend_on_subject_slice_and_noise_alone():
     case = noise_case("correlated 1.2 px 15")
     first, again = (make_trial(SUBJECT, case, with_lesions=True) for _ in range(2))
-    other = make_trial(Subject("two", "two", "mr", SUBJECT.slices), case, with_lesions=True)
+    other = make_trial(ReferenceSeries("two", "two", "mr", SUBJECT.slices), case, with_lesions=True)
     assert torch.equal(first.noisy, again.noisy)
     assert [each.row for each in first.lesions[0]] == [each.row for each in again.lesions[0]]
     assert not torch.equal(first.noisy, other.noisy)
@@ -58,7 +58,7 @@ def test_noise_and_lesions_depend_on_subject_slice_and_noise_alone():
 
 def test_the_middle_is_that_of_the_middle_slice():
     slices = torch.arange(3.0)[:, None, None] + torch.zeros(3, 100, 60)
-    middle = middle_of(Subject("one", "one", "mr", slices), 64).slices
+    middle = middle_of(ReferenceSeries("one", "one", "mr", slices), 64).slices
     assert middle.shape == (1, 64, 60)
     assert (middle == 1).all()
 

@@ -16,14 +16,14 @@ def names_and_rows(folder, device="cpu"):
 def test_every_student_that_ships_has_a_row_of_its_own():
     rows = names_and_rows(DEFAULT_BUNDLES)
     kinds = ["student", "fast student", "fast student int8"]
-    assert list(rows) == [name for kind in kinds for name in (kind, f"{kind} told")]
+    assert list(rows) == [name for kind in kinds for name in (kind, f"{kind} (oracle noise)")]
     assert rows["fast student int8"].fingerprint != rows["fast student"].fingerprint
 
 
 @pytest.mark.parametrize("domain", ["mr", "xray", "ct"])
 def test_a_row_in_int8_computes_in_int8_or_not_at_all(domain):
     rows = names_and_rows(DEFAULT_BUNDLES)
-    denoisers = {name: rows[name].denoiser(None, domain) for name in rows if "told" not in name}
+    denoisers = {name: rows[name].denoiser(None, domain) for name in rows if "oracle" not in name}
     assert denoisers["fast student"].engine.precision == "float32"
     in_int8 = denoisers["fast student int8"]
     if domain == "ct":
@@ -42,5 +42,5 @@ def test_a_row_in_int8_computes_in_int8_or_not_at_all(domain):
 def test_a_bundle_without_a_student_has_no_row_of_it(tmp_path, missing, expected):
     shutil.copytree(DEFAULT_BUNDLES / "mr", tmp_path / "mr")
     (tmp_path / "mr" / missing).unlink()
-    rows = [name for name in names_and_rows(tmp_path) if "told" not in name]
+    rows = [name for name in names_and_rows(tmp_path) if "oracle" not in name]
     assert rows == expected

@@ -1,4 +1,4 @@
-"""Simulated noise: what is told of it is what it is."""
+"""Simulated noise: its stated profile is what the noisy images show."""
 
 import pytest
 import torch
@@ -9,17 +9,17 @@ from stillscan.models.noise.profile import MAX_LAG
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("level", [0.1, 0.5])
-def test_told_deviation_and_mean_are_those_of_the_noise(name, level):
+def test_stated_deviation_and_mean_are_those_of_the_noise(name, level):
     case, clean = noise_case(name), torch.full((256, 256), level)
     noisy = case.add(clean, torch.Generator().manual_seed(0))
     profile = case.profile(torch.linspace(0, 1, 200).expand(1, 4, 200))
-    told = profile.sigma_map(case.mean(clean)[None, None]).mean().item()
-    assert noisy.std().item() == pytest.approx(told, rel=0.04)
-    assert noisy.mean().item() == pytest.approx(case.mean(clean)[0, 0].item(), abs=told / 20)
+    stated = profile.sigma_map(case.mean(clean)[None, None]).mean().item()
+    assert noisy.std().item() == pytest.approx(stated, rel=0.04)
+    assert noisy.mean().item() == pytest.approx(case.mean(clean)[0, 0].item(), abs=stated / 20)
 
 
 @pytest.mark.parametrize("name", ["correlated 0.5 px 6", "correlated 1.2 px 15", "gaussian 15"])
-def test_told_correlation_is_that_of_the_noise(name):
+def test_stated_correlation_is_that_of_the_noise(name):
     case, clean = noise_case(name), torch.zeros(512, 512)
     noisy = case.add(clean, torch.Generator().manual_seed(0))
     acf = case.profile(torch.ones(1, 8, 8)).acf

@@ -1,4 +1,4 @@
-"""Peers: they denoise, and what BM3D is told it is told rightly."""
+"""Peers: they denoise, and BM3D gets the right noise."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from stillscan.app.evaluation import peers
 from stillscan.app.evaluation.noise_cases import noise_case
 from stillscan.app.evaluation.peers import (
     PackageMissingError,
-    bm3d_told,
+    bm3d_oracle,
     need,
     nlm,
     total_variation,
@@ -42,9 +42,9 @@ def test_transforms_of_bm3d_keep_the_mean(name, monkeypatch):
     monkeypatch.setattr(peers, "_bm3d", lambda image, sigma: np.full_like(image, image.mean()))
     case, clean = noise_case(name), torch.full((512, 512), 0.4)
     noisy = case.add(clean, torch.Generator().manual_seed(0))
-    told = bm3d_told(case)
-    assert told is not None
-    mean = told.denoise(noisy[None, None], case.profile(clean[None])).mean
+    oracle = bm3d_oracle(case)
+    assert oracle is not None
+    mean = oracle.denoise(noisy[None, None], case.profile(clean[None])).mean
     assert mean.mean().item() == pytest.approx(0.4, rel=0.002)
 
 
@@ -59,9 +59,9 @@ def test_transforms_of_bm3d_make_the_noise_what_it_is_told(name, monkeypatch):
     monkeypatch.setattr(peers, "_bm3d", remember)
     case, clean = noise_case(name), torch.full((256, 256), 0.4)
     noisy = case.add(clean, torch.Generator().manual_seed(0))
-    told = bm3d_told(case)
-    assert told is not None
-    told.denoise(noisy[None, None], case.profile(clean[None]))
+    oracle = bm3d_oracle(case)
+    assert oracle is not None
+    oracle.denoise(noisy[None, None], case.profile(clean[None]))
     ((measured, sigma),) = told_sigma
     assert measured == pytest.approx(sigma, rel=0.03)
 
@@ -73,7 +73,7 @@ def test_spectrum_that_bm3d_is_told_has_the_power_of_the_noise():
 
 
 def test_nobody_can_tell_bm3d_of_rician_noise():
-    assert bm3d_told(noise_case("rician 6")) is None
+    assert bm3d_oracle(noise_case("rician 6")) is None
 
 
 def test_a_missing_package_is_named_with_what_to_do():

@@ -9,12 +9,12 @@ from stillscan.app.evaluation.tables import all_tables
 def record(method, values, *, subject="a", noise="gaussian 15", lesions=()):
     return {
         "kind": "simulated",
+        "series": subject,
         "subject": subject,
-        "person": subject,
         "domain": "mr",
         "noise": noise,
         "method": method,
-        "told": "nothing",
+        "conditioning": "blind",
         "slices": [
             {"slice": number, "psnr": value, "ssim": 0.5} for number, value in values.items()
         ],
@@ -64,7 +64,7 @@ def test_means_weigh_slices_and_intervals_weigh_people():
         record("noisy", dict.fromkeys(range(9), 30.0), subject="b"),
     ]
     (group,) = groups(records)
-    assert group.people == 2
+    assert group.subjects == 2
     interval = group.mean("noisy", "psnr")
     assert interval.value == pytest.approx(29)
     assert (interval.low, interval.high) == (20, 30)
@@ -110,7 +110,7 @@ def test_claims_are_differences_on_the_same_slices():
     for each, invented in zip(records, (12, 2), strict=True):
         for row in each["slices"]:
             row |= places | {"invented": invented, "seconds": invented / 2}
-    (claims,) = [t for t in all_tables(records) if t.title == "One method against another"]
+    (claims,) = [t for t in all_tables(records) if t.title == "Pairs of methods"]
     (row,) = claims.rows
     assert row[:4] == ("gaussian 15", "SRDS", "one step", "0.50 [0.50, 0.50]")
     assert row[4].startswith("1.00 [0.5")
