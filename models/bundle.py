@@ -35,12 +35,13 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What `metadata.json` says, without loading weights.
+    """The contents of a bundle's `metadata.json`; no weights are loaded.
 
     Attributes:
-        name: of the bundle's folder.
-        modalities: DICOM Modality values it serves.
-        noise_range: sigma on the network's intensity scale that it was trained for.
+        name: name of the bundle's folder.
+        modalities: DICOM Modality values that the bundle is for.
+        noise_range: lowest and highest noise standard deviation that the network was trained for,
+            on the network's intensity scale.
     """
 
     name: str
@@ -53,7 +54,7 @@ class BundleInfo:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle ready to run; `sha256` is of the weights file."""
+    """A loaded bundle; `sha256` is the digest of the weights file."""
 
     info: BundleInfo
     sha256: str
@@ -61,27 +62,27 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """Of the bundle's folder."""
+        """Name of the bundle's folder."""
         return self.info.name
 
     @property
     def version(self) -> str:
-        """From the metadata."""
+        """Version of the bundle, from its metadata."""
         return self.info.version
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """DICOM Modality values it serves."""
+        """DICOM Modality values that the bundle is for."""
         return self.info.modalities
 
     @property
     def noise_range(self) -> tuple[float, float]:
-        """Sigma on the network's intensity scale that it was trained for."""
+        """Lowest and highest noise standard deviation that the network was trained for."""
         return self.info.noise_range
 
 
 def find_bundles(folder: Path) -> list[BundleInfo]:
-    """All bundles in a folder, by name; the folder may itself be one bundle.
+    """Return all bundles in a folder, by name; the folder may itself be one bundle.
 
     Raises:
         BundleError: if the folder does not exist or a bundle's metadata cannot be read.
@@ -94,7 +95,7 @@ def find_bundles(folder: Path) -> list[BundleInfo]:
 
 
 def read_info(folder: Path) -> BundleInfo:
-    """What the bundle in this folder says of itself.
+    """Read the metadata of the bundle in this folder.
 
     Raises:
         BundleError: if `metadata.json` is missing, is not JSON or lacks a key.
@@ -116,17 +117,17 @@ def read_info(folder: Path) -> BundleInfo:
 def load_bundle(
     folder: Path, device: str = "cpu", precision: str = "auto", engine: WantedEngine = "torch"
 ) -> Bundle:
-    """Load the student of `model.safetensors`, ready to denoise.
+    """Load the default network (`model.safetensors`) and prepare it for denoising.
 
     Args:
-        folder: of one bundle.
+        folder: folder of one bundle.
         device: torch device, such as "cpu" or "cuda:0".
         precision: "float32", "bfloat16", or "auto" (bfloat16 where the hardware computes it).
-        engine: what multiplies, see `stillscan.models.engines.choice.choose_engine`.
+        engine: inference backend, see `stillscan.models.engines.choice.choose_engine`.
 
     Raises:
         BundleError: if a file is missing or damaged, or the weights do not fit the network.
-        EngineError: if the engine is not there or lacks the precision.
+        EngineError: if the engine is not installed or does not support the precision.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -163,15 +164,18 @@ def load_mode(
     precision: str = "auto",
     engine: WantedEngine = "torch",
 ) -> tuple[Denoiser, str]:
-    """The denoiser of a bundle that a mode names, and the SHA-256 of its weights.
+    """Load the denoiser of a bundle for one mode.
 
-    `student`: the one-step network that the bundle is made for; `fast_student`: a smaller one, in
-    int8 where that is asked for or the best here (`prefers_int8`). The others
-    are the teacher's: `srds` (stabilised sampling), `one_step` (its first prediction, the control
-    of sampling) and `blind_spot` (with the centre pixel put back).
+    Modes: `student`, the one-step network that is the product; `fast_student`, a smaller one, in
+    int8 if that is requested or fastest on this machine (`prefers_int8`); and three that run the
+    networks which the student was distilled from: `srds` (stabilised sampling), `one_step` (its
+    first prediction, the control for sampling) and `blind_spot` (with the centre pixel put back).
+
+    Returns:
+        The denoiser and the SHA-256 of its weights.
 
     Raises:
-        BundleError: as `load_bundle`, or if the bundle came without what the mode needs.
+        BundleError: as `load_bundle`, or if the bundle lacks the networks of the mode.
         EngineError: as `load_bundle`.
     """
     if mode == "student":
@@ -193,10 +197,10 @@ def load_mode(
 
 
 def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]:
-    """Blind spot and conditional diffusion network of a bundle, and the SHA-256 of both files.
+    """Load the blind-spot and the conditional diffusion network, and the SHA-256 of both files.
 
     Raises:
-        BundleError: if they are not there, damaged, or something else.
+        BundleError: if a file is missing, damaged, or holds another kind of network.
     """
     from stillscan.models.networks.blind_spot import BlindSpotNetwork
     from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
@@ -205,24 +209,25 @@ def load_teacher(folder: Path) -> tuple[BlindSpotNetwork, DiffusionNetwork, str]
     paths = [folder / BLIND_SPOT, folder / DIFFUSION]
     if not all(path.is_file() for path in paths):
         raise BundleError(
-            f"bundle {folder.name} came without its teacher ({BLIND_SPOT.name}, {DIFFUSION.name}); "
-            "it has no mode that samples"
+            f"bundle {folder.name} does not hold the networks of the sampling modes "
+            f"({BLIND_SPOT.name}, {DIFFUSION.name}); use the mode student or fast_student"
         )
     try:
         blind_spot, network = (load_network(path) for path in paths)
     except WeightsError as error:
         raise BundleError(f"bundle {folder.name}: {error}") from error
     if not isinstance(blind_spot, BlindSpotNetwork) or not isinstance(network, DiffusionNetwork):
-        raise BundleError(f"bundle {folder.name}: its teacher's files hold other networks")
+        names = f"{BLIND_SPOT.name} or {DIFFUSION.name}"
+        raise BundleError(f"bundle {folder.name}: {names} holds another network")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
     return blind_spot, network, digest
 
 
 def load_student(folder: Path, file: Path) -> tuple[StudentNetwork, str]:
-    """A fast student of a bundle (`FAST_STUDENT`, in int8 or not), and the SHA-256 of its file.
+    """Load a fast student of a bundle (`FAST_STUDENT` or `FAST_STUDENT_INT8`) and its SHA-256.
 
     Raises:
-        BundleError: if it is not there, damaged, or something else.
+        BundleError: if the file is missing, damaged, or holds another kind of network.
     """
     from stillscan.models.networks.student import StudentNetwork
     from stillscan.models.networks.weights import WeightsError, load_network
@@ -230,7 +235,7 @@ def load_student(folder: Path, file: Path) -> tuple[StudentNetwork, str]:
     path = folder / file
     if not path.is_file():
         kind = file.stem.replace("_", " ")
-        raise BundleError(f"bundle {folder.name} came without a {kind} ({file.name})")
+        raise BundleError(f"bundle {folder.name} has no {kind} ({file.name})")
     try:
         network = load_network(path)
     except WeightsError as error:
@@ -243,7 +248,10 @@ def load_student(folder: Path, file: Path) -> tuple[StudentNetwork, str]:
 def _load_fast_student(
     folder: Path, device: str, precision: str, engine: WantedEngine
 ) -> tuple[StudentDenoiser, str]:
-    """In int8 if that is wanted, and there, and an engine for it starts."""
+    """Load the int8 network if it is requested or preferred and an engine for it starts.
+
+    Otherwise the network in floating point is loaded.
+    """
     from stillscan.models.engines.choice import prefers_int8
     from stillscan.models.engines.engine import EngineError
 
@@ -256,7 +264,7 @@ def _load_fast_student(
             return _student_denoiser(network, info, device, "int8", engine), digest
         except EngineError:
             if asked_for:
-                raise  # else a line in the log has said it
+                raise  # otherwise a warning is in the log
     network, digest = load_student(folder, FAST_STUDENT)
     return _student_denoiser(network, info, device, precision, engine), digest
 
@@ -277,10 +285,10 @@ def save_bundle(
 
     Args:
         network: the trained network.
-        folder: of the bundle; made if needed.
+        folder: folder of the bundle; created if needed.
         metadata: without the network's arguments, which are added.
-        teacher: what the modes `srds`, `one_step` and `blind_spot` need.
-        fast: what the mode `fast_student` needs.
+        teacher: the networks of the modes `srds`, `one_step` and `blind_spot`.
+        fast: the network of the mode `fast_student`.
     """
     from safetensors.torch import save
 

@@ -1,4 +1,4 @@
-"""The student behind one tensor, as MONAI's bundle tools call networks."""
+"""The student with all its inputs in one tensor, as MONAI's bundle tools call networks."""
 
 from __future__ import annotations
 
@@ -26,30 +26,32 @@ Estimates = Float[Tensor, "batch 2 height width"]
 class OneTensorStudent(StudentNetwork):
     """A `StudentNetwork` with the same weights whose inputs are channels of one tensor.
 
-    In: CHANNELS. Out: ESTIMATE, in the image's unit. Height and width divisible by `multiple`.
-    Every channel lies on the image's pixels (the correlation is constant), so patches of the
-    tensor are patches of the image: MONAI's sliding windows may be used.
+    Input: CHANNELS. Output: ESTIMATE, in the image's unit. Height and width must be divisible by
+    `multiple`. Every channel lies on the pixel grid of the image (the correlation is constant), so
+    patches of the tensor are patches of the image and MONAI's sliding windows may be used.
     """
 
     def __init__(self, widths: Sequence[int] = (48, 96, 192), middle_blocks: int = 2) -> None:
         super().__init__(tuple(widths), middle_blocks)
 
     def forward(self, planes: Planes) -> Estimates:  # type: ignore[override]
-        """Estimate of the clean image and of its error."""
+        """Estimate the clean image and the standard deviation of its error."""
         image, sigma = planes[:, :1], planes[:, 1:2]
         noise, log_variance = super().forward(image, sigma, planes[:, 2:, 0, 0])
         return torch.cat([image - sigma * noise, sigma * (0.5 * log_variance).exp()], 1)
 
 
-def told_planes(
+def input_planes(
     image: Float[Tensor, "height width"], noise: NoiseProfile, multiple: int
 ) -> Float[Tensor, "channel padded_height padded_width"]:
-    """What `OneTensorStudent` is shown of an image, padded below and to the right.
+    """Stack an image and its noise as the input channels of `OneTensorStudent`.
+
+    The result is padded below and to the right.
 
     Args:
-        image: noisy.
+        image: noisy image.
         noise: its noise, in the same unit.
-        multiple: that height and width must be divisible by.
+        multiple: height and width of the result are divisible by it.
     """
     padded = pad_to_multiple(image[None, None], multiple)
     constant = noise.correlation()[None, :, None, None].expand(-1, -1, *padded.shape[-2:])

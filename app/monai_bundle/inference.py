@@ -20,7 +20,7 @@ from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource, without_padding
 from stillscan.app.monai_bundle.results import save_result
 from stillscan.models.noise.profile import NoiseProfile
-from stillscan.models.one_tensor import told_planes
+from stillscan.models.one_tensor import input_planes
 from stillscan.operators.denoising.denoise_series import measure_noise, sample_of
 from stillscan.operators.denoising.intensity import Scaling
 from stillscan.operators.denoising.repeats import acquired_again
@@ -86,7 +86,7 @@ class SeriesDataset(torch.utils.data.Dataset[dict[str, Any]]):
         series = self.series[which]
         pixels, padding = self.pixels(which, index)
         image = torch.from_numpy(series.scaling.to_network(without_padding(pixels, padding)))
-        planes = told_planes(image, series.noise, self.multiple)
+        planes = input_planes(image, series.noise, self.multiple)
         return {"image": planes, "series": which, "slice": index}
 
     def pixels(self, which: int, index: int) -> tuple[Pixels, Padding]:

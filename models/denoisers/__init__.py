@@ -1,1 +1,1 @@
-"""The `Denoiser` protocol and what implements it."""
+"""The `Denoiser` protocol and its implementations."""

@@ -1,4 +1,4 @@
-"""One signature for every denoiser, from the identity to the sampled diffusion model."""
+"""The interface of every denoiser, from the identity to the sampled diffusion model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Image = Float[Tensor, "batch 1 height width"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a denoiser says of an image, in the image's own unit.
+    """The result of a denoiser, in the image's own unit.
 
     Attributes:
         mean: the estimate of the clean image.
-        spread: standard deviation of its error per pixel; None where a denoiser has none.
+        spread: standard deviation of its error per pixel; None if the denoiser gives none.
     """
 
     mean: Image
@@ -29,7 +29,7 @@ class Estimate:
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """`denoise(image, noise) -> Estimate`: all that the pipeline knows of a method."""
+    """The interface of every method: `denoise(image, noise) -> Estimate`."""
 
     def denoise(self, image: Image, noise: NoiseProfile) -> Estimate:
         """Estimate the clean image; `noise` is in the image's own unit."""
@@ -38,15 +38,15 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class Seeded(Protocol):
-    """A denoiser that draws random numbers; who calls it says which."""
+    """A denoiser that draws random numbers from seeds that the caller chooses."""
 
     def seeded(self, seeds: Sequence[int]) -> Denoiser:
-        """The same denoiser with one seed for each image of the next batch."""
+        """Return a copy of the denoiser with one seed for each image of the next batch."""
         ...
 
 
 class IdentityDenoiser:
-    """Gives the image back as it is: the control for everything that is not denoising."""
+    """Returns the image unchanged: the control for every step other than denoising."""
 
     def denoise(self, image: Image, noise: NoiseProfile) -> Estimate:
         """Return `image` itself."""

@@ -1,6 +1,6 @@
-"""The conditional diffusion model behind the `Denoiser` protocol: SRDS, and its controls.
+"""The conditional diffusion model as a `Denoiser`: SRDS and the methods it is compared with.
 
-The product estimates means: `srds` or `one_step`. Single samples are here for the tables alone.
+The application uses means only (`srds`, `one_step`); single samples serve the evaluation.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a conditional model becomes an estimate.
+    """How a conditional diffusion model is turned into an estimate.
 
     Attributes:
         mode: `srds`: mean over pairs begun at +eps and -eps; `one_step`: the prediction at t = T;
             `sample`: one DDIM sample; `stochastic_sample`: one DDPM sample;
             `independent_samples`: mean of 2 K samples begun at independent noise.
-        steps: S.
-        pairs: K.
+        steps: S, the number of timesteps.
+        pairs: K, the number of pairs of samples.
         recorruptions: 0: the condition is made from y itself; M: the estimate is the mean over M
             conditions made from y + a z, as in training.
     """
@@ -51,15 +51,15 @@ class Sampling:
 
 
 class DiffusionDenoiser:
-    """Blind spot, then conditional model; works on images on about [0, 1].
+    """The blind-spot network followed by the conditional model, for images on about [0, 1].
 
     Args:
-        blind_spot: stage 1, trained.
-        network: stage 2, trained with it.
-        schedule: of the model.
-        sampling: how it is used.
-        seeds: one for each image of a batch; a batch longer than this goes on counting. The same
-            seeds give the same bits on the same device.
+        blind_spot: trained network of stage 1.
+        network: trained network of stage 2, trained with that blind-spot network.
+        schedule: noise schedule of the model.
+        sampling: how samples become an estimate.
+        seeds: one for each image of a batch; for a longer batch the last one is counted on. The
+            same seeds give the same bits on the same device.
         device: torch device.
     """
 
@@ -80,20 +80,20 @@ class DiffusionDenoiser:
         self.seeds = tuple(seeds)
 
     def seeded(self, seeds: Sequence[int]) -> DiffusionDenoiser:
-        """The same model with other seeds."""
+        """Return a copy of the model with other seeds."""
         return DiffusionDenoiser(
             self.blind_spot, self.network, self.schedule, self.sampling, seeds, self.device
         )
 
     def sampled(self, sampling: Sampling) -> DiffusionDenoiser:
-        """The same model used in another way."""
+        """Return a copy of the model with another way of sampling."""
         return DiffusionDenoiser(
             self.blind_spot, self.network, self.schedule, sampling, self.seeds, self.device
         )
 
     @torch.inference_mode()
     def denoise(self, image: Planes, noise: NoiseProfile) -> Estimate:
-        """Estimate the clean image; the spread is that of the samples without their noise."""
+        """Estimate the clean image; `spread` excludes the noise that the samples contain."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.network.multiple).to(self.device)
         generators = [torch.Generator().manual_seed(seed) for seed in self._seeds(len(image))]
@@ -135,7 +135,7 @@ class DiffusionDenoiser:
     def _recorrupted(
         self, image: Planes, noise: NoiseProfile, generators: Sequence[torch.Generator]
     ) -> Condition:
-        """The condition made from y + a z."""
+        """Return the condition that is made from y + a z."""
         factor = self.network.profile.recorruption
         acf = torch.from_numpy(noise.acf).float()
         spectrum = spectrum_of(acf, int(image.shape[-2]), int(image.shape[-1]))

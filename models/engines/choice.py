@@ -1,4 +1,4 @@
-"""Which engine and which precision: what is asked for, or what this machine is good at."""
+"""Choice of the inference backend and its precision, by request or by what this machine has."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ def choose_engine(
     *,
     large: bool = False,
 ) -> Engine:
-    """The engine for a student.
+    """Create the inference backend for a student.
 
-    `auto` goes by what is there, not by the clock: the same machine always takes the same, so that
-    a repeat gives the same pixels. See `preferred_engines`.
+    `auto` depends on what is installed and on the processor, never on measured times: the same
+    machine always chooses the same backend, so that a repeat gives the same pixels. See
+    `preferred_engines`.
 
     Args:
-        network: with its weights.
+        network: the student with its weights.
         wanted: the name of an engine, or "auto".
-        device: torch device; a GPU has torch and tensorrt alone.
-        precision: "float32", "bfloat16", "int8" (of a network that learned it), or "auto":
+        device: torch device; on a GPU only torch and tensorrt are available.
+        precision: "float32", "bfloat16", "int8" (for a network that was trained for it), or "auto":
             bfloat16 where the hardware computes it.
-        large: the images are radiographs.
+        large: whether the images are large (radiographs), so that memory decides.
 
     Raises:
-        EngineError: if the engine that is asked for is not there, or lacks the precision.
+        EngineError: if the requested engine is not installed or lacks the precision.
     """
     if wanted != "auto":
         return _engine(network, wanted, device, precision)
@@ -47,16 +48,16 @@ def choose_engine(
         try:
             return _engine(network, name, device, precision)
         except (EngineError, RuntimeError) as error:  # openvino raises nothing more precise
-            log.warning("engine %s does not start, another computes: %s", name, error)
+            log.warning("engine %s does not start, trying the next one: %s", name, error)
     return _engine(network, "torch", device, precision)
 
 
 def preferred_engines(device: str, precision: str, *, large: bool = False) -> list[EngineName]:
-    """What `auto` tries before torch, the best first: of those that are installed.
+    """List the installed engines that `auto` tries before torch, the best first.
 
-    On a CPU in float32 ncnn, by a quarter faster than the others, but not for large images: in
-    tiles that cost no more than torch's, ncnn takes 1 GB more memory, OpenVINO half of that. In
-    bfloat16, which ncnn does not multiply, and in int8 OpenVINO.
+    On a CPU, float32: ncnn, which is a quarter faster than the others, but not for large images:
+    with tiles as cheap as torch's, ncnn takes 1 GB more memory and OpenVINO half of that.
+    bfloat16 (which ncnn does not compute) and int8: OpenVINO.
     """
     if device != "cpu":
         return []
@@ -68,9 +69,9 @@ def preferred_engines(device: str, precision: str, *, large: bool = False) -> li
 
 
 def prefers_int8(wanted: WantedEngine, device: str, precision: str) -> bool:
-    """Whether this machine is at its best with a network that computes in int8.
+    """Return whether an int8 network is the fastest choice on this machine.
 
-    On a CPU without bfloat16, where OpenVINO is, int8 takes two thirds of the fast student's time.
+    On a CPU without bfloat16 but with OpenVINO, int8 takes two thirds of the fast student's time.
     """
     there = wanted in ("auto", "openvino") and find_spec("openvino") is not None
     exact = precision != "auto" or computes_bfloat16(device)
@@ -82,9 +83,9 @@ def _engine(network: nn.Module, name: EngineName, device: str, precision: str) -
     if precision == "int8" and name != "openvino":
         raise EngineError(f"engine {name} has no int8; engine openvino has it, on a CPU")
     if on_gpu and name not in ("torch", "tensorrt"):
-        raise EngineError(f"engine {name} computes on a CPU alone; device is {device}")
+        raise EngineError(f"engine {name} runs on a CPU only; device is {device}")
     if not on_gpu and name == "tensorrt":
-        raise EngineError("engine tensorrt computes on a GPU alone; device is cpu")
+        raise EngineError("engine tensorrt runs on a GPU only; device is cpu")
     best: Precision = "bfloat16" if computes_bfloat16(device) else "float32"
     if name == "ncnn":
         from stillscan.models.engines.ncnn_engine import NcnnEngine

@@ -1,4 +1,4 @@
-"""One captured graph per shape: on a GPU, launching a small network costs more than its work."""
+"""CUDA graphs, one for each shape: launching a small network costs more than its arithmetic."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 log = logging.getLogger("stillscan")
 
-CAPTURED = 4  # shapes whose graphs, and memory, are kept
-WARM_UPS = 3  # before a capture: libraries choose their kernels
+CAPTURED = 4  # number of shapes whose graphs and memory are kept
+WARM_UPS = 3  # calls before a capture, in which libraries choose their kernels
 
 Planes = tuple[Tensor, ...]
 Function = Callable[[Tensor], Planes]
@@ -29,9 +29,9 @@ class _Captured:
 
 
 class CapturedFunction:
-    """A function of one tensor, replayed from a graph of its shape.
+    """A function of one tensor that is replayed from a CUDA graph for its shape.
 
-    Where a capture fails, that is said once and the function is called as it is from then on.
+    If a capture fails, a warning is logged once and the function is called directly from then on.
     """
 
     def __init__(self, function: Function) -> None:
@@ -40,16 +40,16 @@ class CapturedFunction:
         self._works = True
 
     def __call__(self, given: Float[Tensor, "*shape"]) -> Planes:
-        """The function's result; it is the caller's own."""
+        """Compute the function; the result is a copy that belongs to the caller."""
         if not self._works:
             return self._function(given)
         shape = tuple(given.shape)
         try:
             captured = self._graphs.get(shape) or self._capture(given)
         except torch.OutOfMemoryError:
-            raise  # less memory is no better without a graph
-        except RuntimeError as error:  # torch raises nothing more precise
-            log.warning("CUDA graphs do not work here, kernels are launched singly: %s", error)
+            raise  # it would fail without a graph as well
+        except RuntimeError as error:  # torch has no narrower class
+            log.warning("CUDA graphs do not work here, kernels are launched one by one: %s", error)
             self._works = False
             self._graphs.clear()
             return self._function(given)

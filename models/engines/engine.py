@@ -1,8 +1,8 @@
-"""What multiplies: the student's convolutions behind one door, whichever library runs them.
+"""Interface of the inference backends for the student network.
 
-An engine is given what the network sees (`network_input`) and gives back the planes
-of the noise and of the log variance, before their bounds. Everything else, and with it everything
-that keeps the image's bits, is the same for all engines.
+An engine computes the student's convolutions with some library. It gets the input planes of the
+network (`network_input`) and returns the planes of the noise and of the log variance, before they
+are bounded. Everything else, and with it all that keeps the image's bits, is shared by all engines.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ EngineName = Literal["torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
-PIECE = 512  # half-resolution pixels: the longest side that is computed in one piece
+PIECE = 512  # half-resolution pixels: the longest side that is computed without tiles
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class EngineError(ValueError):
-    """The engine is not installed, or cannot do what it is asked for."""
+    """The engine is not installed, or does not support what is requested."""
 
 
 @runtime_checkable
 class Convolutions(Protocol):
-    """What an engine needs of a student."""
+    """The part of a student network that an engine may call."""
 
     def planes(self, seen: Seen) -> tuple[Planes, Planes]:
-        """The four planes of the noise and of its log variance, before their bounds."""
+        """Compute the four planes of the noise and of its log variance, before their bounds."""
         ...
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """The convolutions of one student.
+    """Computes the convolutions of one student network.
 
     Attributes:
-        name: of the library, as in the settings.
-        precision: of the products.
-        device: where what it is given must lie.
-        piece: the longest side that it should be given, in half-resolution pixels: what it needs
-            of memory grows with the square of it.
+        name: name of the library, as in the settings.
+        precision: precision of the products.
+        device: torch device on which its input must lie.
+        piece: longest side of an image or tile that it should be given, in half-resolution pixels;
+            its memory grows with the square of it.
     """
 
     name: EngineName
@@ -55,12 +55,12 @@ class Engine(Protocol):
     piece: int
 
     def run(self, seen: Seen) -> tuple[Planes, Planes]:
-        """Planes of the noise and of the log variance of its error, float32."""
+        """Compute the planes of the noise and of the log variance of its error, float32."""
         ...
 
 
 class TorchEngine:
-    """torch itself, on any device that it knows; on a GPU from one captured graph per shape."""
+    """Runs the network with torch on any device; on a GPU from one CUDA graph for each shape."""
 
     name: EngineName = "torch"
     piece = PIECE

@@ -1,7 +1,7 @@
-"""The convolutions of a student in the words of any library: `StudentNetwork.planes`, written once.
+"""The layers of a student network in the operations of any library.
 
-An engine that is no torch says what its library calls a convolution, an addition and a transposed
-convolution; the order in which a student uses them stands here.
+`StudentNetwork.planes` is written here once more; an engine other than torch supplies only what
+its library calls a convolution, an addition and a transposed convolution.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ Value = TypeVar("Value")
 
 @runtime_checkable
 class Operations(Protocol[Value]):
-    """What a student needs of a library; `name` is the layer's in the network's weights."""
+    """The operations of a library; `name` is the name of the layer in the network's weights."""
 
     def convolution(self, name: str, x: Value, stride: int = 1, *, relu: bool = False) -> Value:
-        """With bias; zeros around the image so that it keeps its size, none with a stride."""
+        """Convolve with bias; zeros keep the size for stride 1, no padding for a larger stride."""
         ...
 
     def up(self, name: str, x: Value) -> Value:
-        """Transposed convolution, 2 x 2, stride 2, with bias."""
+        """Apply a transposed convolution, 2 x 2, stride 2, with bias."""
         ...
 
     def add(self, x: Value, y: Value) -> Value:
-        """Sum of two values of one shape."""
+        """Add two values of one shape."""
         ...
 
 
 def weights_of(network: nn.Module) -> Weights:
-    """The weights by the names of their layers."""
+    """Return the weights by the names of their layers."""
     return {
         name: np.ascontiguousarray(tensor.detach().cpu().float().numpy())
         for name, tensor in network.state_dict().items()
@@ -43,7 +43,7 @@ def weights_of(network: nn.Module) -> Weights:
 
 
 def planes_of(weights: Weights, library: Operations[Value], seen: Value) -> tuple[Value, Value]:
-    """The four planes of the noise and of its log variance."""
+    """Build the four planes of the noise and of its log variance."""
     downs, middle = (_count(weights, f"body.{part}.") for part in ("downs", "middle"))
 
     def block(name: str, x: Value) -> Value:
@@ -66,7 +66,7 @@ def planes_of(weights: Weights, library: Operations[Value], seen: Value) -> tupl
 
 
 def _count(weights: Weights, start: str) -> int:
-    """How many layers or blocks are numbered after `start`."""
+    """Return how many layers or blocks are numbered after `start`."""
     return len(
         {name.removeprefix(start).split(".")[0] for name in weights if name.startswith(start)}
     )

@@ -1,4 +1,4 @@
-"""The student on ncnn: float32 by Winograd's minimal filtering, with fewer products.
+"""The student on ncnn, float32, with Winograd's minimal filtering (fewer products).
 
 A 3 x 3 convolution of tiles costs 1.8 to 4 products for each value where the direct form costs 9
 (Lavin and Gray, arXiv 1509.09308), so that a processor without bfloat16 is faster than its own
@@ -23,19 +23,19 @@ from stillscan.models.engines.engine import EngineError, EngineName, Precision
 from stillscan.models.engines.graph import planes_of, weights_of
 from stillscan.models.networks.student import Planes, Seen
 
-MAGIC = 7767517  # first line of a graph
-FLOAT32 = b"\0\0\0\0"  # before weights that are no other type
+MAGIC = 7767517  # the first line of a graph in ncnn's format
+FLOAT32 = b"\0\0\0\0"  # the tag in front of float32 weights
 SEEN = "seen"
 
 
 class NcnnEngine:
-    """One network for all shapes; memory is taken and given back in every call."""
+    """Runs one network for all shapes; memory is allocated and released in every call."""
 
     name: EngineName = "ncnn"
     piece = 384  # Winograd's transforms take three times the memory of direct convolutions
 
     def __init__(self, network: nn.Module, precision: Precision = "float32") -> None:
-        """Hand the weights over.
+        """Load the weights into ncnn.
 
         Raises:
             EngineError: if the library is not installed, does not start, or the precision is not
@@ -54,7 +54,7 @@ class NcnnEngine:
         self._outputs = graph.outputs
         self._network = ncnn.Net()
         options = self._network.opt
-        options.num_threads = 1  # of each caller: slices and tiles are side by side
+        options.num_threads = 1  # for each caller: slices and tiles run in parallel
         options.use_vulkan_compute = False
         for half in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed"):
             setattr(options, f"use_{half}", False)
@@ -67,7 +67,7 @@ class NcnnEngine:
         """See `stillscan.models.engines.engine.Engine`; may be called from several threads.
 
         Raises:
-            MemoryError: if there is not enough for what the layers make.
+            MemoryError: if the layers need more memory than there is.
         """
         shape = (len(seen), 4, *seen.shape[-2:])
         planes = torch.empty(shape), torch.empty(shape)
@@ -84,7 +84,7 @@ class NcnnEngine:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One line of a graph: what ncnn calls it, what it reads, and its numbered parameters."""
+    """One line of a graph: ncnn's name of the layer, its inputs and its numbered parameters."""
 
     kind: str
     inputs: tuple[str, ...]
@@ -121,7 +121,7 @@ class _Graph:
         return self._layer("BinaryOp", (x, y), "0=0")
 
     def text(self) -> str:
-        """The lines: every value has one reader, so that one with more is split for them."""
+        """Write the graph; a value with several readers is split, as ncnn allows one for each."""
         readers = Counter(each for layer in self._layers for each in layer.inputs)
         copies = {name: [f"{name}_{i}" for i in range(n)] for name, n in readers.items() if n > 1}
         lines, values = [], 0
@@ -136,7 +136,7 @@ class _Graph:
         return "\n".join([str(MAGIC), f"{len(lines)} {values}", *lines]) + "\n"
 
     def weights(self) -> bytes:
-        """Of all layers, one after the other."""
+        """Return the weights of all layers, one after the other."""
         return b"".join(self._data)
 
     def _append(self, weight: np.ndarray, name: str) -> None:
@@ -157,10 +157,10 @@ def _line(kind: str, inputs: list[str], outputs: list[str], parameters: str = ""
 
 @contextmanager
 def _file_of(data: bytes) -> Iterator[str]:
-    """A path under which ncnn can read `data`: it copies weights from files alone.
+    """Yield a path from which ncnn can read `data`.
 
-    Of weights in memory it would keep addresses. Linux has files that lie in memory, so that a
-    read-only container will do.
+    ncnn copies weights only when it reads a file; weights in memory it would reference. On Linux
+    the file lies in memory, so that a read-only container is sufficient.
     """
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("student")

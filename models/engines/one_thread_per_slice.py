@@ -1,7 +1,7 @@
-"""Slices and tiles side by side, each on one thread: no core waits for another inside a layer.
+"""Slices and tiles in parallel, one thread for each: no core waits for another inside a layer.
 
-Threads inside a layer meet at its end, and wait there, busy, for the slowest: where other programs
-have work as well, two threads take three times the processor time of one.
+Threads inside a layer wait at its end, busily, for the slowest of them: if other programs are
+running as well, two such threads take three times the processor time of one.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ Result = TypeVar("Result")
 
 
 class SideBySide:
-    """As many threads as torch would use, each of them with one of torch's."""
+    """A pool of as many threads as torch would use, each of which uses one thread of torch."""
 
     def __init__(self, threads: int | None = None) -> None:
-        """`threads` are those of torch by default."""
+        """Set the number of threads; the default is that of torch."""
         self.threads = threads or torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
-        self._within = local()  # of each thread: whether it is one of the pool
+        self._within = local()  # for each thread: whether it belongs to the pool
 
     def map(self, work: Callable[[Given], Result], each: Sequence[Given]) -> list[Result]:
-        """`work` of each, in their order; one alone, or within another `map`, on this thread."""
+        """Apply `work` to each item and keep their order.
+
+        A single item, and any call from within another `map`, runs on the calling thread.
+        """
         if self.threads == 1 or len(each) == 1 or getattr(self._within, "map", False):
             return [work(one) for one in each]
         if self._pool is None:

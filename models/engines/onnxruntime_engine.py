@@ -1,4 +1,4 @@
-"""The student on ONNX Runtime: where that is the library at hand, and with TensorRT on a GPU."""
+"""The student on ONNX Runtime, on a CPU, and with TensorRT on a GPU."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EDGES = ("batch", "channel", "height", "width")
 
 
 class OnnxRuntimeEngine:
-    """One session for all shapes, float32."""
+    """Runs one session for all shapes, float32."""
 
     name: EngineName = "onnxruntime"
     piece = PIECE
 
     def __init__(self, network: nn.Module, precision: Precision = "float32") -> None:
-        """Make the session; its model lives in memory alone.
+        """Create the session; its model is not written to a file.
 
         Raises:
             EngineError: if the library is not installed or the precision is not float32.
@@ -44,10 +44,10 @@ class OnnxRuntimeEngine:
 
 
 class TensorRtEngine:
-    """TensorRT through ONNX Runtime, on a GPU; nothing is copied: it reads and writes our tensors.
+    """TensorRT through ONNX Runtime, on a GPU; it reads and writes torch's tensors without copies.
 
-    For every new shape TensorRT builds an engine, which takes a while; the last ones are kept by
-    the session. Not measured on a GPU: the tests run its bindings on a CPU.
+    TensorRT builds an engine for every new shape, which takes a while; the session keeps the last
+    ones. Not measured on a GPU: the tests run the bindings on a CPU.
     """
 
     name: EngineName = "tensorrt"
@@ -60,7 +60,7 @@ class TensorRtEngine:
         precision: Precision = "float32",
         provider: str = "TensorrtExecutionProvider",
     ) -> None:
-        """Make the session; `provider` is another one in tests alone.
+        """Create the session; only tests use another `provider`.
 
         Raises:
             EngineError: if the library or its TensorRT is not installed, or lacks the precision.
@@ -93,7 +93,7 @@ class TensorRtEngine:
 
 
 def _session(name: str, network: nn.Module, provider: str, options: dict[str, Any]) -> Any:
-    """A session of the student on one provider of ONNX Runtime.
+    """Create a session for the student on one provider of ONNX Runtime.
 
     Raises:
         EngineError: if the library is not installed or lacks the provider.
@@ -106,7 +106,7 @@ def _session(name: str, network: nn.Module, provider: str, options: dict[str, An
     if provider not in onnxruntime.get_available_providers():
         raise EngineError(f"engine {name} is not installed: onnxruntime here has no {provider}")
     settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = 1  # of each caller: slices and tiles are side by side
+    settings.intra_op_num_threads = 1  # for each caller: slices and tiles run in parallel
     model: bytes = _Graph(onnx, network).model().SerializeToString()
     return onnxruntime.InferenceSession(model, settings, providers=[(provider, options)])
 
@@ -120,7 +120,7 @@ class _Graph:
         self._nodes: list[Any] = []
 
     def model(self) -> Any:
-        """The network for what is seen of any shape."""
+        """Build the network for inputs of any shape."""
         helper, kind = self._onnx.helper, self._onnx.TensorProto.FLOAT
         outputs = planes_of(self._weights, self, SEEN)
         values = [helper.make_tensor_value_info(name, kind, EDGES) for name in (SEEN, *outputs)]
@@ -145,7 +145,7 @@ class _Graph:
         return self._node("Add", x, y)
 
     def _node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operation; gives the name of its output."""
+        """Add an operation; return the name of its output."""
         output = f"{kind}_{len(self._nodes)}"
         self._nodes.append(self._onnx.helper.make_node(kind, inputs, [output], **attributes))
         return output

@@ -1,4 +1,4 @@
-"""The student on OpenVINO: the same convolutions on a CPU, nearer to what it can do."""
+"""The student on OpenVINO, on a CPU: closer to the processor's peak than torch."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from stillscan.models.engines.graph import planes_of, weights_of
 from stillscan.models.networks.quantization import LARGEST_WEIGHT, SMALLEST, roundings
 from stillscan.models.networks.student import Planes, Seen
 
-# int8 says of each layer whether it rounds; the others are float32
+# with int8 the graph itself says which layers round; the others are float32
 HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
-COMPILED = 4  # shapes whose networks are kept
+COMPILED = 4  # number of shapes whose compiled networks are kept
 
 
 class OpenVinoEngine:
-    """Compiles the network anew for every shape that comes, in about 0.2 s, and keeps the last few.
+    """Compiles the network for every new shape, in about 0.2 s, and keeps the last few.
 
-    The graph is made from the weights alone, so that nothing is converted or written.
+    The graph is built from the weights; no file is converted or written.
     """
 
     name: EngineName = "openvino"
@@ -35,11 +35,11 @@ class OpenVinoEngine:
         """Load the library.
 
         Args:
-            network: with its weights; for int8 one that learned it (networks/quantization.py).
-            precision: of the products.
+            network: the student with its weights; for int8 one trained for it (quantization.py).
+            precision: precision of the products.
 
         Raises:
-            EngineError: if it is not installed, or the network has not learned int8.
+            EngineError: if the library is not installed, or the network was not trained for int8.
         """
         openvino = _openvino()
         self.precision = precision
@@ -48,15 +48,15 @@ class OpenVinoEngine:
         self._core = openvino.Core()
         self._graph = _Graph(network)
         if (precision == "int8") != bool(self._graph.roundings):
-            learned = "int8 alone" if self._graph.roundings else "no int8"
-            raise EngineError(f"this network has learned {learned}; precision is {precision}")
+            trained = "int8 only" if self._graph.roundings else "no int8"
+            raise EngineError(f"this network was trained for {trained}; precision is {precision}")
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._lock = Lock()
-        self._idle: dict[tuple[int, ...], list[Any]] = {}  # requests that nobody uses now
+        self._idle: dict[tuple[int, ...], list[Any]] = {}  # requests that are not in use
 
     @torch.inference_mode()
     def run(self, seen: Seen) -> tuple[Planes, Planes]:
-        """See `Engine`; may be called from several threads, each computes on one core."""
+        """See `Engine`; may be called from several threads, each of which uses one core."""
         shape = tuple(seen.shape)
         request = self._request(shape)
         results = request.infer([seen.contiguous().numpy()])
@@ -66,10 +66,10 @@ class OpenVinoEngine:
         return noise, log_variance
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """A request that no other thread uses, to the network that is compiled for this shape.
+        """Take an unused inference request for the network that is compiled for this shape.
 
-        Requests belong to no thread: a thread that is not Python's own (holoscan's) loses what is
-        local to it after every call, and a request must not end there.
+        Requests are not thread-local: a thread that Python did not start (holoscan's) loses its
+        local data after every call, and the request would be lost with it.
         """
         with self._lock:
             network = self._network(shape)
@@ -85,7 +85,7 @@ class OpenVinoEngine:
                     "INFERENCE_PRECISION_HINT": HINTS[self.precision],
                     "INFERENCE_NUM_THREADS": self._threads,
                     "NUM_STREAMS": self._threads,  # one thread for each slice or tile
-                    "ENABLE_CPU_PINNING": False,  # others work beside us
+                    "ENABLE_CPU_PINNING": False,  # other processes share the machine
                 },
             )
             if len(self._compiled) > COMPILED:
@@ -106,7 +106,7 @@ class _Graph:
         self.roundings = roundings(network)
 
     def model(self, shape: tuple[int, ...]) -> Any:
-        """The network for what is seen of this shape."""
+        """Build the network for inputs of this shape."""
         from openvino import Model
 
         seen = self._operations.parameter(list(shape), np.float32)
@@ -121,7 +121,7 @@ class _Graph:
         if rounding is not None:
             ends = rounding.step * np.array([rounding.lowest, rounding.highest], np.float32)
             x = self._rounded(x, ends[0], ends[1], levels=256)
-            # the library knows weights of 8 bits alone: the same steps, and more that none reaches
+            # the library has only 8-bit weights: the same steps, with a range that is not used up
             largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True).clip(SMALLEST)
             end = largest / LARGEST_WEIGHT * 127
             constant = self._rounded(constant, -end, end, levels=255)
@@ -142,7 +142,7 @@ class _Graph:
         return self._operations.add(x, y)
 
     def _rounded(self, x: Any, lowest: Any, highest: Any, levels: int) -> Any:
-        """One of so many values between the limits, which the library then computes with."""
+        """Round to one of `levels` values between the limits."""
         limits = [self._operations.constant(np.asarray(each)) for each in (lowest, highest)] * 2
         return self._operations.fake_quantize(x, *limits, levels)
 
@@ -151,10 +151,10 @@ class _Graph:
 
 
 def _openvino() -> ModuleType:
-    """The library without its telemetry and its converter.
+    """Import the library without its telemetry and its converter.
 
-    Its import would send a message to a server outside, from a forked process that outlives ours,
-    and take twice as long for a converter of other people's models.
+    The import would send a message to an outside server, from a forked process that outlives this
+    one, and the converter of foreign models would double its time.
 
     Raises:
         EngineError: if it is not installed.

@@ -1,4 +1,4 @@
-"""Large images in tiles that overlap by all that an output depends on: no seam, bounded memory."""
+"""Tiles of large images that overlap as far as an output depends on: no seams, bounded memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 
 def spans(length: int, tile: int, overlap: int, multiple: int) -> Iterator[tuple[slice, slice]]:
-    """Where each tile of a side begins and ends, and which part of the side is taken from it.
+    """Yield for each tile of a side its extent and the part of the side that is taken from it.
 
-    All tiles have one length, a multiple of `multiple` as their beginnings are. Within the image
-    they end `overlap` beyond their part; at its border nothing is beyond.
+    All tiles have one length, and length and start are divisible by `multiple`. Inside the image a
+    tile extends `overlap` beyond its part; at the border of the image it ends with the image.
     """
     count = math.ceil(length / tile)
     among_all = length + 2 * overlap * (count - 1)
@@ -24,5 +24,5 @@ def spans(length: int, tile: int, overlap: int, multiple: int) -> Iterator[tuple
 
 
 def inside(inner: slice, outer: slice) -> slice:
-    """`inner` as counted from the beginning of `outer`."""
+    """Return `inner` relative to the start of `outer`."""
     return slice(inner.start - outer.start, inner.stop - outer.start)

@@ -1,4 +1,4 @@
-"""How sure a mean or a share is: 95 % intervals, the same numbers every time."""
+"""95 % confidence intervals of means and shares, with the same numbers every time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Z = 1.959964  # two-sided 95 % of a normal law
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the ends of its 95 % interval."""
+    """A figure and the ends of its 95 % confidence interval."""
 
     value: float
     low: float
@@ -28,14 +28,14 @@ class Interval:
 
 
 def bootstrap_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval:
-    """Mean over all values; interval by resampling subjects, and slices inside each subject.
+    """Return the mean over all values with an interval from resampling subjects and their slices.
 
     Each group holds the values of one subject: slices of one head are not independent of each
     other, so subjects are drawn first (with replacement), then as many of their slices.
 
     Args:
         groups: values per subject; at least one value in each.
-        seed: of the draws.
+        seed: seed of the random draws.
     """
     values = [np.asarray(group, np.float64) for group in groups]
     mean = float(np.concatenate(values).mean())
@@ -54,7 +54,7 @@ def bootstrap_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval
 
 
 def wilson(found: int, tried: int) -> Interval:
-    """A share and its interval (Wilson 1927); 0 .. 1 where nothing was tried."""
+    """Return a share and its interval (Wilson 1927); 0 .. 1 where nothing was tried."""
     if tried == 0:
         return Interval(math.nan, 0.0, 1.0)
     share, z2 = found / tried, Z**2
@@ -64,7 +64,10 @@ def wilson(found: int, tried: int) -> Interval:
 
 
 def difference_of_shares(found: tuple[int, int], other: tuple[int, int]) -> Interval:
-    """First share minus the second, each (found, tried), with Newcombe's interval (1998)."""
+    """Return the first share minus the second with its interval (Newcombe 1998).
+
+    Both are given as (found, tried).
+    """
     first, second = wilson(*found), wilson(*other)
     value = first.value - second.value
     low = value - math.hypot(first.value - first.low, second.high - second.value)

@@ -3,7 +3,7 @@
 The observer looks at a region through Laguerre-Gauss channels (Gallas and Barrett 2003), learns the
 covariance K of the channels from regions without a signal and the signal s from the difference of
 the means, and reads d'^2 = s^T K^-1 s. From few regions that number is too large; both of its
-biases are known and taken away: E[K^-1] = K^-1 (n - 1) / (n - p - 2) for n regions and p channels
+biases are known and removed: E[K^-1] = K^-1 (n - 1) / (n - p - 2) for n regions and p channels
 (Wishart), and the noise of s adds the trace of K^-1 times the covariance of s.
 """
 
@@ -27,9 +27,9 @@ def laguerre_gauss(
     """Channels sqrt(2)/a exp(-pi r^2/a^2) L_k(2 pi r^2/a^2), k = 0 .. count - 1, unit energy.
 
     Args:
-        size: of the region in pixels.
-        width: a in pixels.
-        count: how many.
+        size: height and width of a region in pixels.
+        width: a, in pixels.
+        count: number of channels.
     """
     axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     g = 2 * math.pi * (axis[:, None] ** 2 + axis[None, :] ** 2) / width**2
@@ -41,17 +41,17 @@ def laguerre_gauss(
 
 
 def readings(regions: Regions, channels: Float[Tensor, "channel size size"]) -> Readings:
-    """What each channel says of each region."""
+    """Return the response of each channel to each region."""
     return torch.einsum("rhw,chw->rc", regions.double(), channels)
 
 
 def hotelling_detectability(present: Readings, absent: Readings, background: Readings) -> float:
-    """The d' of the channelised Hotelling observer, 0 where chance alone would read as much.
+    """Compute the d' of the channelised Hotelling observer, 0 if it is no more than chance.
 
     Args:
-        present: at the place of the signal, signal there.
-        absent: at the same place, no signal, other noise.
-        background: regions without a signal that K is learned from, more than channels + 2.
+        present: responses at the place of the signal, with the signal.
+        absent: responses at the same place without the signal and with other noise.
+        background: responses without a signal from which K is estimated, more than channels + 2.
     """
     channels = background.shape[1]
     signal = present.mean(0) - absent.mean(0)
@@ -63,7 +63,7 @@ def hotelling_detectability(present: Readings, absent: Readings, background: Rea
 def paired_detectability(
     present: Float[Tensor, "region channel"], absent: Float[Tensor, "region channel"]
 ) -> float:
-    """The same where region i has the same noise with and without the signal.
+    """Compute d' where region i has the same noise with and without the signal.
 
     The noise of the signal's estimate is then that of the differences alone: none for a linear
     method.
@@ -79,5 +79,5 @@ def paired_detectability(
 def _inverse(
     covariance: Float[Tensor, "channel channel"], count: int
 ) -> Float[Tensor, "channel channel"]:
-    """Unbiased inverse of a covariance that was learned from so many regions."""
+    """Return the unbiased inverse of a covariance that was estimated from `count` regions."""
     return torch.linalg.inv(covariance) * ((count - len(covariance) - 2) / (count - 1))

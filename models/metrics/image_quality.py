@@ -1,4 +1,4 @@
-"""How near an estimate is to the truth, pixel by pixel and structure by structure."""
+"""Similarity of an estimate to the truth: PSNR, SSIM and GMSD."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ GMSD_STABILITY = 170 / 255**2  # c of the paper (intensities 0..255) for intensi
 def psnr(
     estimate: Plane, truth: Plane, data_range: float = 1.0, where: Mask | None = None
 ) -> float:
-    """Peak signal to noise ratio in dB; infinite where nothing differs.
+    """Peak signal to noise ratio in dB; infinite for equal images.
 
     Args:
-        estimate: any unit.
-        truth: same unit.
-        data_range: the peak, same unit.
-        where: the pixels to look at, such as the foreground; all where None.
+        estimate: an image in any unit.
+        truth: the clean image in the same unit.
+        truth: the clean image in the same unit.
+        data_range: the peak, in the same unit.
+        where: the pixels that count, such as the foreground; None for all.
     """
     squares = (estimate.double() - truth.double()).square()
     if where is not None:
@@ -36,7 +37,7 @@ def psnr(
 
 
 def ssim(estimate: Plane, truth: Plane, data_range: float = 1.0) -> float:
-    """Mean structural similarity, Gaussian window of 11 px (Wang et al. 2004), valid part only."""
+    """Mean structural similarity (Wang et al. 2004): Gaussian window of 11 px, valid part only."""
     taps = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     taps = torch.exp(-(taps**2) / (2 * SSIM_SIGMA**2))
     taps = taps / taps.sum()

@@ -1,7 +1,7 @@
-"""The noise that an estimate leaves: how much of it is the input's own, and at which frequencies.
+"""Noise in the error of an estimate: how much of it is the input's, and at which frequencies.
 
-Both look at the error x_hat - x. Texture that is natural to a reader has the frequencies of the
-noise that came in; a denoiser that leaves coarse blobs moves them down.
+Both use the error x_hat - x. A texture that looks natural to a reader has the frequencies of the
+input's noise; a denoiser that leaves coarse blobs moves the error to lower frequencies.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ def correlation(first: Plane, second: Plane) -> float:
 
 
 def error_noise_correlation(estimate: Plane, truth: Plane, noise: Plane) -> float:
-    """corr(x_hat - x, n): 1 where nothing was done, 0 where no noise is left of the image's own.
+    """corr(x_hat - x, n): 1 for the unchanged image, 0 if none of the image's own noise is left.
 
     An MMSE estimate has sqrt(MSE) / sigma for white Gaussian noise: E[(x_hat - x) n] = MSE there
-    (Stein), so the coefficient beside the PSNR tells what leaked from what was never removed.
+    (Stein). Beside the PSNR the coefficient separates noise that leaked through from noise that was
+    never removed.
     """
     return correlation(estimate - truth, noise)
 
@@ -34,8 +35,8 @@ def error_noise_correlation(estimate: Plane, truth: Plane, noise: Plane) -> floa
 def noise_power_spectrum(noise: Plane) -> tuple[Float[Tensor, " bin"], Float[Tensor, " bin"]]:
     """Radial mean of the power at each frequency: (cycles per pixel, power).
 
-    Tapered (Hann) and freed of its mean; up to the Nyquist frequency of the axes; rings as wide as
-    a cycle over the shorter side.
+    The noise is tapered (Hann) and its mean subtracted. Frequencies end at the Nyquist frequency of
+    the axes; a ring is as wide as one cycle over the shorter side.
     """
     height, width = noise.shape
     taper = torch.outer(
@@ -55,19 +56,19 @@ def noise_power_spectrum(noise: Plane) -> tuple[Float[Tensor, " bin"], Float[Ten
 
 
 def mean_frequency(noise: Plane) -> float:
-    """Mean of the radial noise power spectrum in cycles per pixel (0.25 for white noise)."""
+    """Mean frequency of the radial noise power spectrum, cycles per pixel (white noise: 0.25)."""
     frequency, power = noise_power_spectrum(noise)
     total = float(power.sum())
     return float((frequency * power).sum()) / total if total > 0 else 0.0
 
 
 def mean_frequency_shift(estimate: Plane, truth: Plane, noise: Plane) -> float:
-    """How far the mean frequency of what is left lies above that of what came in (cycles / px)."""
+    """Mean frequency of the error minus that of the input's noise, in cycles per pixel."""
     return mean_frequency(estimate - truth) - mean_frequency(noise)
 
 
 def patch_distance(estimate: Plane, truth: Plane) -> float:
-    """Frechet distance between the 8x8 patches of two images, each taken for a normal law.
+    """Frechet distance between the 8x8 patches of two images, each modelled as normal.
 
     d^2 = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982), divided by the
     pixels of a patch: in units of intensity. It compares how images look, not where: an estimate
@@ -82,7 +83,7 @@ def patch_distance(estimate: Plane, truth: Plane) -> float:
 
 
 def _patch_law(plane: Plane) -> tuple[Float[Tensor, " pixel"], Float[Tensor, "pixel pixel"]]:
-    """Mean and covariance of all patches, every second pixel."""
+    """Return the mean and covariance of all patches, every second pixel."""
     patches = plane.double().unfold(0, PATCH, 2).unfold(1, PATCH, 2).reshape(-1, PATCH**2)
     return patches.mean(0), patches.T.cov()
 

@@ -1,1 +1,1 @@
-"""The networks and their weights."""
+"""Network architectures and their weights."""

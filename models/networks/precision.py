@@ -1,4 +1,4 @@
-"""Where arithmetic in bfloat16 pays: only on hardware that multiplies it."""
+"""Use of bfloat16: only on hardware that multiplies it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import torch
 
 
 def computes_bfloat16(device: torch.device | str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware (elsewhere it is slower than float32).
+    """Return whether the device multiplies bfloat16 in hardware.
+
+    Elsewhere bfloat16 is slower than float32.
 
     Measured on a processor with AVX2 alone: a training step of the student takes nine times longer
     in bfloat16.
@@ -18,6 +20,6 @@ def computes_bfloat16(device: torch.device | str) -> bool:
 
 
 def mixed_precision(device: torch.device | str) -> torch.autocast:
-    """A context in which convolutions run in bfloat16, where the device computes it."""
+    """Return a context manager that runs convolutions in bfloat16 if the device supports it."""
     kind = torch.device(device)
     return torch.autocast(kind.type, torch.bfloat16, enabled=computes_bfloat16(kind))

@@ -15,7 +15,7 @@ Features = Float[Tensor, "batch channel height width"]
 
 
 class ResidualBlock(nn.Module):
-    """`x + conv(relu(conv(x)))`, 3x3, the same width."""
+    """A residual block of two 3x3 convolutions: `x + conv(relu(conv(x)))`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class PlainUNet(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch plane height width"]
     ) -> Float[Tensor, "batch feature height width"]:
-        """`widths[0]` features at the size of `image`."""
+        """Compute `widths[0]` features at the size of `image`."""
         x = self.enter(image)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):

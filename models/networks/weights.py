@@ -1,4 +1,4 @@
-"""One network in one safetensors file that says which network it is."""
+"""One network in one safetensors file that also names its kind."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from stillscan.models.networks.student import StudentNetwork
 
 
 class WeightsError(ValueError):
-    """A file of weights cannot be read, or does not fit the network that it names."""
+    """A file of weights cannot be read, or does not fit the kind of network that it names."""
 
 
 def save_network(network: nn.Module, path: Path) -> None:
-    """Write weights (float16 in the file) and the arguments that make the network.
+    """Write weights (float16 in the file) and the arguments of the network.
 
     Raises:
-        TypeError: for a network of no known kind.
+        TypeError: for an unknown kind of network.
     """
     kind, arguments = _described(network)
     weights = {name: t.detach().half().contiguous() for name, t in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"kind": kind, "arguments": json.dumps(arguments)}
-    path.write_bytes(save(weights, metadata))  # `save_file` would make it unreadable to others
+    path.write_bytes(save(weights, metadata))  # `save_file` would make it unreadable for others
 
 
 def load_network(path: Path) -> BlindSpotNetwork | DiffusionNetwork | StudentNetwork:
-    """The network of a file, float32, on the CPU.
+    """Load the network of a file, float32, on the CPU.
 
     Raises:
-        WeightsError: if the file is missing, damaged, or of no known kind.
+        WeightsError: if the file is missing, damaged, or of an unknown kind.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -59,7 +59,7 @@ def _described(network: nn.Module) -> tuple[str, dict[str, Any]]:
         return "diffusion", _unet(network) | {"profile": asdict(network.profile)}
     if isinstance(network, StudentNetwork):
         return "student", _unet(network) | ({"int8": True} if roundings(network) else {})
-    raise TypeError(f"no known kind of network: {type(network).__name__}")
+    raise TypeError(f"unknown kind of network: {type(network).__name__}")
 
 
 def _unet(network: DiffusionNetwork | StudentNetwork) -> dict[str, Any]:
@@ -79,4 +79,4 @@ def _made(
     if kind == "diffusion":
         profile = Profile(**arguments.pop("profile"))
         return DiffusionNetwork(profile, widths, **arguments)
-    raise ValueError(f"no known kind of network: {kind}")
+    raise ValueError(f"unknown kind of network: {kind}")

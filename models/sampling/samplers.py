@@ -1,8 +1,9 @@
 """Few-step sampling of a diffusion model, and the stabilised mean of sample pairs (SRDS).
 
-The stepper is our own: a schedule's timesteps and the alpha_bar of the *next* timestep go in
-together, so that few steps are exact where the closed form is (MONAI 1.6's `DDIMScheduler` spaces
-them by linspace but strides by `T // n`: at 10 steps its noise has 17 times the right variance).
+The stepper is not MONAI's: a schedule's timesteps and the alpha_bar of the *next* timestep are
+passed together, so that few steps are exact where the closed form is. (MONAI 1.6's
+`DDIMScheduler` spaces them by linspace but strides by `T // n`: at 10 steps its noise has 17
+times the right variance.)
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ Predict = Callable[[Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class Sample:
-    """A mean over samples and the deviation between them, on the scale of z.
+    """Mean and standard deviation over samples, on the scale of z.
 
     Attributes:
-        mean: over the samples.
+        mean: mean over the samples.
         spread: standard deviation over the samples without the noise that samples contain.
     """
 
@@ -47,15 +48,15 @@ def ddim_sample(
     generator: Generator | None = None,
     start: int | None = None,
 ) -> Image:
-    """One sample per image of `noise` = z at the first timestep (DDIM: Song et al. 2021, eq. 12).
+    """Draw one sample for each image of `noise` (DDIM: Song et al. 2021, eq. 12).
 
     Args:
-        predict: gives z0_hat.
+        predict: returns z0_hat.
         noise: z_T, standard normal; with `start`, z at that timestep.
-        schedule: of the model.
+        schedule: noise schedule of the model.
         steps: S; the timesteps are `schedule.timesteps(S)`.
         eta: 0 is deterministic (DDIM); 1 has the variance of the DDPM posterior.
-        generator: needed where eta is above 0.
+        generator: source of the fresh noise, needed if eta is above 0.
         start: begin at this timestep instead of T - 1 (then S steps from there to 0).
     """
     timesteps = schedule.timesteps(steps)
@@ -88,10 +89,10 @@ def srds_sample(
     2 K times the images: the batch under +eps_1, under -eps_1, under +eps_2, and so on.
 
     Args:
-        predict: gives z0_hat.
+        predict: returns z0_hat.
         noise: eps_1 .. eps_K, standard normal.
-        schedule: of the model.
-        steps: S, at most 20 where the mean is wanted: more bring random structure back.
+        schedule: noise schedule of the model.
+        steps: S, at most 20 where the mean is wanted: more steps bring random structure back.
         sigma: standard deviation of the noise that a sample contains, on the scale of z;
             broadcastable against the batch of images.
     """
@@ -103,13 +104,13 @@ def srds_sample(
 def mean_and_spread(
     samples: Float[Tensor, "sample batch channel height width"], sigma: Level
 ) -> Sample:
-    """`u^2 = max(0, var over samples - sigma^2)`: samples contain noise, their spread must not."""
+    """Mean, and u with `u^2 = max(0, variance over samples - sigma^2)`: u excludes their noise."""
     variance = samples.var(0, correction=1)
     return Sample(samples.mean(0), (variance - sigma**2).clamp(min=0).sqrt())
 
 
 def gaussian_deviation(schedule: NoiseSchedule, steps: int, deviation: float) -> float:
-    """Standard deviation of DDIM samples of a Gaussian law under its exact predictor.
+    """Standard deviation of DDIM samples of a Gaussian distribution under its exact predictor.
 
     For z_0 ~ N(m, deviation^2) every step maps z_t - sqrt(a) m linearly, so a sample is m + g eps
     and g is a product over the steps. It tends to `deviation` as S grows; few steps fall short of

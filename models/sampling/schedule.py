@@ -28,15 +28,15 @@ class NoiseSchedule:
 
     @classmethod
     def linear(cls, steps: int = STEPS) -> NoiseSchedule:
-        """Beta grows linearly from 1e-4 to 2e-2 (Ho et al. 2020)."""
+        """Let beta grow linearly from 1e-4 to 2e-2 (Ho et al. 2020)."""
         beta = torch.linspace(BETA_FIRST, BETA_LAST, steps, dtype=torch.float64)
         return cls(torch.cumprod(1 - beta, 0))
 
     @classmethod
     def constant(cls, steps: int = STEPS) -> NoiseSchedule:
-        """Every step has the same beta; the last alpha_bar is that of `linear`.
+        """Use the same beta in every step; the last alpha_bar is that of `linear`.
 
-        Our reading of No-New-Denoiser's "constant": its exact formula could not be read.
+        This is an interpretation of No-New-Denoiser's "constant"; its exact formula is not known.
         """
         last = float(cls.linear(steps).alpha_bar[-1])
         exponent = torch.arange(1, steps + 1, dtype=torch.float64) / steps
@@ -44,27 +44,27 @@ class NoiseSchedule:
 
     @classmethod
     def uniform(cls, steps: int = STEPS) -> NoiseSchedule:
-        """The share of noise 1 - alpha_bar grows by the same amount in every step.
+        """Let the share of noise 1 - alpha_bar grow by the same amount in every step.
 
-        Our reading of No-New-Denoiser's "uniform": its exact formula could not be read.
+        This is an interpretation of No-New-Denoiser's "uniform"; its exact formula is not known.
         """
         linear = cls.linear(steps).alpha_bar
         return cls(torch.linspace(float(linear[0]), float(linear[-1]), steps, dtype=torch.float64))
 
     @classmethod
     def named(cls, name: ScheduleName, steps: int = STEPS) -> NoiseSchedule:
-        """The schedule of this name."""
+        """Return the schedule with this name."""
         return {"linear": cls.linear, "constant": cls.constant, "uniform": cls.uniform}[name](steps)
 
     def __len__(self) -> int:
-        """T."""
+        """Return T, the number of steps."""
         return len(self.alpha_bar)
 
     def timesteps(self, steps: int) -> tuple[int, ...]:
-        """`t_i = round(linspace(T - 1, 0, S))`; for one step, T - 1 alone."""
+        """Return `t_i = round(linspace(T - 1, 0, S))`; for one step, T - 1 alone."""
         return tuple(int(t) for t in torch.linspace(len(self) - 1, 0, steps).round())
 
     def timestep_of_noise(self, sigma: float) -> int:
-        """The t whose noise-to-signal ratio sqrt((1 - a) / a) is nearest to `sigma` (on z)."""
+        """Return the t whose noise-to-signal ratio sqrt((1 - a) / a), on z, is nearest `sigma`."""
         ratio = ((1 - self.alpha_bar) / self.alpha_bar).sqrt()
         return int((ratio.log() - torch.tensor(sigma, dtype=torch.float64).log()).abs().argmin())

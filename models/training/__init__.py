@@ -1,1 +1,1 @@
-"""Training: losses, noisy examples, and the stages that a student goes through."""
+"""Training: losses, noisy examples, and the stages of distillation."""

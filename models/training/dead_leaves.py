@@ -1,4 +1,4 @@
-"""Procedural training images: dead leaves with texture and shading, and bodies in exactly zero air.
+"""Procedural training images: dead leaves with texture and shading, some of them in zero air.
 
 Occluding shapes with a power law of sizes have the statistics of natural images (Lee, Mumford and
 Huang 2001) and train denoisers nearly as good as photographs do (Achddou et al. 2021); they are
@@ -15,9 +15,10 @@ Image = Float32[np.ndarray, "size size"]
 
 
 def dead_leaves(size: int, rng: Generator) -> Image:
-    """One image of `size` x `size` pixels on [0, 1], drawn at twice the size and averaged down.
+    """Draw an image of `size` x `size` pixels on [0, 1], averaged down from twice the size.
 
-    A third of them are "bodies": leaves inside an outline, exactly 0 outside, as air often is.
+    A third of the images are "bodies": leaves inside an outline, exactly 0 outside, as air often
+    is.
     """
     fine = 2 * size
     canvas = np.full((fine, fine), rng.uniform(0, 1), np.float32)
@@ -36,7 +37,7 @@ def dead_leaves(size: int, rng: Generator) -> Image:
 def _radii(
     rng: Generator, count: int, smallest: float, largest: float
 ) -> Float32[np.ndarray, " n"]:
-    """Radii with density r^-3 (scale invariance), mostly large first so that small ones stay."""
+    """Draw radii with density r^-3 (scale invariance), mostly large first, small ones on top."""
     u = rng.uniform(0, 1, count)
     r = (smallest**-2 - u * (smallest**-2 - largest**-2)) ** -0.5
     if rng.random() < 0.7:
@@ -77,7 +78,7 @@ def _paint_leaf(canvas: np.ndarray, radius: float, level: float, rng: Generator)
 
 
 def _texture(along: np.ndarray, across: np.ndarray, radius: float, rng: Generator) -> np.ndarray:
-    """A gradient, and for every second leaf stripes or fine grain."""
+    """Draw a gradient, and for every second leaf stripes or fine grain."""
     slope = rng.normal(0, 0.1) / max(radius, 1)
     texture = slope * along
     kind = rng.random()
@@ -97,14 +98,14 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shading(size: int, rng: Generator) -> np.ndarray:
-    """Smooth gain between about 0.5 and 1.5: coils, scatter."""
+    """Draw a smooth gain between about 0.5 and 1.5: coils, scatter."""
     y, x = _grid(size)
     a, b, c = rng.normal(0, 0.2, 3)
     return np.asarray(np.clip(1 + a * x + b * y + c * (x**2 + y**2 - 0.66), 0.4, 1.6))
 
 
 def _outline(size: int, rng: Generator) -> np.ndarray:
-    """1 inside a wavy ellipse, 0 outside, one pixel of transition."""
+    """Draw a mask: 1 inside a wavy ellipse, 0 outside, one pixel of transition."""
     y, x = _grid(size)
     y = (y - rng.uniform(-0.3, 0.3)) / rng.uniform(0.5, 1.1)
     x = (x - rng.uniform(-0.3, 0.3)) / rng.uniform(0.5, 1.1)

@@ -1,8 +1,8 @@
-"""Structures about as visible as the noise lets them be, added to training images.
+"""Structures near the threshold of visibility in noise, added to training images.
 
-What is much weaker or much stronger than the noise teaches a denoiser little about the shadings and
-small lesions a reader looks for; images hold few that lie between. A network that never met them
-learns that whatever is as weak as the noise is noise, and low contrast fades with it.
+Structures much weaker or much stronger than the noise teach a denoiser little about the shadings
+and small lesions that a reader looks for; images contain few in between. A network trained without
+them removes everything as weak as the noise, and low contrast with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stillscan.models.noise.synthesis import frequencies, gaussian_spectrum
 
 Plane = Float[Tensor, "height width"]
 
-VISIBILITY = (0.5, 6.0)  # of one structure to a reader who averages over its size
+VISIBILITY = (0.5, 6.0)  # of one structure, in d', for an observer who averages over its area
 RADII = (1.5, 14.0)  # pixels, of a disc
 SCALES = (1.2, 8.0)  # pixels, of a random field
 MOST_DISCS = 10
@@ -25,13 +25,13 @@ SIGNAL = 0.02  # below it there is air, where nothing is added
 
 
 def add_faint_structures(x: Plane, sigma: float, spectrum: Plane, generator: Generator) -> Plane:
-    """The image with discs or a smooth random field near the threshold of visibility.
+    """Add discs or a smooth random field near the threshold of visibility to an image.
 
     Args:
-        x: clean image, 0 is no signal.
-        sigma: of the noise that will be added, same unit.
-        spectrum: of that noise.
-        generator: says which kind, how many, where, how large and how strong.
+        x: clean image; 0 is no signal.
+        sigma: standard deviation of the noise that will be added, same unit.
+        spectrum: power spectrum of that noise.
+        generator: source of all random choices.
     """
     if float(torch.rand((), generator=generator)) < 0.5:
         faint = _discs(x.shape[0], x.shape[1], spectrum, generator)
@@ -41,13 +41,13 @@ def add_faint_structures(x: Plane, sigma: float, spectrum: Plane, generator: Gen
 
 
 def share_at_scale(spectrum: Plane, scale: float) -> float:
-    """What a Gaussian mean of `scale` pixels leaves of the deviation of noise of this spectrum."""
+    """Return the share of the noise (standard deviation) that a Gaussian mean leaves."""
     smoothed = spectrum * gaussian_spectrum(spectrum.shape[0], spectrum.shape[1], scale, scale)
     return math.sqrt(float(smoothed.mean() / spectrum.mean()))
 
 
 def _discs(height: int, width: int, spectrum: Plane, generator: Generator) -> Plane:
-    """Ellipses with soft or sharp rims, in units of sigma."""
+    """Draw ellipses with soft or sharp rims, in units of sigma."""
     y, x = torch.arange(height)[:, None], torch.arange(width)[None, :]
     faint = torch.zeros(height, width)
     for _ in range(int(torch.randint(1, MOST_DISCS + 1, (), generator=generator))):
@@ -58,13 +58,13 @@ def _discs(height: int, width: int, spectrum: Plane, generator: Generator) -> Pl
         along, across = (x - column) * cos + (y - row) * sin, (y - row) * cos - (x - column) * sin
         distance = torch.hypot(along, across / (0.5 + 0.5 * ratio))
         inside = ((radius - distance) / (0.5 + 2 * rim) + 0.5).clamp(0, 1)
-        # a disc is read over its area, pi r^2, as a Gaussian mean is over 4 pi s^2
+        # an observer averages a disc over its area, pi r^2, as a Gaussian mean is over 4 pi s^2
         faint += inside * _strength(generator) * share_at_scale(spectrum, radius / 2)
     return faint
 
 
 def _field(height: int, width: int, spectrum: Plane, generator: Generator) -> Plane:
-    """A Gaussian random field of one scale, in units of sigma."""
+    """Draw a Gaussian random field of one scale, in units of sigma."""
     scale = _log_uniform(SCALES, generator)
     white = torch.randn(height, width, generator=generator)
     f_y, f_x = frequencies(height, width)
@@ -75,7 +75,7 @@ def _field(height: int, width: int, spectrum: Plane, generator: Generator) -> Pl
 
 
 def _strength(generator: Generator) -> float:
-    """Brighter or darker, VISIBILITY log-uniform."""
+    """Draw a signed strength, log-uniform in VISIBILITY."""
     sign = 1.0 if float(torch.rand((), generator=generator)) < 0.5 else -1.0
     return sign * _log_uniform(VISIBILITY, generator)
 

@@ -1,4 +1,4 @@
-"""What a student learns int8 from: the exact one, whose every answer it has to give."""
+"""Training of an int8 student: it imitates the floating-point student that it was made from."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LOG_VARIANCE_WEIGHT = 0.01
 
 @torch.no_grad()
 def choose_steps(network: StudentNetwork, exact: StudentNetwork, batches: Iterable[Batch]) -> None:
-    """The first steps, from the largest values that go into the exact network's convolutions.
+    """Set the first rounding steps from the largest inputs of the exact network's convolutions.
 
     Args:
-        network: as `quantized` makes it of the exact one.
-        exact: the one that does not round.
-        batches: a few, of what it will be trained on.
+        network: the rounding network, made by `quantized` from the exact one.
+        exact: the network that does not round.
+        batches: a few training batches.
     """
     layers = {
         exact.get_submodule(name): layer
@@ -47,10 +47,10 @@ def choose_steps(network: StudentNetwork, exact: StudentNetwork, batches: Iterab
 
 
 def imitation(exact: StudentNetwork) -> Objective[Batch]:
-    """Learn to do what `exact` does: the loss is what an example's PSNR falls by.
+    """Return the objective of imitating `exact`: the loss is the fall of an example's PSNR.
 
     Mean over the examples of log(1 + d^2 / e^2): d is the difference of the two networks, e the
-    error of the exact one, which is taken to have nothing to do with it. Reported in dB.
+    error of the exact one, which is assumed to be independent of it. Reported in dB.
     """
     exact.eval()
 

@@ -16,7 +16,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Step:
-    """What one update did; `loss` is in the unit that the objective names."""
+    """The result of one update; `loss` is in the unit that the objective names."""
 
     number: int
     loss: float
@@ -25,7 +25,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Losses:
-    """What an objective says of a batch: the scalar to minimise, and the one to show a person."""
+    """The losses of one batch: the scalar to minimise, and the one to report."""
 
     total: Tensor
     reported: Tensor
@@ -36,7 +36,7 @@ Objective = Callable[[nn.Module, B], Losses]
 
 @dataclass
 class Training:
-    """All that a checkpoint must hold: the network, its moving average, the optimiser, the step.
+    """The state that a checkpoint holds: network, moving average, optimiser and step.
 
     Attributes:
         decay: highest rate of the moving average; it begins as (1 + n) / (10 + n).
@@ -50,13 +50,13 @@ class Training:
 
     @classmethod
     def begin(cls, network: nn.Module, learning_rate: float, decay: float = 0.999) -> Training:
-        """A fresh run of `network`."""
+        """Start a new run of `network`."""
         optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
         average = copy.deepcopy(network).requires_grad_(False)
         return cls(network, average, optimizer, decay=decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """For `torch.save`."""
+        """Return the state for `torch.save`."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -65,7 +65,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue from a state that `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -80,11 +80,11 @@ def train(
     learning_rate: float,
     first: int = 0,
 ) -> Iterator[Step]:
-    """Update until step `steps`, learning rate falling along a cosine; yields after each update.
+    """Update until step `steps`, the learning rate falling along a cosine; yield after each.
 
-    Learning rate and moving average count from step `first`: a run may have several parts.
+    Learning rate and moving average count from step `first`: a run may consist of several parts.
 
-    Where a process group is up (`torchrun`), gradients are averaged over its ranks: with the same
+    In a process group (`torchrun`), gradients are averaged over its ranks: with the same
     first weights on every rank and different batches, all ranks keep the same weights.
     """
     while training.number < steps:
@@ -103,7 +103,7 @@ def train(
 
 
 def average_over_ranks(network: nn.Module) -> None:
-    """Mean of every gradient over the ranks of the process group; nothing without one."""
+    """Average every gradient over the ranks of the process group, if there is one."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return
     for parameter in network.parameters():
@@ -113,7 +113,7 @@ def average_over_ranks(network: nn.Module) -> None:
 
 
 def schedule(number: int, steps: int, warm_up: int = 200) -> float:
-    """A linear start, then half a cosine down to 1 %."""
+    """Return the factor of the learning rate: a linear start, then half a cosine down to 1 %."""
     return min(1.0, (number + 1) / warm_up) * (
         0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * number / steps))
     )
@@ -121,7 +121,7 @@ def schedule(number: int, steps: int, warm_up: int = 200) -> float:
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, number: int, decay: float) -> None:
-    """Exponential moving average with the rate min(decay, (1 + n) / (10 + n))."""
+    """Update the exponential moving average with the rate min(decay, (1 + n) / (10 + n))."""
     rate = min(decay, (1 + number) / (10 + number))
     for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
         slow.lerp_(fast, 1 - rate)

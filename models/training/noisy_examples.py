@@ -1,7 +1,7 @@
 """Training examples with simulated noise and known truth.
 
-Example number k is a pure function of the images, the seed and k, so a run that was killed goes on
-with the very examples it would have seen.
+Example number k is a pure function of the images, the seed and k, so that a run that was
+interrupted continues with the same examples.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from stillscan.models.training.faint_structures import add_faint_structures
 
 SIGMA_RANGE = (0.2 / 255, 50 / 255)
 PATCH = 80
-TOLD_SIGMA_ERROR = 0.07  # what a good noise profile errs by (standard deviation of the log)
-TOLD_CORRELATION_ERROR = 0.02
-BADLY_TOLD = 0.25  # share of examples that are told a wrong level: structure looks like noise
-BADLY_TOLD_RANGE = (0.7, 3.0)
+GIVEN_SIGMA_ERROR = 0.07  # error of a good noise profile (standard deviation of the log)
+GIVEN_CORRELATION_ERROR = 0.02
+WRONG_LEVEL_SHARE = 0.25  # of examples with a wrong level, as if structure was taken for noise
+WRONG_LEVEL_RANGE = (0.7, 3.0)
 
 Plane = Float[Tensor, "height width"]
 
@@ -33,8 +33,8 @@ Plane = Float[Tensor, "height width"]
 class TrainingImage:
     """A clean (or nearly clean) image on [0, 1] and the noise that it still contains.
 
-    Noise is added at twice `own_sigma` or more, so that the network is never taught to keep noise.
-    `weight` is how often it is drawn, relative to the others.
+    Noise is added at twice `own_sigma` or more, so that the network never learns to keep noise.
+    `weight` is the relative frequency with which it is drawn.
     """
 
     pixels: Plane
@@ -44,7 +44,7 @@ class TrainingImage:
 
 @dataclass(frozen=True)
 class Batch:
-    """Noisy images, the noise in them, and what the network is told about it."""
+    """Noisy images, the noise in them, and the level and correlation that the network gets."""
 
     noisy: Float[Tensor, "batch 1 height width"]
     noise: Float[Tensor, "batch 1 height width"]
@@ -55,7 +55,7 @@ class Batch:
 def draw_batch(
     images: Sequence[TrainingImage], size: int, seed: int, number: int, faint: float = 0.0
 ) -> Batch:
-    """Batch `number` of the run with this seed; `faint` is the share with faint structures."""
+    """Draw batch `number` of the run with this seed; a share `faint` gets faint structures."""
     generator = torch.Generator().manual_seed((seed << 32) + number)
     weights = torch.tensor([image.weight for image in images])
     chosen = torch.multinomial(weights, size, replacement=True, generator=generator)
@@ -69,7 +69,7 @@ def draw_batch(
 def draw_example(
     image: TrainingImage, generator: Generator, faint: float = 0.0
 ) -> tuple[Plane, Plane, Plane, Float[Tensor, " lag"]]:
-    """A corrupted patch: noisy image, its noise, the told noise level, the told correlation."""
+    """Draw a noisy patch, its noise, and the level and correlation that the network gets."""
     x = augment(crop(image.pixels, generator), generator)
     contrast = _uniform(0.3, 1.0, generator)
     x = x * contrast + _uniform(0.0, 1 - contrast, generator) * float(
@@ -85,23 +85,23 @@ def draw_example(
     sigma_map = sigma_map.clamp(min=LOWEST_SHARE * float(sigma_map.square().mean().sqrt()))
     acf = synthesis.autocorrelation(torch.ones_like(spectrum) if white else spectrum)
     correlation = torch.stack([(acf[dy, dx] + acf[dy, -dx]) / 2 for dy, dx in CORRELATION_LAGS])
-    factor, told = tell(correlation, generator)
-    return noisy, noisy - mean, sigma_map * factor, told
+    factor, given = given_conditioning(correlation, generator)
+    return noisy, noisy - mean, sigma_map * factor, given
 
 
-def tell(
+def given_conditioning(
     correlation: Float[Tensor, " lag"], generator: Generator
 ) -> tuple[float, Float[Tensor, " lag"]]:
-    """What the network is told: a factor on the true level, and the correlation, with errors.
+    """Draw the errors of the conditioning: a factor on the true level, and the correlation.
 
-    Most examples are told nearly the truth. Some are told a level that may be far off, and less
-    correlation than there is, as where an image has no flat place: the network learns to believe
-    what it sees.
+    Most examples get nearly the truth. Some get a level that may be far off and less correlation
+    than there is, as from an image without flat regions: the network learns to trust the image
+    more than its noise profile.
     """
-    error = TOLD_CORRELATION_ERROR * torch.randn(len(correlation), generator=generator)
-    if _uniform(0.0, 1.0, generator) > BADLY_TOLD:
-        return math.exp(TOLD_SIGMA_ERROR * _normal(generator)), correlation + error
-    low, high = (math.log(limit) for limit in BADLY_TOLD_RANGE)
+    error = GIVEN_CORRELATION_ERROR * torch.randn(len(correlation), generator=generator)
+    if _uniform(0.0, 1.0, generator) > WRONG_LEVEL_SHARE:
+        return math.exp(GIVEN_SIGMA_ERROR * _normal(generator)), correlation + error
+    low, high = (math.log(limit) for limit in WRONG_LEVEL_RANGE)
     factor = math.exp(_uniform(low, high, generator))
     return factor, correlation * min(1.0, _uniform(0.0, 2.0, generator)) + error
 
@@ -109,7 +109,7 @@ def tell(
 def corrupt(
     x: Plane, sigma: float, spectrum: Plane, generator: Generator
 ) -> tuple[Plane, Plane, Callable[[Tensor], Tensor], bool]:
-    """Draw a noise family: (E[y | x], y, standard deviation as a function of level, is it white).
+    """Draw noise: (E[y | x], y, its standard deviation as a function of level, is it white).
 
     The target is E[y | x], not x: a derived series must not move the mean of a region, so the
     Rician bias stays.
@@ -142,7 +142,7 @@ def corrupt(
 
 
 def _rician_curve(sigma: float) -> Callable[[Tensor], Tensor]:
-    """Standard deviation of a Rician magnitude as a function of its mean."""
+    """Return the standard deviation of a Rician magnitude as a function of its mean."""
     true = torch.linspace(0, 6 * sigma, 64)
     mean, deviation = synthesis.rician_mean(true, sigma), synthesis.rician_deviation(true, sigma)
 
@@ -154,7 +154,7 @@ def _rician_curve(sigma: float) -> Callable[[Tensor], Tensor]:
 
 
 def draw_spectrum(height: int, width: int, generator: Generator) -> Plane:
-    """A noise spectrum as scanners make them; white for about half of the draws."""
+    """Draw a noise spectrum like those of scanners; white for about half of the draws."""
     kind = _uniform(0.0, 1.0, generator)
     if kind < 0.45:
         return torch.ones(height, width)
@@ -173,7 +173,10 @@ def draw_spectrum(height: int, width: int, generator: Generator) -> Plane:
 
 
 def _unknown_gain(x: Plane, generator: Generator) -> Plane | float:
-    """For a quarter of the examples a smooth change of the level that nobody tells (g-factor)."""
+    """For a quarter of the examples, draw a smooth change of the level unknown to the network.
+
+    It stands for the g-factor of parallel imaging.
+    """
     if _uniform(0.0, 1.0, generator) > 0.25:
         return 1.0
     coarse = 0.15 * torch.randn(1, 1, 3, 3, generator=generator)
@@ -181,7 +184,7 @@ def _unknown_gain(x: Plane, generator: Generator) -> Plane | float:
 
 
 def crop(pixels: Plane, generator: Generator) -> Float[Tensor, "patch patch"]:
-    """A patch of PATCH x PATCH pixels; a patch without any structure is drawn again, twice."""
+    """Draw a patch of PATCH x PATCH pixels, up to three times until it has some structure."""
     height, width = pixels.shape
     patch = pixels[:PATCH, :PATCH]
     for _ in range(3):
@@ -194,7 +197,7 @@ def crop(pixels: Plane, generator: Generator) -> Float[Tensor, "patch patch"]:
 
 
 def augment(patch: Plane, generator: Generator) -> Plane:
-    """One of the eight symmetries of the square."""
+    """Apply one of the eight symmetries of the square."""
     turns, flip = torch.randint(0, 4, (2,), generator=generator).tolist()
     patch = torch.rot90(patch, turns)
     return patch.flip(0) if flip < 2 else patch

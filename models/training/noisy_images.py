@@ -1,4 +1,4 @@
-"""Training examples without a clean image: patches of noisy images, fresh noise of their law."""
+"""Training examples without a clean image: noisy patches and fresh noise of the same kind."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Planes = Float[Tensor, "batch 1 height width"]
 
 @dataclass(frozen=True)
 class NoisyImage:
-    """A noisy image on about [0, 1] and what is known of its noise, in the same unit.
+    """A noisy image on about [0, 1] and the profile of its noise, in the same unit.
 
     Attributes:
         pixels: at least PATCH x PATCH.
         profile: level, signal dependence and correlation of its noise.
-        weight: how often it is drawn, relative to the others.
+        weight: relative frequency with which it is drawn.
         label: a teacher's estimate of the clean image (distillation).
     """
 
@@ -41,7 +41,7 @@ class NoisyImage:
 
 @dataclass(frozen=True)
 class NoisyBatch:
-    """Noisy patches, and all that an objective may draw from.
+    """Noisy patches, and everything that an objective may use.
 
     Attributes:
         noisy: y.
@@ -50,7 +50,7 @@ class NoisyBatch:
         acf: correlation coefficients at lags (-MAX_LAG..MAX_LAG)^2.
         fresh: noise drawn anew with the same sigma and correlation, independent of y's.
         label: a teacher's estimate; equal to `noisy` where images have none.
-        generator: for whatever else an objective draws.
+        generator: source of further random numbers of the objective.
     """
 
     noisy: Planes
@@ -63,13 +63,13 @@ class NoisyBatch:
 
     @property
     def correlation(self) -> Float[Tensor, "batch lag"]:
-        """The coefficients at CORRELATION_LAGS."""
+        """Correlation coefficients at CORRELATION_LAGS."""
         return torch.stack(
             [self.acf[:, MAX_LAG + dy, MAX_LAG + dx] for dy, dx in CORRELATION_LAGS], 1
         )
 
     def to(self, device: torch.device) -> NoisyBatch:
-        """The same batch on another device; the generator stays where it is."""
+        """Copy the batch to a device; the generator stays on the CPU."""
         return NoisyBatch(
             noisy=self.noisy.to(device),
             sigma=self.sigma.to(device),
@@ -91,17 +91,17 @@ def draw_noisy_batches(
     ranks: int = 1,
     ahead: int = 0,
 ) -> Iterator[NoisyBatch]:
-    """The batches of the run with this seed from `number` on; every rank draws others.
+    """Yield the batches of the run with this seed from `number` on; every rank gets different ones.
 
     Args:
-        images: to draw from.
-        size: patches in a batch.
-        seed: of the run.
-        number: of the first batch.
+        images: the noisy images.
+        size: number of patches in a batch.
+        seed: seed of the run.
+        number: number of the first batch.
         patch: height and width of patches.
-        rank: of this process.
-        ranks: how many there are.
-        ahead: how many batches threads draw in advance; 0 draws each when it is asked for. The
+        rank: rank of this process.
+        ranks: number of ranks.
+        ahead: number of batches that threads draw in advance; 0: each is drawn when needed. The
             batches are the same either way.
     """
 
@@ -125,7 +125,7 @@ def draw_noisy_batches(
 def draw_noisy_batch(
     images: Sequence[NoisyImage], size: int, seed: int, number: int, patch: int = PATCH
 ) -> NoisyBatch:
-    """Batch `number` of the run with this seed: a pure function of its arguments."""
+    """Draw batch `number` of the run with this seed: a pure function of its arguments."""
     generator = torch.Generator().manual_seed((seed << 32) + number)
     weights = torch.tensor([image.weight for image in images])
     chosen = torch.multinomial(weights, size, replacement=True, generator=generator)
@@ -138,7 +138,7 @@ def draw_noisy_batch(
 
 
 def _draw(image: NoisyImage, patch: int, generator: Generator) -> tuple[Tensor, ...]:
-    """One patch under one of the square's eight symmetries: y, sigma, fresh noise, label, acf."""
+    """Draw a patch under a symmetry of the square: y, sigma, fresh noise, label, acf."""
     top, left = _place(image, patch, generator)
     turns, flip = torch.randint(0, 4, (2,), generator=generator).tolist()
 

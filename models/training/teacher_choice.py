@@ -1,8 +1,8 @@
-"""Which teacher is best, without a clean image: recorrupted pairs.
+"""Choice of the best teacher without a clean image, by recorrupted pairs.
 
-A candidate denoises y + a z and is held against y - z / a, whose noise is independent of its input.
-The mean squared difference is the error against the clean image plus the target's noise, the same
-for every candidate; so differences between candidates are differences of true error.
+A candidate denoises y + a z and is compared with y - z / a, whose noise is independent of its
+input. The mean squared difference is the error against the clean image plus the target's noise, the
+same for every candidate; so differences between candidates are differences of true error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stillscan.models.noise.synthesis import correlated_noise, spectrum_of
 from stillscan.models.training.noisy_images import NoisyImage
 
 FACTOR = 0.5  # a
-MARGIN_DB = 0.02  # a candidate must be better by this to take the place of an earlier one
+MARGIN_DB = 0.02  # a candidate must be better by this to replace an earlier one
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Candidate:
     """One line of the table.
 
     Attributes:
-        name: of the candidate.
+        name: name of the candidate.
         error_db: 10 log10 of its estimated squared error over the noise's variance: mean over
             the images; lower is better.
-        behind_db: how far it is behind the chosen one: mean over the images.
+        behind_db: distance from the chosen candidate, mean over the images.
         interval_db: 95 % bootstrap interval of `behind_db`.
     """
 
@@ -45,10 +45,10 @@ class Candidate:
 def choose(
     candidates: Mapping[str, Denoiser], images: Sequence[NoisyImage], seed: int
 ) -> tuple[str, tuple[Candidate, ...]]:
-    """The best candidate, and the table.
+    """Choose the best candidate; also return the table of all.
 
-    The first candidate stands until a later one is better by MARGIN_DB with 95 % certainty: put the
-    simplest first.
+    An earlier candidate is kept until a later one is better by MARGIN_DB with 95 % certainty: put
+    the simplest first.
     """
     errors = {name: squared_errors(denoiser, images, seed) for name, denoiser in candidates.items()}
     chosen = next(iter(candidates))
@@ -65,7 +65,7 @@ def choose(
 def squared_errors(
     denoiser: Denoiser, images: Sequence[NoisyImage], seed: int
 ) -> Float[Tensor, " image"]:
-    """Estimated error of each image over the variance of its noise."""
+    """Estimate the squared error of each image over the variance of its noise."""
     return torch.stack(
         [
             _squared_error(denoiser, image, torch.Generator().manual_seed((seed << 32) + number))
@@ -90,10 +90,10 @@ def _squared_error(denoiser: Denoiser, image: NoisyImage, generator: Generator) 
 def behind_db(
     worse: Float[Tensor, " image"], better: Float[Tensor, " image"], seed: int
 ) -> Interval:
-    """By how many dB `worse` is behind `better`: mean over the images and its 95 % interval.
+    """Return by how many dB `worse` is behind `better`: mean over the images and 95 % interval.
 
-    Differences are taken image by image, where the target's noise cancels, and given in dB of the
-    better one's error.
+    Differences are taken image by image, where the target's noise cancels, and are expressed in
+    dB relative to the better one's error.
     """
     found = bootstrap_mean([(worse - better).tolist()], seed)
     reference = float(_mean(better))
@@ -105,7 +105,7 @@ def behind_db(
 
 
 def _mean(errors: Tensor) -> Tensor:
-    """Mean over the last axis, never below what an estimate can resolve."""
+    """Return the mean over the last axis, not below the resolution of the estimate."""
     return errors.mean(-1).clamp(min=1e-3)
 
 

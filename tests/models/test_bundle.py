@@ -115,7 +115,7 @@ def test_a_fast_student_is_the_network_that_was_saved(folder):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: path.unlink(), "came without a fast student"),
+        (lambda path: path.unlink(), "has no fast student"),
         (lambda path: path.write_bytes(b"\xff" * 100), "cannot be loaded"),
         (lambda path: save_network(BlindSpotNetwork(0, width=4, blocks=1), path), "another"),
     ],
@@ -158,7 +158,7 @@ def test_the_fast_student_comes_in_int8_where_that_is_best(with_int8, precision,
 def test_a_bundle_without_int8_computes_without(with_int8):
     (with_int8 / FAST_STUDENT_INT8).unlink()
     assert load_mode(with_int8, "fast_student", engine="auto")[0].engine.precision == "float32"
-    with pytest.raises(BundleError, match=r"came without a fast student int8 \(fast_student_int8"):
+    with pytest.raises(BundleError, match=r"has no fast student int8 \(fast_student_int8"):
         load_mode(with_int8, "fast_student", precision="int8", engine="auto")
 
 
@@ -166,7 +166,7 @@ def test_the_student_itself_has_no_int8(with_int8):
     assert load_mode(with_int8, "student", engine="auto")[0].engine.precision == "float32"
     with pytest.raises(EngineError, match="has no int8"):
         load_mode(with_int8, "student", precision="int8", engine="auto")
-    with pytest.raises(EngineError, match="learned no int8"):
+    with pytest.raises(EngineError, match="trained for no int8"):
         load_mode(with_int8, "student", precision="int8", engine="openvino")
 
 

@@ -77,7 +77,7 @@ def test_where_capture_fails_that_is_said_once_and_kernels_are_launched(monkeypa
     for _ in range(2):
         assert torch.equal(function(given)[0], 2 * given)
     assert caplog.text.count("no capture here") == 1
-    assert "launched singly" in caplog.text
+    assert "launched one by one" in caplog.text
 
 
 def test_too_little_memory_is_no_reason_to_try_without(monkeypatch):

@@ -74,7 +74,7 @@ def test_only_the_last_shapes_stay_compiled(network):
 
 @pytest.mark.parametrize("name", ["torch", *ENGINES])
 def test_a_precision_that_an_engine_lacks_is_named(network, name):
-    said = "learned no int8" if name == "openvino" else f"{name} has no int8"
+    said = "trained for no int8" if name == "openvino" else f"{name} has no int8"
     with pytest.raises(EngineError, match=said):
         {"torch": TorchEngine, **ENGINES}[name](network, precision="int8")
 
@@ -153,7 +153,7 @@ def test_tensorrt_that_is_not_installed_is_named(network, monkeypatch):
 
 
 def test_tensorrt_computes_on_a_gpu_alone(network):
-    with pytest.raises(EngineError, match="tensorrt computes on a GPU alone"):
+    with pytest.raises(EngineError, match="tensorrt runs on a GPU only"):
         choose_engine(network, "tensorrt")
 
 
@@ -192,5 +192,5 @@ def test_an_engine_that_is_not_installed_is_named(network, name, monkeypatch):
 
 
 def test_a_gpu_has_torch_alone(network):
-    with pytest.raises(EngineError, match="openvino computes on a CPU alone"):
+    with pytest.raises(EngineError, match="openvino runs on a CPU only"):
         choose_engine(network, "openvino", "cuda")

@@ -214,9 +214,9 @@ def test_products_of_the_largest_numbers_do_not_overflow():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_rounding_network_runs_in_int8_alone(network, rounding_network, precision):
-    with pytest.raises(EngineError, match=f"learned int8 alone; precision is {precision}"):
+    with pytest.raises(EngineError, match=f"trained for int8 only; precision is {precision}"):
         OpenVinoEngine(rounding_network, precision)
-    with pytest.raises(EngineError, match="learned no int8"):
+    with pytest.raises(EngineError, match="trained for no int8"):
         OpenVinoEngine(network, "int8")
 
 

@@ -9,7 +9,7 @@ from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.training.dead_leaves import dead_leaves
 from stillscan.models.training.loop import Training, train
 from stillscan.models.training.losses import supervised
-from stillscan.models.training.noisy_examples import TrainingImage, draw_batch, tell
+from stillscan.models.training.noisy_examples import TrainingImage, draw_batch, given_conditioning
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_told_level_is_near_the_noise_for_most_examples(images):
 
 def test_badly_told_examples_stay_in_their_range():
     generator = torch.Generator().manual_seed(0)
-    factors = [tell(torch.zeros(7), generator)[0] for _ in range(500)]
+    factors = [given_conditioning(torch.zeros(7), generator)[0] for _ in range(500)]
     assert min(factors) > 0.6
     assert 2 < max(factors) <= 3.0
 

@@ -13,7 +13,7 @@ from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.monai_bundle.inference import SeriesDataset
 from stillscan.app.monai_bundle.results import affine_of
 from stillscan.models.bundle import load_bundle
-from stillscan.models.one_tensor import OneTensorStudent, told_planes
+from stillscan.models.one_tensor import OneTensorStudent, input_planes
 from stillscan.operators.denoising.denoise_series import measure_noise
 from stillscan.operators.errors import NothingToDoError
 from stillscan.operators.reading.decoder import Decoder
@@ -145,7 +145,7 @@ def test_one_tensor_has_the_students_weights_and_answers():
     behind.load_state_dict(network.state_dict())
     slices = torch.from_numpy(SLICES / 1000)
     _, noise = measure_noise("MR", [SLICES[0]], [np.zeros(SLICES[0].shape, np.bool_)])
-    planes = told_planes(slices[0], noise, behind.multiple)
+    planes = input_planes(slices[0], noise, behind.multiple)
     assert planes.shape == (9, 64, 56)
     with torch.no_grad():
         made = behind(planes[None])[0, :, :60, :52]
