@@ -41,7 +41,7 @@ def save_json(content: object, path: Path) -> None:
 
 
 def load_json(path: Path) -> Any:
-    """What `save_json` saved."""
+    """Return what `save_json` saved."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

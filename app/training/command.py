@@ -110,7 +110,7 @@ def run_of(
     radius: int,
     ranks: Ranks,
 ) -> Run:
-    """All stages from new weights, or the one that adapts a bundle."""
+    """Return all stages from new weights, or the one that adapts a bundle."""
     network = None
     if origin is not None:
         network = load_bundle(origin.info.folder, precision="float32").denoiser.network

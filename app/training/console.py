@@ -168,7 +168,7 @@ def watching(console: Console, profile: TrainingProfile) -> Iterator[Watch]:
 
 
 def plans_of(profile: TrainingProfile) -> dict[str, StagePlan]:
-    """The stages that train a network."""
+    """Return the stages that train a network."""
     plans = {
         "blind spot": profile.blind_spot,
         "diffusion": profile.diffusion,
@@ -179,7 +179,7 @@ def plans_of(profile: TrainingProfile) -> dict[str, StagePlan]:
 
 
 def work_of(profile: TrainingProfile) -> dict[str, float]:
-    """How much of the whole each stage is, in any unit."""
+    """Return how much of the whole each stage is, in any unit."""
     found = {
         stage: COST[stage] * plan.steps * plan.batch * plan.patch**2
         for stage, plan in plans_of(profile).items()

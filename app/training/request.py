@@ -121,7 +121,7 @@ def begin(order: Order, settings: dict[str, Any]) -> None:
 
 
 def origin_of(order: Order) -> Origin | None:
-    """The bundle that the student begins with, with its teacher where it has one.
+    """Return the bundle that the student begins with, with its teacher where it has one.
 
     Raises:
         ModelError: if it cannot be loaded.
@@ -145,7 +145,7 @@ def origin_of(order: Order) -> Origin | None:
 
 
 def told_modality(order: Order) -> str:
-    """What files that cannot say it are taken to be: one modality, if only one was told."""
+    """Return what files that cannot say it are taken to be: one modality, if only one was told."""
     return order.modalities[0] if len(order.modalities) == 1 else ""
 
 
@@ -162,7 +162,7 @@ def require_known_modalities(order: Order) -> None:
 
 
 def modalities_of(order: Order, folder: NoisyFolder) -> tuple[str, ...]:
-    """Which modalities the bundle will serve.
+    """Return which modalities the bundle will serve.
 
     Raises:
         UnknownModalityError: if neither arguments nor images say it.

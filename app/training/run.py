@@ -165,7 +165,7 @@ class Run:
         return Trained(student, blind_spot, diffusion, one_step, teacher, choice["chosen"], figures)
 
     def _second_round(self, student: StudentNetwork) -> Generator[Progress, None, StudentNetwork]:
-        """The student goes on, learning from its own estimates in place of its teacher's."""
+        """Yield the student goes on, learning from its own estimates in place of its teacher's."""
         own = StudentDenoiser(student, self.ranks.device)
         labelled = yield from self._labels("second labels", own, 1)
         second: StudentNetwork = yield from self._stage(
@@ -212,7 +212,7 @@ class Run:
         return self.seed * SEEDS_OF_A_RUN + STAGES.index(stage)
 
     def _made(self, make: Callable[[], Network], stage: int) -> Network:
-        """The network with its first weights, the same on every rank."""
+        """Return the network with its first weights, the same on every rank."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * SEEDS_OF_A_RUN + stage)
             network = make().to(self.ranks.device)
@@ -237,7 +237,7 @@ class Run:
         one_step: StudentNetwork,
         schedule: NoiseSchedule,
     ) -> dict[str, Denoiser]:
-        """The candidates, the simplest first."""
+        """Return the candidates, the simplest first."""
         device, steps = self.ranks.device, self.profile.steps
         diffusion = DiffusionDenoiser(blind_spot, network, schedule, device=device)
         found: dict[str, Denoiser] = {
@@ -253,7 +253,7 @@ class Run:
         return found
 
     def _choice(self, teachers: Mapping[str, Denoiser]) -> Generator[Progress, None, Any]:
-        """The table of candidates by the clean-free criterion; made by one rank, once."""
+        """Yield the table of candidates by the clean-free criterion; made by one rank, once."""
         path = self.folder / "teacher.json"
         yield Progress("teacher", 0, 1)
         if self.ranks.speaks and not path.exists():
@@ -292,7 +292,7 @@ class Run:
         )
 
     def _student_figures(self, student: StudentNetwork, teacher: Denoiser) -> dict[str, Any]:
-        """The student beside its teacher, by the same criterion on the same images."""
+        """Return the student beside its teacher, by the same criterion on the same images."""
         if not self.ranks.speaks:
             return {}
         images, seed = self._judged(), self._seed("teacher")
@@ -317,18 +317,18 @@ def passes(teacher: str, steps: int) -> int:
 
 
 def seeded(teacher: Denoiser, number: int) -> Denoiser:
-    """The teacher with the random numbers of this image."""
+    """Return the teacher with the random numbers of this image."""
     return teacher.seeded((number,)) if isinstance(teacher, Seeded) else teacher
 
 
 def thinned(images: Sequence[NoisyImage], most_pixels: int) -> Sequence[NoisyImage]:
-    """All images, or every n-th where they have more than `most_pixels`."""
+    """Return all images, or every n-th where they have more than `most_pixels`."""
     pixels = sum(image.pixels.numel() for image in images)
     return images[:: max(1, math.ceil(pixels / most_pixels))]
 
 
 def middle(image: NoisyImage, side: int) -> NoisyImage:
-    """The middle of an image, at most `side` pixels wide and high."""
+    """Return the middle of an image, at most `side` pixels wide and high."""
     rows, columns = image.pixels.shape
     top, left = max(0, (rows - side) // 2), max(0, (columns - side) // 2)
     pixels = image.pixels[top : top + side, left : left + side].contiguous()

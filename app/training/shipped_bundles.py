@@ -137,13 +137,13 @@ def main(
 
 
 def _student(checkpoint: Path, network: StudentNetwork) -> StudentNetwork:
-    """A network with the averaged weights of a checkpoint."""
+    """Return a network with the averaged weights of a checkpoint."""
     network.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
     return network
 
 
 def _trained(method: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], dict[str, Any]]:
-    """The teacher of `bench.studies.method`, and the table that chose it."""
+    """Return the teacher of `bench.studies.method`, and the table that chose it."""
     blind_spot = load_network(method / "blind_spot.safetensors")
     diffusion = load_network(method / "diffusion.safetensors")
     assert isinstance(blind_spot, BlindSpotNetwork)
@@ -153,7 +153,7 @@ def _trained(method: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], d
 
 
 def _choice(folder: Path) -> dict[str, Any]:
-    """The table that chose the teacher of the bundle that is there."""
+    """Return the table that chose the teacher of the bundle that is there."""
     training: dict[str, Any] = read_info(folder).metadata["stillscan"]["training"]
     choice: dict[str, Any] = training["teacher_candidates"]
     return choice

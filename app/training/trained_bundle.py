@@ -43,7 +43,7 @@ def metadata_of(
     name: str,
     origin: Origin | None = None,
 ) -> dict[str, Any]:
-    """What the bundle says of itself; no name of a file, of a series or of a person.
+    """Return what the bundle says of itself; no name of a file, of a series or of a person.
 
     Args:
         trained: by the run.
@@ -118,7 +118,7 @@ def metadata_of(
 
 
 def _next(version: str) -> str:
-    """The version after this one."""
+    """Return the version after this one."""
     *first, last = version.split(".")
     return ".".join([*first, str(int(last) + 1)])
 

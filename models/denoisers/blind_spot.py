@@ -11,11 +11,11 @@ from stillscan.models.noise.profile import NoiseProfile
 
 
 class BlindSpotDenoiser:
-    """The blind-spot network behind the `Denoiser` protocol.
+    """The blind-spot network as a `Denoiser`.
 
     Args:
-        network: trained.
-        centre: put each pixel's own value back with the known noise; else the bare prediction.
+        network: trained network.
+        centre: combine the prediction with the pixel's own value; otherwise return the prediction.
         device: torch device.
     """
 

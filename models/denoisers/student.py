@@ -27,19 +27,19 @@ from stillscan.models.noise.profile import NoiseProfile
 
 
 class StudentDenoiser:
-    """A student and the engine that runs its convolutions.
+    """A student network and the engine that computes its convolutions.
 
-    On a CPU each slice goes through by itself, on one thread: what a layer makes of it still lies
-    in the cache for the next. A large image is cut into tiles of one shape that overlap by all
-    that an output depends on, so that memory is bounded and there is no seam. What the network
-    sees is computed before the cut.
+    On a CPU each slice is processed by itself, on one thread: the output of a layer is still in the
+    cache for the next. A large image is cut into tiles of one shape that overlap as far as an
+    output depends on the input, so that memory is bounded and there are no seams. The network's
+    input is computed before the cut.
 
     Args:
-        network: with its weights.
-        device: of torch.
-        precision: of torch's products; None: bfloat16 where the device computes it.
-        engine: in place of torch.
-        tile: the largest side that is not cut, in half-resolution pixels; None: as the engine says.
+        network: the student with its weights.
+        device: torch device.
+        precision: precision of torch's products; None: bfloat16 where the device computes it.
+        engine: inference backend in place of torch.
+        tile: largest side that is not cut, in half-resolution pixels; None: the engine's `piece`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class StudentDenoiser:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device on which it computes."""
         return self.engine.device
 
     @torch.inference_mode()
@@ -79,7 +79,7 @@ class StudentDenoiser:
         return Estimate(mean=mean, spread=spread)
 
     def _denoised_on_gpu(self, image: Image, noise: NoiseProfile) -> Estimate:
-        """All slices in one batch; copies go through pinned memory and wait for nobody."""
+        """Denoise all slices in one batch; copies use pinned memory and are asynchronous."""
         there = image.pin_memory().to(self.device, non_blocking=True)
         results = self._denoised(there, noise)
         mean, spread = (torch.empty_like(image).pin_memory() for _ in results)
@@ -99,7 +99,7 @@ class StudentDenoiser:
         return mean[..., :height, :width], spread[..., :height, :width]
 
     def _planes(self, seen: Seen) -> tuple[Planes, Planes]:
-        """The engine's planes of the whole image, tile by tile where it is large."""
+        """Compute the planes of the whole image, in tiles if it is large."""
         height, width = seen.shape[-2:]
         if max(height, width) <= self._tile:
             return self.engine.run(seen)
@@ -125,7 +125,7 @@ class StudentDenoiser:
 def pad_to_multiple(
     image: Image, multiple: int
 ) -> Float[Tensor, "batch 1 padded_height padded_width"]:
-    """Continue the image below and right: mirrored, or repeated where it is too small."""
+    """Pad the image below and right: mirrored, or repeated if it is too small for that."""
     height, width = image.shape[-2:]
     down = math.ceil(height / multiple) * multiple - height
     right = math.ceil(width / multiple) * multiple - width

@@ -1,4 +1,4 @@
-"""Stage 1: a network that predicts every pixel from the pixels around it, never from itself.
+"""Stage 1: a network that predicts each pixel from its surroundings, never from itself.
 
 Noise that does not reach beyond `radius` pixels cannot be predicted from outside it, so the network
 learns E[x | surroundings] from noisy images alone.
@@ -17,9 +17,9 @@ LOG_VARIANCE_RANGE = (-6.0, 8.0)  # of the prediction's error, in sigma^2
 
 
 class RingConvolution(nn.Module):
-    """A convolution of half-width radius + 1 that is blind to max(|dx|, |dy|) <= radius.
+    """A convolution of half-width radius + 1 that ignores max(|dx|, |dy|) <= radius.
 
-    The mask is a buffer that is applied at every call; the weights below it are never used.
+    The mask is a buffer that is applied at every call; the masked weights are never used.
     """
 
     mask: Tensor
@@ -36,13 +36,13 @@ class RingConvolution(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch plane height width"]
     ) -> Float[Tensor, "batch feature height width"]:
-        """`width` features of the ring around each pixel."""
+        """Compute `width` features of the ring around each pixel."""
         weight, bias = self.convolution.weight * self.mask, self.convolution.bias
         return nn.functional.conv2d(image, weight, bias, padding=self.radius + 1)
 
 
 class DilatedBlock(nn.Module):
-    """`x + 1x1(relu(dilated 3x3(relu(x))))`."""
+    """A residual block: `x + 1x1(relu(dilated 3x3(relu(x))))`."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -50,17 +50,17 @@ class DilatedBlock(nn.Module):
         self.pointwise = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Features) -> Features:
-        """Add what the surroundings at this dilation say."""
+        """Add features of the surroundings at this dilation."""
         return x + self.pointwise(self.spatial(x.relu()).relu_())
 
 
 class BlindSpotNetwork(nn.Module):
-    """Predicts mean and variance of each pixel, blind to the square of `radius` around it.
+    """Predicts mean and variance of each pixel without the square of `radius` around it.
 
     Two branches of dilated blocks behind a ring convolution, dilations 2r + 2 and 2r + 3. A chain
     of offsets that begins on the ring, |d| = r + 1 in one axis, and goes on in multiples of 2r + 2
-    (or 2r + 3) keeps |d| >= r + 1 in that axis: nothing of the hidden square is ever seen. What
-    fuses the branches is 1x1. No normalisation and no attention: both would look at the whole
+    (or 2r + 3) keeps |d| >= r + 1 in that axis: no pixel of the hidden square is ever used. The
+    branches are fused by 1x1 convolutions. No normalisation and no attention: both use the whole
     image.
 
     Train it in the default memory format where bfloat16 is computed: with channels_last, oneDNN's
@@ -68,9 +68,9 @@ class BlindSpotNetwork(nn.Module):
     and up to twice as fast.
 
     Args:
-        radius: r; noise correlated over at most r pixels is hidden whole. 0 .. 4.
-        width: channels of each branch.
-        blocks: dilated blocks of each branch.
+        radius: r; noise correlated over at most r pixels is hidden completely. 0 .. 4.
+        width: number of channels of each branch.
+        blocks: number of dilated blocks of each branch.
     """
 
     def __init__(self, radius: int, width: int = 40, blocks: int = 4) -> None:
@@ -94,20 +94,20 @@ class BlindSpotNetwork(nn.Module):
         )
 
     def forward(self, image: Planes, level: Float[Tensor, " batch"]) -> tuple[Planes, Planes]:
-        """Mean of each pixel, and the log variance of that mean's error in units of level^2.
+        """Predict the mean of each pixel and the log variance of its error in units of level^2.
 
-        The second output reads the features of the first but does not shape them.
+        The second output uses the features of the first but passes no gradient to them.
 
         Args:
             image: noisy, on about [0, 1]. It enters pixel by pixel: a local mean or a local noise
                 level would carry a pixel's own value to its neighbours.
-            level: the noise's typical standard deviation in each image, told from outside.
+            level: the noise's typical standard deviation in each image, estimated beforehand.
         """
         known = level.log()[:, None, None, None].expand_as(image) / 4 + 1
         seen = torch.cat([2 * image - 1, known], 1)
         features = self.fusion(torch.cat([branch(seen) for branch in self.branches], 1)).relu()
         mean = (self.mean(features).float() + 1) / 2
-        # the features need not know the level to say the mean; the variance must
+        # the features need no noise level to predict the mean; the variance does
         informed = torch.cat([features.detach(), known], 1)
         log_variance = self.log_variance(informed).float()
         return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
@@ -116,7 +116,7 @@ class BlindSpotNetwork(nn.Module):
 def with_centre(
     mean: Planes, variance: Planes, image: Planes, noise_variance: Planes
 ) -> tuple[Planes, Planes]:
-    """The centre pixel put back: `(mu sigma^2 + y s^2) / (s^2 + sigma^2)`, and its variance."""
+    """Combine prediction and pixel: `(mu sigma^2 + y s^2) / (s^2 + sigma^2)`, and its variance."""
     total = variance + noise_variance
     return (
         (mean * noise_variance + image * variance) / total,

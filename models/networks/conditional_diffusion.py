@@ -3,7 +3,7 @@
 Its z_0 is a *noisy* image on [-1, 1], its condition an estimate c of the clean one. A sample is
 "clean image + fresh noise", so a mean over samples estimates E[target | c]. That is E[x | c] only
 where target and condition do not share noise: c = BSN(y) does (its neighbouring pixels are made
-from y), and a capable network learns the noise back: the leak. The default profile makes the
+from y), and a capable network reproduces the noise: the leak. The default profile makes the
 condition from y + a z and the target y - z / a, whose noise is independent of it.
 """
 
@@ -35,17 +35,17 @@ class Profile:
     """How the conditional model is parameterised and trained.
 
     Attributes:
-        prediction: what the loss compares: the noise eps, the image z_0, or
+        prediction: quantity that the loss compares: the noise eps, the image z_0, or
             v = sqrt(a) eps - sqrt(1 - a) z_0 (Salimans and Ho 2022).
-        loss: L2 finds the mean, L1 the median.
+        loss: L2 estimates the mean, L1 the median.
         recorruption: a: the condition is made from y + a z and the target is y - z / a. 0: both
             are y, as published.
-        sees_image: the recorrupted image joins its blind-spot estimate in the condition.
+        sees_image: whether the condition also contains the recorrupted image.
         preconditioned: the network starts as the exact sampler of white noise around the condition;
             otherwise its output is `prediction` itself.
         centre_pixel: c is the blind-spot estimate with each pixel's own value put back, weighed by
-            the known noise. It errs by no more than the noise does, so that weak noise, which the
-            bare estimate misses by far, is within reach. Needs `recorruption`: else it leaks.
+            the known noise. Its error never exceeds the noise, so that weak noise can be treated,
+                which the bare estimate misses by far. Needs `recorruption`, otherwise noise leaks.
     """
 
     prediction: Prediction = "v"
@@ -56,13 +56,13 @@ class Profile:
     centre_pixel: bool = False
 
     def __post_init__(self) -> None:
-        """A condition that holds a pixel and its noise must not see the same noise in the target.
+        """Check that input and target do not share the noise of the centre pixel.
 
         Raises:
             ValueError: for a centre pixel without recorruption.
         """
         if self.centre_pixel and not self.recorruption:
-            raise ValueError("a centre pixel needs recorruption: it would leak")
+            raise ValueError("centre_pixel needs recorruption, otherwise noise leaks")
 
 
 DEFAULT = Profile(centre_pixel=True)
@@ -71,14 +71,14 @@ PAPER = Profile("eps", "L1", recorruption=0.0, sees_image=False, preconditioned=
 
 @dataclass(frozen=True)
 class Condition:
-    """What a sample is conditioned on; all on the scale of the image ([0, 1]), not of z.
+    """The inputs on which a sample is conditioned, on the scale of the image ([0, 1]), not of z.
 
     Attributes:
         centre: c, an estimate of the clean image.
         image: what c was made from: y, or the recorrupted y + a z.
-        sigma: deviation of the noise in `image`.
-        correlation: of that noise.
-        target_sigma: deviation of the noise that samples contain.
+        sigma: standard deviation of the noise in `image`.
+        correlation: correlation of that noise at CORRELATION_LAGS.
+        target_sigma: standard deviation of the noise that samples contain.
     """
 
     centre: Planes
@@ -88,7 +88,7 @@ class Condition:
     target_sigma: Planes
 
     def repeated(self, times: int) -> Condition:
-        """For `times` samples of every image, one whole batch after the other."""
+        """Repeat the batch `times` times, one whole batch after the other."""
         return Condition(*(each.repeat(times, *[1] * (each.ndim - 1)) for each in self._tensors()))
 
     def _tensors(self) -> tuple[Tensor, ...]:
@@ -96,13 +96,13 @@ class Condition:
 
 
 class DiffusionNetwork(nn.Module):
-    """Gives z0_hat from z_t, the share of signal alpha_bar_t, and the condition.
+    """Predicts z0_hat from z_t, the share of signal alpha_bar_t, and the condition.
 
-    It is the student's network with more to see. Everything enters as a difference from the
+    It is the student's network with more inputs. Every input is a difference from the
     condition in units of the noise, so one network serves all levels.
 
     Args:
-        profile: parameterisation.
+        profile: parameterisation of the model.
         widths: channels at half resolution and below.
         middle_blocks: residual blocks at the coarsest resolution.
     """
@@ -125,16 +125,16 @@ class DiffusionNetwork(nn.Module):
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def forward(self, z_t: Planes, alpha_bar: Values, condition: Condition) -> Planes:
-        """z0_hat.
+        """Predict z0_hat.
 
         Args:
-            z_t: on the scale of z; height and width divisible by `multiple`.
-            alpha_bar: of each image's timestep.
-            condition: of each image.
+            z_t: noisy sample on the scale of z; height and width divisible by `multiple`.
+            alpha_bar: share of signal at each image's timestep.
+            condition: condition of each image.
         """
         a = alpha_bar[:, None, None, None]
         base = 2 * condition.centre - 1
-        deviation = 2 * condition.target_sigma  # of z_0 around the condition
+        deviation = 2 * condition.target_sigma  # standard deviation of z_0 around the condition
         u = z_t - a.sqrt() * base
         variance = a * deviation**2 + (1 - a)
         features = self.body(self._seen(u / variance.sqrt(), a, condition))
@@ -163,10 +163,10 @@ class DiffusionNetwork(nn.Module):
 
 
 def prediction_error(error: Planes, a: Tensor, profile: Profile, target_sigma: Planes) -> Planes:
-    """The error of z0_hat as an error of what the profile predicts.
+    """Convert the error of z0_hat into the error of the quantity that the profile predicts.
 
     eps: sqrt(a / (1 - a)) times it; v: 1 / sqrt(1 - a) times it. A preconditioned network is
-    compared in units of what it has to say (Karras et al. 2022, section 5): unit variance at every
+    compared in units of its target (Karras et al. 2022, section 5): unit variance at every
     timestep and every level of noise.
     """
     if profile.preconditioned:
@@ -181,7 +181,7 @@ def prediction_error(error: Planes, a: Tensor, profile: Profile, target_sigma: P
 def centre_of(
     blind_spot: BlindSpotNetwork, image: Planes, level: Values, sigma: Planes, profile: Profile
 ) -> Planes:
-    """c, as the profile makes it from an image with noise of this deviation."""
+    """Compute c, as the profile defines it, from an image with this noise."""
     with mixed_precision(image.device):
         mean, log_variance = blind_spot(image, level)
     if not profile.centre_pixel:

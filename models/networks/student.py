@@ -1,4 +1,4 @@
-"""The student: one compact convolutional network, told the noise, that predicts it in one step."""
+"""The student: a compact convolutional network that predicts the noise in one step."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ WIDE_SIZE = 7  # cells of 8 pixels
 SQUASH = 8.0  # in sigma: the input is linear well below this, logarithmic above
 LOG_VARIANCE_RANGE = (-10.0, 2.0)  # of the error, in sigma^2
 CONVOLUTIONS = 2  # of 3 x 3, in a residual block
-BOUND = 6.0  # in sigma: no pixel is changed by more, whatever the weights say
+BOUND = 6.0  # in sigma: no pixel is changed by more, whatever the weights are
 
 
 class StudentNetwork(nn.Module):
-    """Predicts the noise of an image from the image, its noise level and its correlation.
+    """Predicts the noise in an image from the image, its noise level and its correlation.
 
-    What the network sees is free of the image's scale: the difference from the local mean in units
-    of the local sigma, squashed (asinh) so that strong edges do not cost bfloat16 its precision, on
+    The input is independent of the image's scale: the difference from the local mean in units of
+    the local sigma, squashed (asinh) so that strong edges do not cost bfloat16 its precision, on
     four half-resolution planes (pixel-unshuffle); the local mean against a wider one; the change of
     the noise level; the correlation coefficients at `CORRELATION_LAGS`. What it returns is
     bounded by `BOUND` sigma.
@@ -53,30 +53,30 @@ class StudentNetwork(nn.Module):
         nn.init.zeros_(self.noise.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Image, sigma: Image, correlation: Correlation) -> tuple[Image, Image]:
-        """The noise in `image` in units of `sigma`, and the log variance of that estimate's error.
+        """Predict the noise in `image` in units of `sigma`, and the log variance of its error.
 
-        The second output reads the features of the first but does not shape them: what it learns
-        cannot cost the mean anything.
+        The second output uses the features of the first but passes no gradient to them, so that it
+        cannot worsen the mean.
 
         Args:
             image: noisy image, any unit; height and width divisible by `multiple`.
             sigma: standard deviation of the noise at each pixel, same unit, above 0.
-            correlation: of the noise at CORRELATION_LAGS.
+            correlation: correlation of the noise at CORRELATION_LAGS.
         """
         return bounded(*self.planes(network_input(image, sigma, correlation)))
 
     def planes(self, seen: Seen) -> tuple[Planes, Planes]:
-        """The four planes of the noise and of its log variance, before their bounds."""
+        """Compute the four planes of the noise and of its log variance, before their bounds."""
         features = self.body(seen)
         return self.noise(features), self.log_variance(features.detach())
 
     @property
     def reach(self) -> int:
-        """How far outputs depend on what is seen, in half-resolution pixels.
+        """How far an output depends on the input, in half-resolution pixels.
 
-        Counted from the edge of the cell of the coarsest level in which they are: tiles meet there.
+        Counted from the edge of the output's cell at the coarsest level, where tiles meet.
         """
-        beyond = CONVOLUTIONS  # of the log variance
+        beyond = CONVOLUTIONS  # for the log variance
         for _ in self.widths[1:]:
             beyond = math.ceil((beyond + CONVOLUTIONS) / 2)
         beyond += CONVOLUTIONS * self.middle_blocks
@@ -86,7 +86,7 @@ class StudentNetwork(nn.Module):
 
 
 def bounded(noise: Planes, log_variance: Planes) -> tuple[Image, Image]:
-    """The planes at full resolution, within `BOUND` and `LOG_VARIANCE_RANGE`, float32."""
+    """Bring the planes to full resolution and bound them, float32."""
     full = F.pixel_shuffle(noise, 2).float()
     spread = F.pixel_shuffle(log_variance, 2).float()
     return BOUND * torch.tanh(full / BOUND), spread.clamp(*LOG_VARIANCE_RANGE)
@@ -95,9 +95,9 @@ def bounded(noise: Planes, log_variance: Planes) -> tuple[Image, Image]:
 def network_input(
     image: Image, sigma: Image, correlation: Correlation
 ) -> Float[Tensor, "batch channel half_height half_width"]:
-    """What the network sees; float32 throughout, so that no bit of the image is rounded.
+    """Compute the network's input; float32 throughout, so that no bit of the image is rounded.
 
-    Everything is local (no mean over the whole image), so a tile sees what the whole image sees.
+    All operations are local (no mean over the whole image), so that tiles get the same input.
     """
     local, local_sigma = box_mean(image, LOCAL_SIZE), box_mean(sigma, LOCAL_SIZE)
     detail = squash((image - local) / sigma)
@@ -111,16 +111,16 @@ def network_input(
 
 
 def squash(x: Tensor) -> Tensor:
-    """Linear near 0, logarithmic beyond `SQUASH`: SQUASH * asinh(x / SQUASH), to 3e-6.
+    """Compress: linear near 0, logarithmic beyond SQUASH: SQUASH * asinh(x / SQUASH), to 3e-6.
 
-    By the logarithm: a fifth of the time of `torch.asinh`.
+    Computed with the logarithm, in a fifth of the time of `torch.asinh`.
     """
     size = x.abs() / SQUASH
     return (SQUASH * (size + (size.square() + 1).sqrt()).log()).copysign(x)
 
 
 def box_mean(image: Image, size: int) -> Image:
-    """Mean over a square of `size` (odd) pixels; only pixels inside the image are counted."""
+    """Average over a square of `size` (odd) pixels; only pixels inside the image are counted."""
     height, width = image.shape[-2:]
     lines = (torch.ones(length, device=image.device) for length in (height, width))
     rows, columns = (running_sum(line, size, 0) for line in lines)
@@ -128,10 +128,10 @@ def box_mean(image: Image, size: int) -> Image:
 
 
 def running_sum(values: Float[Tensor, "*shape"], size: int, axis: int) -> Float[Tensor, "*shape"]:
-    """Sum of the `size` (odd) values around each along one axis, zero beyond the ends.
+    """Sum the `size` (odd) values around each value along one axis, zero beyond the ends.
 
-    By doubling: sums of 1, 2, 4, 8 neighbours make up any `size` in a few passes over memory. Only
-    neighbours are added, so that the sum of a part of an image is that of the whole, to the bit.
+    Sums of 1, 2, 4, 8 neighbours are combined for any `size` in a few passes over memory. Only
+    neighbours are added, so that a part of an image gives the same bits as the whole.
     """
     length, reach = values.shape[axis], size // 2
     ends = list(values.shape)

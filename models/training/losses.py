@@ -1,8 +1,8 @@
-"""What a one-step network is trained by: with the truth, with a teacher, or with noise alone.
+"""Losses of one-step networks: with the truth, with a teacher, or with noise alone.
 
-Every objective takes a network of the student's kind and a batch; the network maps (image, sigma,
-correlation) to (noise in units of sigma, log variance of the error in sigma^2). So the controls of
-No-New-Denoiser differ from the student in nothing but the loss.
+Every objective takes a network with the student's interface and a batch; the network maps (image,
+sigma, correlation) to (noise in units of sigma, log variance of the error in sigma^2). The methods
+of No-New-Denoiser that serve as controls therefore differ from the student in the loss only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stillscan.models.training.noisy_images import NoisyBatch
 Planes = Float[Tensor, "batch 1 height width"]
 Values = Float[Tensor, " batch"]
 
-MSE_FLOOR = 0.004  # in sigma^2: below it an example is as good as solved
+MSE_FLOOR = 0.004  # in sigma^2: errors below it hardly count
 RECORRUPTION = (0.4, 1.5)  # range of the factor a
 MORE_NOISE = (0.5, 2.0)  # range of a in distillation
 SURE_STEP = 0.1  # in sigma: length of the difference quotient
@@ -41,9 +41,9 @@ NEIGHBOUR_WEIGHT = 1.0  # gamma of Neighbor2Neighbor
 
 
 def supervised(network: nn.Module, batch: Batch) -> Losses:
-    """Mean over the examples of log(error / noise), and the likelihood of the log variance.
+    """Mean over the examples of log(error / noise), plus the likelihood of the log variance.
 
-    Every example counts the same in dB, whatever its noise level. Reported in dB.
+    Every example has the same weight in dB, whatever its noise level. Reported in dB.
     """
     device = _device(network)
     noisy, sigma = batch.noisy.to(device), batch.sigma.to(device)
@@ -57,11 +57,11 @@ def supervised(network: nn.Module, batch: Batch) -> Losses:
 
 
 def distillation(network: nn.Module, batch: NoisyBatch) -> Losses:
-    """Learn a teacher's estimate (`batch.label`) from y, and from y with more noise of its kind.
+    """Train on a teacher's estimate (`batch.label`) from y, and from y with more noise of its kind.
 
-    The first half of the batch is y itself, the second y + a z, told its higher level: one network
-    for all strengths of noise, and nothing of y's own noise to learn by heart. The uncertainty is
-    trained on the second half: y - z / a is independent of the input given the clean image.
+    The first half of the batch is y itself; the second is y + a z, given with its higher level.
+    So one network serves all noise levels and cannot learn y's own noise by heart. The uncertainty
+    is trained on the second half: y - z / a is independent of the input given the clean image.
     Reported in dB.
     """
     batch = batch.to(_device(network))
@@ -142,7 +142,7 @@ def neighbor2neighbor(network: nn.Module, batch: NoisyBatch) -> Losses:
 
 
 def noise2void(network: nn.Module, batch: NoisyBatch) -> Losses:
-    """Noise2Void (Krull et al. 2019): pixels replaced by a neighbour are predicted from around.
+    """Noise2Void (Krull et al. 2019): replaced pixels are predicted from their surroundings.
 
     For white noise. Reported: squared error at the hidden pixels in sigma^2.
     """
@@ -160,7 +160,7 @@ def noise2void(network: nn.Module, batch: NoisyBatch) -> Losses:
 
 
 def cells(plane: Planes) -> Float[Tensor, "batch 4 half_height half_width"]:
-    """The four pixels of every 2 x 2 cell as channels, clockwise from above left."""
+    """Return the four pixels of every 2 x 2 cell as channels, clockwise from above left."""
     return F.pixel_unshuffle(plane, 2)[:, [0, 1, 3, 2]]
 
 
@@ -169,7 +169,7 @@ def neighbours(
 ) -> tuple[
     Int[Tensor, "batch 1 half_height half_width"], Int[Tensor, "batch 1 half_height half_width"]
 ]:
-    """For every 2 x 2 cell two adjacent members of `cells`, drawn at random."""
+    """Draw two adjacent members of `cells` for every 2 x 2 cell."""
     shape = (plane.shape[0], 1, plane.shape[2] // 2, plane.shape[3] // 2)
     first = torch.randint(0, 4, shape, generator=generator)
     turn = 2 * torch.randint(0, 2, shape, generator=generator) - 1
@@ -177,7 +177,7 @@ def neighbours(
 
 
 def subsampled_correlation(acf: Float[Tensor, "batch offset offset"]) -> Float[Tensor, "batch lag"]:
-    """The coefficients at CORRELATION_LAGS of every second pixel; 0 beyond MAX_LAG."""
+    """Return the coefficients at CORRELATION_LAGS of every second pixel; 0 beyond MAX_LAG."""
     columns = []
     for dy, dx in CORRELATION_LAGS:
         inside = max(2 * dy, 2 * dx) <= MAX_LAG
@@ -195,13 +195,13 @@ def _run(
 
 
 def _likelihood(square: Planes, log_variance: Planes, noise: Planes) -> Tensor:
-    """Negative log likelihood of squared errors under variance exp(log_variance) + noise."""
+    """Mean negative log likelihood of squared errors under variance exp(log_variance) + noise."""
     variance = log_variance.exp() + noise
     return 0.5 * (square / variance + variance.log()).mean()
 
 
 def _factors(size: int, generator: Generator, limits: tuple[float, float]) -> Values:
-    """Log-uniform."""
+    """Draw log-uniform factors between the limits."""
     low, high = (math.log(limit) for limit in limits)
     return (low + (high - low) * torch.rand(size, generator=generator)).exp()
 
@@ -211,9 +211,9 @@ def _device(network: nn.Module) -> torch.device:
 
 
 def blind_spot_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
-    """Squared error of the mean against the noisy image itself.
+    """Compute the squared error of the mean against the noisy image itself.
 
-    L2 finds the mean, which is what is estimated here; L1 would find the median, biased for
+    L2 estimates the mean, which is wanted here; L1 would estimate the median, biased for
     Poisson, Gamma and Rician noise. Each example is weighed by one over its error (the gradient of
     the log), so that weak and strong noise count alike. Reported: 10 log10(error / noise) in dB;
     0 would be a perfect prediction.
@@ -225,7 +225,7 @@ def blind_spot_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
 
 
 def blind_spot_variance_loss(network: nn.Module, batch: NoisyBatch) -> Losses:
-    """The likelihood of y ~ N(mu, s^2 + sigma^2) as a function of s^2 alone; in units of sigma."""
+    """Negative log likelihood of y ~ N(mu, s^2 + sigma^2) as a function of s^2, in sigma units."""
     batch, mean, log_variance = _predicted(network, batch)
     level = batch.level[:, None, None, None]
     noise = (batch.sigma / level).square()
@@ -244,12 +244,12 @@ def _predicted(network: nn.Module, batch: NoisyBatch) -> tuple[NoisyBatch, Plane
 
 
 class DiffusionObjective:
-    """The diffusion loss at a random timestep, z_0 and condition made as the profile says.
+    """The diffusion loss at a random timestep, with z_0 and condition as the profile defines.
 
     Args:
-        blind_spot: trained; it stays as it is.
-        schedule: of the model.
-        regularisation: weight of the squared error of z0_hat beside the loss (our reading of
+        blind_spot: trained network of stage 1; it is not changed.
+        schedule: noise schedule of the model.
+        regularisation: weight of the squared error of z0_hat beside the loss (an interpretation of
             No-New-Denoiser's "regularised").
     """
 
@@ -261,7 +261,7 @@ class DiffusionObjective:
         self.regularisation = regularisation
 
     def __call__(self, network: nn.Module, batch: NoisyBatch) -> Losses:
-        """Loss of a batch; reported is the same, before regularisation."""
+        """Compute the loss of a batch; the reported loss excludes the regularisation."""
         assert isinstance(network, DiffusionNetwork)
         device = next(network.parameters()).device
         generator = batch.generator
@@ -284,7 +284,7 @@ class DiffusionObjective:
 def condition_and_target(
     blind_spot: BlindSpotNetwork, batch: NoisyBatch, profile: Profile
 ) -> tuple[Condition, Planes]:
-    """The condition and the image that samples imitate, with independent noise unless published."""
+    """Build the condition and the target; their noise is independent unless recorruption is 0."""
     factor = profile.recorruption
     noisy = batch.noisy + factor * batch.fresh
     target = batch.noisy - batch.fresh / factor if factor else batch.noisy

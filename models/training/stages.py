@@ -1,7 +1,7 @@
 """The three stages of DiffDenoise as generators: each yields a `Step` after every update.
 
 noisy images -> blind spot (1) -> conditional diffusion (2) -> a teacher's labels -> student (3).
-No clean image is needed anywhere. Whoever runs a stage prints, saves checkpoints, or stops.
+No clean image is needed anywhere. The caller prints, saves checkpoints, or stops.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from stillscan.models.training.losses import (
 )
 from stillscan.models.training.noisy_images import NoisyBatch, NoisyImage, draw_noisy_batches
 
-MEAN_SHARE = 0.8  # of the blind spot's steps
-VARIANCE_RATE = 10.0  # two layers of 1x1 on features that rest learn that much faster
-DRAWN_AHEAD = 8  # batches, by as many threads
+MEAN_SHARE = 0.8  # share of the steps of stage 1 that train the mean
+VARIANCE_RATE = 10.0  # factor on the rate for two 1x1 layers on fixed features
+DRAWN_AHEAD = 8  # number of batches drawn in advance, by as many threads
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How long and on what a stage trains.
+    """Length and batch size of a training stage.
 
     Attributes:
-        steps: updates in all.
-        batch: patches in an update, on each rank.
-        patch: their height and width in pixels; divisible by 8.
-        learning_rate: at its highest.
+        steps: total number of updates.
+        batch: patches in an update on each rank.
+        patch: height and width in pixels; divisible by 8.
+        learning_rate: highest learning rate.
     """
 
     steps: int
@@ -49,14 +49,14 @@ class StagePlan:
 def train_blind_spot(
     training: Training, images: Sequence[NoisyImage], plan: StagePlan, seed: int
 ) -> Iterator[Step]:
-    """Stage 1: `training.network` is a BlindSpotNetwork.
+    """Train stage 1; `training.network` is a BlindSpotNetwork.
 
-    The mean learns for MEAN_SHARE of the steps; then it rests, and its variance is learned.
+    The mean is trained for MEAN_SHARE of the steps; then it is fixed and the variance trained.
     """
     mean_steps = round(MEAN_SHARE * plan.steps)
     mean_plan = replace(plan, steps=mean_steps)
     yield from train_on_noisy(training, images, blind_spot_loss, mean_plan, seed)
-    if training.number == mean_steps:  # the averaged mean is the one that stays
+    if training.number == mean_steps:  # the moving average is kept
         training.network.load_state_dict(training.average.state_dict())
     rest = replace(plan, learning_rate=VARIANCE_RATE * plan.learning_rate)
     yield from train_on_noisy(training, images, blind_spot_variance_loss, rest, seed, mean_steps)
@@ -70,7 +70,7 @@ def train_diffusion(
     plan: StagePlan,
     seed: int,
 ) -> Iterator[Step]:
-    """Stage 2: `training.network` is a DiffusionNetwork, the blind spot stays as it is."""
+    """Train stage 2; `training.network` is a DiffusionNetwork, the blind spot is fixed."""
     objective = DiffusionObjective(blind_spot, schedule)
     return train_on_noisy(training, images, objective, plan, seed)
 
@@ -78,19 +78,19 @@ def train_diffusion(
 def train_one_step(
     training: Training, images: Sequence[NoisyImage], plan: StagePlan, seed: int
 ) -> Iterator[Step]:
-    """The one-step candidate: a network of the student's kind, recorrupted-to-recorrupted."""
+    """Train the one-step candidate, a network like the student, recorrupted-to-recorrupted."""
     return train_on_noisy(training, images, recorrupted, plan, seed)
 
 
 def distill(
     training: Training, labelled: Sequence[NoisyImage], plan: StagePlan, seed: int
 ) -> Iterator[Step]:
-    """Stage 3: `training.network` is a StudentNetwork, the images carry labels (`label_images`)."""
+    """Train stage 3; `training.network` is a StudentNetwork, images have labels."""
     return train_on_noisy(training, labelled, distillation, plan, seed)
 
 
 def label_images(teacher: Denoiser, images: Sequence[NoisyImage]) -> Iterator[NoisyImage]:
-    """Every image with the teacher's estimate as its label, one after the other."""
+    """Yield every image with the teacher's estimate as its label."""
     for image in images:
         estimate = teacher.denoise(image.pixels[None, None], image.profile)
         yield replace(image, label=estimate.mean[0, 0].clone())
@@ -104,9 +104,9 @@ def train_on_noisy(
     seed: int,
     first: int = 0,
 ) -> Iterator[Step]:
-    """Any objective on patches of noisy images; goes on where `training` stands.
+    """Train any objective on patches of noisy images, from the step that `training` has reached.
 
-    Where a GPU learns, threads draw the patches ahead; a CPU has no core to spare for that.
+    With a GPU threads draw the patches in advance; on a CPU they would compete for its cores.
     """
     up = distributed.is_available() and distributed.is_initialized()
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if up else (0, 1)
