@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from stillscan import __version__
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.exit_status import exit_code_of, leave
 from stillscan.app.logging_setup import set_up_logging
@@ -69,8 +70,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more on stderr")
 def show_version(wanted: bool) -> None:
     """Print name and version, and leave."""
     if wanted:
-        application = load_settings().application
-        typer.echo(f"{application.title} {application.version}")
+        typer.echo(f"Stillscan {__version__}")
         raise typer.Exit
 
 

@@ -31,7 +31,10 @@ STRENGTHS: Mapping[Strength, float] = {"low": 0.5, "medium": 0.75, "high": 1.0}
 
 @dataclass(frozen=True)
 class ApplicationSection:
-    """What the packager writes into `app.json`; title and version also mark derived series."""
+    """What the packager writes into `app.json`.
+
+    The version is there for the packager alone; the application takes its own from `stillscan`.
+    """
 
     title: str
     version: str

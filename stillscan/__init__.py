@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from stillscan.operators.reading.read_series import find_series, read_series
     from stillscan.operators.volume import Volume
 
+    __version__: str
+
 _HOMES = {
     "Decoder": "operators.reading.decoder",
     "Denoiser": "models.denoisers.denoiser",
@@ -62,15 +64,36 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module, or the version from the installed package."""
-    if name == "__version__":
-        from importlib.metadata import version
+def _version() -> str:
+    """Read the version that `pyproject.toml` states, the only place where it is decided.
 
-        return version("stillscan")
-    if name not in _HOMES:
+    In a checkout and in the container image that file lies beside this package; it is right there
+    also when an editable install still names an earlier version. An installed wheel carries the
+    version in its metadata.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: if the package was copied without that file.
+    """
+    import tomllib
+    from importlib.metadata import version
+    from pathlib import Path
+
+    file = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if file.is_file():
+        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+        if project.get("name") == "stillscan":
+            return str(project["version"])
+    return version("stillscan")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module, or find the version, when it is first used."""
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOMES:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -7,6 +7,7 @@ import pytest
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import EnhancedSRStorage, ParametricMapStorage
 
+from stillscan import __version__
 from stillscan.app.dicomweb import query, retrieve
 from stillscan.operators.reading.sandbox.pixel_data import (
     ENCAPSULATED_UNCOMPRESSED,
@@ -106,7 +107,7 @@ def test_objects_and_codes_are_stated() -> None:
 def test_our_own_uids_are_stated() -> None:
     assert f"`{IMPLEMENTATION_CLASS_UID}`" in STATEMENT
     assert f"`{CODING_SCHEME_UID}`" in STATEMENT
-    assert f"`{implementation_version_name('0.1.0')}`" in STATEMENT
+    assert f"`{implementation_version_name(__version__)}`" in STATEMENT
 
 
 def test_the_back_fill_asks_as_the_statement_says():

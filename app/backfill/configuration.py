@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stillscan import __version__
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES, available_bundles
 from stillscan.app.bundles.warm_networks import WarmNetworks
 from stillscan.app.settings import Settings
@@ -38,7 +39,8 @@ class Configuration:
             ModelError: if there are no bundles, or broken ones.
             SettingsError: if the named bundle is not there.
         """
-        parts = asdict(self.settings)
+        parts = asdict(self.settings) | {"version": __version__}
+        parts.pop("application")
         parts.pop("resources")
         told = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
         if self.settings.denoise.mode != "identity":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stillscan.models
+from stillscan import __version__
 from stillscan.app.bundles.release import ReleaseRefusedError
 from stillscan.app.settings import STRENGTHS, Settings
 from stillscan.models.bundle import BundleError, BundleInfo, find_bundles
@@ -118,7 +119,7 @@ def identity_method(settings: Settings) -> Method:
     from stillscan.operators.graph.stages import Method
 
     provenance = Provenance(
-        version=settings.application.version,
+        version=__version__,
         bundle="none",
         model_sha256="none",
         mode="identity",
@@ -161,7 +162,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
         except EngineError as error:
             raise EngineMissingError(str(error)) from error
         provenance = Provenance(
-            version=settings.application.version,
+            version=__version__,
             bundle=info.name,
             model_sha256=digest,
             mode=mode,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import stillscan
 from stillscan.models.one_tensor import CHANNELS, ESTIMATE
 
 # not read by anything here: `app/monai_bundle/metadata_schema.json` holds the same rules offline
@@ -102,7 +103,11 @@ def bundle_metadata(text: BundleText) -> dict[str, Any]:
         "monai_version": _version("monai", TESTED_MONAI),
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": np.__version__,
-        "required_packages_version": {name: version(name) for name in REQUIRED} | FOR_NIFTI,
+        "required_packages_version": {
+            "stillscan": stillscan.__version__,  # has the names that the configs use
+            **{name: version(name) for name in REQUIRED},
+            **FOR_NIFTI,
+        },
         "supported_apps": {},
         "name": text.name,
         "task": "Noise reduction",

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from stillscan import __version__
 from stillscan.app.bundles.choice import (
     DEFAULT_BUNDLES,
     available_bundles,
@@ -250,13 +251,12 @@ def _report(folder: Path, job: Job, result: RunResult) -> None:
     """Write what concerns the whole run beside the pages of its series."""
     from stillscan.operators.report.result import write_result
 
-    application = job.settings.application
     with naming_output_faults("write the report"):
         write_result(
             folder,
             result.outcomes,
             result.skipped,
-            application=(application.title, application.version),
+            application=(job.settings.application.title, __version__),
             exit_code=result.exit_code,
             seconds=result.seconds,
         )

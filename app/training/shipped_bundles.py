@@ -35,9 +35,10 @@ from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.networks.weights import load_network, save_network
 from stillscan.models.training.noisy_examples import SIGMA_RANGE
 
-BUNDLE_VERSION = "0.5.0"
-CHANGES = "MR and radiographs: the fast student also in int8; the others are those of 0.4.0"
+BUNDLE_VERSION = "0.6.0"
+CHANGES = "the configs name the package stillscan; the weights are those of 0.5.0"
 EARLIER = {
+    "0.5.0": "MR and radiographs: the fast student also in int8; the others are those of 0.4.0",
     "0.4.0": "a fast student joins the bundle; the student is that of 0.3.0",
     "0.3.0": "student trained further with faint structures: low contrast stays; configs for "
     "MONAI's bundle tools, licence files and models/model.pt",

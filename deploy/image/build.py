@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from stillscan import __version__
 from stillscan.app.settings import load_settings
 from stillscan.deploy.image.context import assemble
 from stillscan.deploy.image.engines import PYTHON_BASE, BuildError, Engine, bootstrap, find_engine
@@ -84,13 +85,12 @@ def build(options: argparse.Namespace, engine: Engine, work: Path) -> str:
     if options.bootstrap:
         (work / "base").mkdir()
         base = bootstrap(engine, work / "base", epoch, debian_sources(options.debian))
-    application = load_settings().application
-    tag = options.tag or f"localhost/stillscan:{application.version}-{'-'.join(variants)}"
+    tag = options.tag or f"localhost/stillscan:{__version__}-{'-'.join(variants)}"
     arguments = {
         "BASE": base,
         "BASE_DIGEST": engine.digest(base) if options.bootstrap else "",
-        "TITLE": application.title,
-        "VERSION": application.version,
+        "TITLE": load_settings().application.title,
+        "VERSION": __version__,
         "REVISION": git("rev-parse", "HEAD"),
         "SDK_VERSION": importlib.metadata.version("monai-deploy-app-sdk"),
         "HOLOSCAN_VERSION": importlib.metadata.version("holoscan-cu13"),

@@ -30,7 +30,8 @@ from stillscan.deploy.image.wheels import locked_wheels, unpack
 PACKAGES = ("models", "operators", "deploy")  # beside `app`, which has its place in a MAP
 DOCUMENTS = ("README.md", "CHANGELOG.md", "LICENSE", "docs")
 TOOLS = "/var/holoscan/tools"
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "bundles")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
+WITHOUT_BUNDLES = shutil.ignore_patterns("__pycache__", "*.pyc", "bundles")  # `models`: see MODELS
 SCRIPT = """\
 #!/usr/bin/env -S python3 -s
 import sys
@@ -75,8 +76,10 @@ def copy_application(root: Path) -> None:
     for name in ("__init__.py", "py.typed"):
         code.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / "stillscan" / name, code / name)
+    shutil.copyfile(ROOT / "pyproject.toml", code.parent / "pyproject.toml")  # states the version
     for name in PACKAGES:
-        shutil.copytree(ROOT / name, code / name, ignore=LEFT_OUT)
+        left_out = WITHOUT_BUNDLES if name == "models" else LEFT_OUT
+        shutil.copytree(ROOT / name, code / name, ignore=left_out)
     (code / "app").symlink_to(APPLICATION)
     (code / "models/bundles").symlink_to(MODELS)
     for name in DOCUMENTS:

@@ -16,6 +16,7 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 
+from stillscan import __version__
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES, available_bundles
 from stillscan.app.settings import DEFAULT_SETTINGS, load_settings
 from stillscan.deploy.monailabel.datastores import image_file, is_series, store_instances
@@ -45,7 +46,7 @@ class MyApp(MONAILabelApp):  # type: ignore[misc]
             conf,
             name="Stillscan",
             description="Less noise in MR, CT, CR and DX: an image beside the original, no label",
-            version=settings.application.version,
+            version=__version__,
         )
 
     def init_infers(self) -> dict[str, DenoiseTask]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
 
+from stillscan import __version__
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.settings import DEFAULT_SETTINGS, load_settings
 from stillscan.deploy.gateway.json_logs import log
@@ -207,7 +208,7 @@ def configuration_digest(settings: GatewaySettings) -> str:
         SettingsError: if the settings of the application are wrong.
     """
     application = load_settings(settings.application or DEFAULT_SETTINGS)
-    parts = [asdict(application), _weights(settings.models or DEFAULT_BUNDLES)]
+    parts = [__version__, asdict(application), _weights(settings.models or DEFAULT_BUNDLES)]
     return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
