@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stillscan.deploy.image.context import PACKAGES, copy_application, write_manifests
+from stillscan.deploy.image.context import copy_application, write_manifests
 from stillscan.deploy.image.packages import LEFT_OUT, read_lock
 from tests.series_factory import make_series
 
@@ -34,7 +34,7 @@ sys.path[0] = sys.argv.pop(1)
 sys.argv[0] = sys.path[0]
 runpy.run_path(sys.path[0], run_name="__main__")
 """
-LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "bundles")
+LEFT_BEHIND = shutil.ignore_patterns("__pycache__")
 
 # The packager with its two Docker calls replaced: what it would build is kept.
 PACKAGER = """
@@ -56,9 +56,9 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `monai-deploy package` would give to Docker, on app/ as it stands."""
     folder = tmp_path_factory.mktemp("official")
     (folder / "artifacts.json").write_text(json.dumps(ARTIFACTS))
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, folder / "lib" / name, ignore=LEFT_BEHIND)
-    command = ["package", str(ROOT / "app"), "--platform", "x86_64", "--tag", "stillscan:0.1.0"]
+    shutil.copytree(ROOT / "stillscan", folder / "lib/stillscan", ignore=LEFT_BEHIND)
+    shutil.copyfile(ROOT / "pyproject.toml", folder / "lib/pyproject.toml")
+    command = ["package", str(ROOT / "app"), "--platform", "x86_64", "--tag", "stillscan:test"]
     command += ["--config", str(ROOT / "app/app.yaml"), "--docs", str(ROOT / "docs")]
     command += ["--models", str(ROOT / "models/bundles"), "--add", str(folder / "lib")]
     command += ["--source", str(folder / "artifacts.json")]
