@@ -319,6 +319,12 @@ class MixedPixelFormatError(InputError):
     reason = "mixed-pixel-format"
 
 
+class NotOneVolumeError(InputError):
+    """The slices of the series are not one even stack: no array with one affine holds them."""
+
+    reason = "not-one-volume"
+
+
 def input_error(reason: str, message: str) -> InputError:
     """The leaf of InputError with this reason.
 

@@ -26,6 +26,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Integer
 from pydicom import Dataset
 
+from stillscan.operators.geometry import NOWHERE, Affine, Plane, affine_lps, affine_ras
+
 BLOCK_PIXELS = 2**21  # pixels in a block: 8 slices of 512x512, 8 MB of float32
 Place = tuple[int, ...]  # the same numbers: the same part of the patient
 FLOAT64_AT_ONCE = 2**16  # pixels that are rescaled at once: they stay in the cache
@@ -37,10 +39,10 @@ class SliceHeader:
 
     `frame` counts from 0 in the order of the file and is 0 for classic instances; `frames` is how
     many its instance has. `position` is along the slice normal in mm, None where the image has no
-    geometry. `slope` and `intercept` are those of this slice (PS3.3 C.11.1; of a frame, PS3.3
-    C.7.6.16.2.9), `padding` is the least and the greatest stored value that is pixel padding
-    (PS3.3 C.7.5.1.1.2). Slices of one `place` show the same part of the patient; None where nobody
-    knows where a slice lies.
+    geometry; `plane` is where its pixels lie. `slope` and `intercept` are those of this slice
+    (PS3.3 C.11.1; of a frame, PS3.3 C.7.6.16.2.9), `padding` is the least and the greatest stored
+    value that is pixel padding (PS3.3 C.7.5.1.1.2). Slices of one `place` show the same part of the
+    patient; None where it is not known where a slice lies.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class SliceHeader:
     padding: tuple[int, int] | None = None
     frames: int = 1
     place: Place | None = None
+    plane: Plane = NOWHERE
 
 
 class SliceReader(Protocol):
@@ -121,6 +124,24 @@ class Volume:
     reader: SliceReader
     sibling_series_numbers: frozenset[int] = frozenset()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def affine_lps(self) -> Affine:
+        """From (column, row, slice) to mm towards the patient's left, back and head, as in DICOM.
+
+        Raises:
+            NotOneVolumeError: if the slices are not parallel, or not evenly spaced.
+        """
+        return affine_lps([each.plane for each in self.slices])
+
+    @property
+    def affine_ras(self) -> Affine:
+        """From (column, row, slice) to mm towards right, front and head, as in NIfTI.
+
+        Raises:
+            NotOneVolumeError: if the slices are not parallel, or not evenly spaced.
+        """
+        return affine_ras([each.plane for each in self.slices])
 
     def read(self, start: int, stop: int) -> VolumeBlock:
         """Slices [start, stop) with their pixels.

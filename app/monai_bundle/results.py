@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stillscan.app.datasets.noisy_files import NIFTI, SUFFIXES
 from stillscan.app.datasets.noisy_series import Pixels, SeriesSource
+from stillscan.operators.errors import NotOneVolumeError
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.volume import Volume
-from stillscan.operators.writing.companions.parametric_maps import sources_of
 
-MILLIMETRES_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x goes left and y back
+if TYPE_CHECKING:
+    import nibabel
+
+log = logging.getLogger("stillscan")
 
 
 def save_result(
@@ -22,8 +27,9 @@ def save_result(
 ) -> list[Path]:
     """Write one series; gives the file.
 
-    DICOM becomes NIfTI with the series' geometry; NIfTI keeps its shape, affine and header; npz and
-    PNG become npz: `slices` [slice, row, column], or one array per slice where sizes differ.
+    DICOM becomes NIfTI with the series' geometry; NIfTI keeps its shape, affine and header; npz,
+    PNG and DICOM that is no even stack of slices become npz: `slices` [slice, row, column], or one
+    array per slice where sizes differ.
 
     Args:
         source: that was denoised.
@@ -37,10 +43,10 @@ def save_result(
     with naming_output_faults(f"write into {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / f"{_stem(source)}_{what}"
-        origin = source.origin
-        if isinstance(origin, Volume) or (origin and origin.name.lower().endswith(NIFTI)):
+        image = _nifti(source.origin, slices)
+        if image is not None:
             path = stem.with_name(stem.name + ".nii.gz")
-            _save_nifti(origin, np.stack(slices), path)
+            image.to_filename(path)
             return [path]
         path = stem.with_name(stem.name + ".npz")
         if len({each.shape for each in slices}) == 1:
@@ -51,39 +57,35 @@ def save_result(
         return [path]
 
 
-def affine_of(volume: Volume) -> np.ndarray:
-    """From (column, row, slice) to millimetres right, front, up; `eye` where nothing is said.
-
-    Slices are taken to be evenly spaced from the first to the last (NIfTI knows nothing else).
-    """
-    last = len(volume.slices) - 1
-    first, end = (sources_of(volume.read(index, index + 1))[0] for index in (0, last))
-    if not all("ImagePositionPatient" in each and "PixelSpacing" in each for each in (first, end)):
-        return np.eye(4)
-    rows, columns = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
-    down, right = (float(each) for each in first.PixelSpacing)
-    place, end_place = (np.array(each.ImagePositionPatient, float) for each in (first, end))
-    step = (end_place - place) / last if last else np.zeros(3)
-    if not step.any():
-        step = np.cross(rows, columns) * float(first.get("SliceThickness") or 1.0)
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([rows * right, columns * down, step, place])
-    return MILLIMETRES_TO_RAS @ affine
+def _nifti(origin: Volume | Path | None, slices: Sequence[Pixels]) -> nibabel.Nifti1Image | None:
+    """The slices where they lie; None where NIfTI cannot say it."""
+    if isinstance(origin, Volume):
+        return _nifti_of_series(origin, slices)
+    if origin is not None and origin.name.lower().endswith(NIFTI):
+        return _nifti_like(origin, slices)
+    return None
 
 
-def _save_nifti(origin: Volume | Path, stack: np.ndarray, path: Path) -> None:
+def _nifti_of_series(volume: Volume, slices: Sequence[Pixels]) -> nibabel.Nifti1Image | None:
     import nibabel
 
-    if isinstance(origin, Volume):
-        image = nibabel.Nifti1Image(stack.transpose(2, 1, 0), affine_of(origin))
-    else:
-        before = nibabel.load(origin)
-        values = np.moveaxis(stack, 0, -1).reshape(before.shape)
-        header = before.header.copy()
-        header.set_data_dtype(np.float32)
-        header.set_slope_inter(1, 0)
-        image = nibabel.Nifti1Image(values, before.affine, header)
-    nibabel.save(image, path)
+    try:
+        affine = volume.affine_ras
+    except NotOneVolumeError as error:
+        log.warning("written as npz, without its place: %s", error)
+        return None
+    return nibabel.Nifti1Image(np.stack(slices).transpose(2, 1, 0), affine)
+
+
+def _nifti_like(file: Path, slices: Sequence[Pixels]) -> nibabel.Nifti1Image:
+    import nibabel
+
+    before = nibabel.load(file)
+    values = np.moveaxis(np.stack(slices), 0, -1).reshape(before.shape)
+    header = before.header.copy()
+    header.set_data_dtype(np.float32)
+    header.set_slope_inter(1, 0)
+    return nibabel.Nifti1Image(values, before.affine, header)
 
 
 def _stem(source: SeriesSource) -> str:

@@ -11,12 +11,6 @@ class UnsupportedFileError(InputError):
     reason = "unsupported-file"
 
 
-class NotOneVolumeError(InputError):
-    """The slices of the series do not lie in one even stack: no viewer's image can hold them."""
-
-    reason = "not-one-volume"
-
-
 class NotChosenError(InputError):
     """The selection rules of the settings do not choose the series."""
 

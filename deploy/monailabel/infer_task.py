@@ -24,8 +24,8 @@ from monailabel.transform.writer import write_itk
 from stillscan.app.bundles.choice import bundle_for
 from stillscan.app.settings import Settings
 from stillscan.deploy.monailabel.denoise_series import QuietSeries, quiet_series
-from stillscan.deploy.monailabel.dicom_volume import affine_of, read_volume
-from stillscan.deploy.monailabel.errors import NotOneVolumeError, NotStoredError
+from stillscan.deploy.monailabel.dicom_volume import read_volume
+from stillscan.deploy.monailabel.errors import NotStoredError
 from stillscan.deploy.monailabel.image_volume import NIFTI, image_of, suffix_of, volume_of
 from stillscan.deploy.monailabel.networks import (
     MODES,
@@ -36,6 +36,8 @@ from stillscan.deploy.monailabel.networks import (
     wants_store,
 )
 from stillscan.models.bundle import BundleInfo
+from stillscan.operators.errors import NotOneVolumeError
+from stillscan.operators.geometry import Affine
 from stillscan.operators.graph.stages import Method
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.volume import Volume
@@ -143,8 +145,9 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         if not wants_store(data):
             with Decoder() as decoder:
                 volume = read_volume(folder, decoder, self._shared.settings.selection)
+                affine = _viewers_affine(volume)
                 quiet = quiet_series(volume, self._method(volume, wish))
-            return self._in_space(quiet)
+            return self._in_space(quiet, affine)
         store = self._shared.store
         if store is None:
             raise NotStoredError(
@@ -158,13 +161,13 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
             store(sorted(quiet.derived.folder.glob("*.dcm")))
         quiet.facts["derived_series_instance_uid"] = quiet.derived.series_instance_uid
         try:
-            return self._in_space(quiet)
+            return self._in_space(quiet, volume.affine_ras)
         except NotOneVolumeError:  # the viewer finds it in the PACS
             return self._found(None, {}, quiet)
 
-    def _in_space(self, quiet: QuietSeries) -> dict[str, Any]:
+    def _in_space(self, quiet: QuietSeries, affine: Affine) -> dict[str, Any]:
         slices, rows, columns = quiet.pixels.shape
-        meta = {"affine": affine_of(quiet.planes), "suffix": ".nii.gz", "like": None}
+        meta = {"affine": affine, "suffix": ".nii.gz", "like": None}
         return self._found(image_of(quiet.pixels, (columns, rows, slices)), meta, quiet)
 
     def _found(
@@ -187,6 +190,18 @@ def dicom_folder(request: Mapping[str, Any]) -> Path | None:
         if value and (Path(value).is_dir() or str(value).lower().endswith(".dcm")):
             return Path(value)
     return None
+
+
+def _viewers_affine(volume: Volume) -> Affine:
+    """Where the series lies.
+
+    Raises:
+        NotOneVolumeError: says what to ask for instead.
+    """
+    try:
+        return volume.affine_ras
+    except NotOneVolumeError as error:
+        raise NotOneVolumeError(f"{error}; ask for the derived series instead (store)") from error
 
 
 def _nifti(image: np.ndarray, meta: Mapping[str, Any]) -> nibabel.Nifti1Image:

@@ -24,6 +24,7 @@ from stillscan.operators.errors import (
     MissingUidError,
     NotDicomError,
 )
+from stillscan.operators.geometry import Plane
 from stillscan.operators.reading.consistency import (
     require_one_matrix,
     require_one_patient,
@@ -223,7 +224,15 @@ def _slice_header(placed: PlacedSlice) -> SliceHeader:
         padding=frame.padding,
         frames=placed.instance.image.frames,
         place=_place(frame),
+        plane=_plane(frame),
     )
+
+
+def _plane(frame: FrameAttributes) -> Plane:
+    spacing_mm, thickness_mm = frame.spacing or (1.0, 1.0), frame.thickness or 1.0
+    if frame.position is None or frame.orientation is None:
+        return Plane(spacing_mm=spacing_mm, thickness_mm=thickness_mm)
+    return Plane(frame.position, *frame.orientation, spacing_mm, thickness_mm)
 
 
 def _place(frame: FrameAttributes) -> Place | None:

@@ -114,6 +114,8 @@ class FrameAttributes(_Answer):
         calculation: VolumeBasedCalculationTechnique.
         stack: StackID.
         volume_index: the dimension indices other than those of space: time, echo, b value.
+        spacing: between rows and between columns in mm.
+        thickness: SliceThickness in mm.
     """
 
     slope: float
@@ -127,6 +129,8 @@ class FrameAttributes(_Answer):
     calculation: str = ""
     stack: str = ""
     volume_index: tuple[int, ...] = ()
+    spacing: tuple[float, float] | None = None
+    thickness: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

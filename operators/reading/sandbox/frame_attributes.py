@@ -30,9 +30,11 @@ PADDING_VALUE, PADDING_LIMIT = 0x00280120, 0x00280121
 INTERCEPT, SLOPE, RESCALE_TYPE, MODALITY_LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
 UNITS = 0x00541001
 POSITION, ORIENTATION = 0x00200032, 0x00200037
+SPACING, IMAGER_SPACING, THICKNESS = 0x00280030, 0x00181164, 0x00180050
 
 SHARED, PER_FRAME = 0x52009229, 0x52009230  # functional groups
 FRAME_CONTENT, PLANE_POSITION, PLANE_ORIENTATION = 0x00209111, 0x00209113, 0x00209116
+PIXEL_MEASURES = 0x00289110
 PIXEL_VALUE_TRANSFORMATION = 0x00289145
 FRAME_TYPE_MACROS = (0x00189226, 0x00189329, 0x00189751)  # MR, CT, PET
 CONVERTED_ATTRIBUTES = (0x00209170, 0x00209171)  # unassigned, of Legacy Converted Enhanced
@@ -78,6 +80,8 @@ def _classic(tags: Tags, image: ImageAttributes) -> FrameAttributes:
         padding=_padding(tags, image.signed),
         position=_position(tags),
         orientation=_orientation(tags),
+        spacing=_spacing(tags),
+        thickness=_thickness(tags),
     )
 
 
@@ -98,6 +102,7 @@ def _frame(
     content = _macro(groups, FRAME_CONTENT)
     kind = next((_macro(groups, macro) for macro in FRAME_TYPE_MACROS if macro in groups), {})
     transformation = _macro(groups, PIXEL_VALUE_TRANSFORMATION) or tags
+    measures = _macro(groups, PIXEL_MEASURES)
     slope, intercept = _rescale(transformation)
     return FrameAttributes(
         slope=slope,
@@ -111,6 +116,8 @@ def _frame(
         calculation=text_in(kind, CALCULATION).upper(),
         stack=text_in(content, STACK_ID),
         volume_index=_volume_index(content, dimensions),
+        spacing=_spacing(measures),
+        thickness=_thickness(measures),
     )
 
 
@@ -196,6 +203,20 @@ def _orientation(tags: Tags) -> tuple[Triple, Triple] | None:
         return None
     row, column = numbers[:3], numbers[3:]
     return (row[0], row[1], row[2]), (column[0], column[1], column[2])
+
+
+def _spacing(tags: Tags) -> tuple[float, float] | None:
+    """PixelSpacing; on radiographs, which lack it, that of the detector."""
+    for tag in (SPACING, IMAGER_SPACING):
+        numbers = _numbers(tags, tag, 2)
+        if numbers is not None and min(numbers) > 0:
+            return numbers[0], numbers[1]
+    return None
+
+
+def _thickness(tags: Tags) -> float | None:
+    numbers = _numbers(tags, THICKNESS, 1)
+    return numbers[0] if numbers is not None and numbers[0] > 0 else None
 
 
 def _numbers(tags: Tags, tag: int, count: int) -> list[float] | None:

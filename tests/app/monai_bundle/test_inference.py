@@ -11,7 +11,6 @@ import torch
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.monai_bundle.inference import SeriesDataset
-from stillscan.app.monai_bundle.results import affine_of
 from stillscan.models.bundle import load_bundle
 from stillscan.models.one_tensor import OneTensorStudent, input_planes
 from stillscan.operators.denoising.denoise_series import measure_noise
@@ -108,7 +107,7 @@ def test_dicom_becomes_nifti_in_its_place(tmp_path):
         (source,), _, _ = find_sources(tmp_path / "in", decoder, SelectionRules())
         volume = source.origin
         block = volume.read(0, 3)
-        affine = affine_of(volume)
+        affine = volume.affine_ras
     np.testing.assert_allclose(made.affine, affine)
     rows, columns = (float(each) for each in block.headers[0].PixelSpacing)
     for number, header in enumerate(block.headers):
@@ -117,6 +116,15 @@ def test_dicom_becomes_nifti_in_its_place(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(affine[:3, :2], axis=0), (columns, rows))
     mean, _ = students_pixels("mr", block.pixels)
     np.testing.assert_allclose(made.get_fdata().transpose(2, 1, 0), mean, rtol=1e-4, atol=0.05)
+
+
+def test_dicom_that_is_no_even_stack_becomes_npz(tmp_path):
+    files = make_series(tmp_path / "in", slices=4, rows=64, columns=56)
+    files[1].unlink()  # a gap
+    run_inference("mr", tmp_path / "in", tmp_path / "out")
+    (path,) = (tmp_path / "out").iterdir()
+    assert path.name.endswith("_denoised.npz")
+    assert np.load(path)["slices"].shape == (3, 64, 56)
 
 
 def test_windows_give_nearly_the_same_as_the_whole_slice(tmp_path):
