@@ -1,4 +1,4 @@
-"""`stillscan`: the commands for a person."""
+"""The command line `stillscan`."""
 
 from __future__ import annotations
 
@@ -40,35 +40,66 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Noisy DICOM series in, quiet derived series out. " + EXIT_CODES,
+    help="Denoise DICOM series (MR, CT, PET, X-ray) into derived series. " + EXIT_CODES,
 )
 
-# Commands of other modules (`train`, `evaluate`) are declared here as well and import what they
-# need inside: `denoise` must have its reading child started before anything imports torch.
+# All commands are declared here and import their modules inside: the reading process must have
+# started before anything imports torch.
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help="folder with DICOM files, or one file")]
+Source = Annotated[Path, typer.Argument(metavar="IN", help="Folder with DICOM files, or one file")]
 Models = Annotated[
     Path,
     typer.Option(
-        help="folder with bundles, or one bundle; default: the shipped ones", show_default=False
+        help="Folder with model bundles, or one bundle (default: the shipped bundles)",
+        show_default=False,
     ),
 ]
 Config = Annotated[
     Path,
-    typer.Option(help="settings in YAML; default: the shipped app.yaml", show_default=False),
+    typer.Option(help="Settings file in YAML (default: the shipped app.yaml)", show_default=False),
 ]
 Bundle = Annotated[
-    str | None, typer.Option("--model", help="use only this bundle; default: by modality")
+    str | None, typer.Option("--model", help="Name of the bundle (default: chosen by modality)")
 ]
-ModeOption = Annotated[Mode | None, typer.Option(help="identity is a control: same pixels")]
+ModeOption = Annotated[
+    Mode | None,
+    typer.Option(
+        help="Network: student (the default network), fast_student (smaller), srds, one_step or "
+        "blind_spot (slow references), identity (a control that changes no pixel) (default: "
+        "denoise.mode of the settings, student)"
+    ),
+]
+StrengthOption = Annotated[
+    Strength | None,
+    typer.Option(
+        help="Share of the estimated noise to remove: low 0.5, medium 0.75, high 1 (default: "
+        "denoise.strength of the settings, high)"
+    ),
+]
+DeviceOption = Annotated[
+    Device | None,
+    typer.Option(
+        help="Device for the network; auto: a GPU if there is one (default: denoise.device of the "
+        "settings, auto)"
+    ),
+]
+EngineOption = Annotated[
+    Engine | None,
+    typer.Option(
+        help="Inference backend for the network; auto: by processor and installed packages "
+        "(default: denoise.engine of the settings, auto)"
+    ),
+]
 ProfileName = Literal[
     "quick", "standard", "paper", "adapt"
 ]  # stillscan.app.training.profiles would import torch
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more on stderr")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Write debug messages to standard error")
+]
 
 
 def show_version(wanted: bool) -> None:
-    """Print name and version, and leave."""
+    """Print name and version, and exit."""
     if wanted:
         typer.echo(f"Stillscan {__version__}")
         raise typer.Exit
@@ -77,29 +108,37 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def stillscan(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="and leave")
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Show the version and exit"
+        ),
     ] = False,
 ) -> None:
-    """Noisy DICOM series in, quiet derived series out."""
+    """Denoise DICOM series (MR, CT, PET, X-ray) into derived series."""
 
 
 @app.command(epilog=EXIT_CODES)
 def denoise(
     source: Source,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="gets one folder per series")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the result, one subfolder per series")
+    ],
     bundle: Bundle = None,
     mode: ModeOption = None,
-    strength: Annotated[
-        Strength | None, typer.Option(help="how much of the noise is taken away")
-    ] = None,
-    device: Annotated[Device | None, typer.Option(help="where the network runs")] = None,
-    engine: Annotated[Engine | None, typer.Option(help="what multiplies")] = None,
-    report: Annotated[bool, typer.Option(help="also write OUT/report")] = True,
+    strength: StrengthOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
+    report: Annotated[
+        bool, typer.Option(help="Also write OUT/report: result.json, pictures and pages")
+    ] = True,
     models: Models = DEFAULT_BUNDLES,
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,
 ) -> None:
-    """Denoise every series of a folder; the derived series are published together at the end."""
+    """Denoise every series of a folder.
+
+    Originals are not changed. The derived series appear in OUT together, at the end of the run.
+    """
     # imported here: `inspect` and `--help` need no table
     from stillscan.app.pipeline.console import progress_bar, show_result
 
@@ -127,7 +166,7 @@ def inspect(
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,
 ) -> None:
-    """Say what would be done with a folder, series by series and file by file, and why."""
+    """Show which series and files of a folder would be denoised or refused, and why."""
     from stillscan.app.pipeline.console import show_survey
 
     def action() -> ExitCode:
@@ -144,54 +183,69 @@ def inspect(
 @app.command()
 def train(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="folder with noisy DICOM, NIfTI, PNG, npz files")
+        Path,
+        typer.Argument(metavar="DATA", help="Folder with noisy DICOM, NIfTI, PNG or npz files"),
     ],
-    out: Annotated[Path, typer.Option(help="the bundle that is made")],
+    out: Annotated[Path, typer.Option(help="Folder for the new bundle and its checkpoints")],
     profile: Annotated[
         ProfileName | None,
-        typer.Option(help="how much is learned; default: quick, with --from adapt"),
+        typer.Option(
+            help="Profile: quick (half an hour on two CPU cores), standard, paper (GPU), adapt "
+            "(fine-tuning) (default: quick; with --from: adapt)"
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="go on with the run that OUT holds")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the run in OUT")] = False,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="fine-tune this bundle's student; released if no worse"),
+        typer.Option("--from", help="Fine-tune this bundle; the result is released if not worse"),
     ] = None,
     evaluation: Annotated[
         Path | None,
         typer.Option(
-            "--evaluate", help="with --from: images, or a repeated scan, that decide as well"
+            "--evaluate",
+            help="With --from: folder of images or of a repeated scan on which old and new bundle "
+            "are also compared (default: procedural images)",
         ),
     ] = None,
     modality: Annotated[
         list[str] | None,
-        typer.Option(help="that the bundle serves; default: what the DICOM series say"),
+        typer.Option(
+            help="Modality the bundle is for; may be repeated (default: read from the DICOM series)"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**20, help="of first weights and examples")] = 0,
-    device: Annotated[Device, typer.Option(help="where the networks train")] = "auto",
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=2**20, help="Random seed for weight initialisation and training patches"
+        ),
+    ] = 0,
+    device: Annotated[
+        Device, typer.Option(help="Device for the training; auto: a GPU if there is one")
+    ] = "auto",
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,
 ) -> None:
     """Train a bundle on a folder of noisy series; no clean image is needed.
 
-    A run that was stopped or killed goes on with --resume. Several GPUs: torchrun --no-python
+    An interrupted run continues with --resume. Several GPUs: torchrun --no-python
     --nproc-per-node N stillscan train ...
 
-    Exit codes: 0 the bundle is written; 2 wrong arguments; 3 no images; 4 none that can be trained
-    on, or too few; 5 trained, but not released: what --from made is not shown to be as good as
-    what it began with (release-refused); 6 no such device or first weights, or the loss diverged;
-    7 OUT cannot be written.
+    Exit codes: 0 the bundle was written; 2 wrong arguments; 3 no images; 4 no usable images, or too
+    few; 5 trained, but not released: the bundle made with --from is not shown to be as good as its
+    origin (release-refused); 6 device or first weights are missing, or the loss diverged; 7 OUT
+    cannot be written.
     """
 
     def action() -> ExitCode:
         settings = load_settings(config)
         with Decoder() as decoder:
-            # imported here: the decoder's child starts before torch is there
+            # imported here: the reading process starts before torch is imported
             from stillscan.app.training.command import train_bundle
             from stillscan.app.training.profiles import PROFILES
-            from stillscan.app.training.request import Order
+            from stillscan.app.training.request import TrainingRequest
 
             chosen = profile or ("adapt" if start else "quick")
-            order = Order(
+            request = TrainingRequest(
                 data,
                 out,
                 chosen,
@@ -204,62 +258,72 @@ def train(
                 start,
                 evaluation,
             )
-            return train_bundle(order, decoder, Console())
+            return train_bundle(request, decoder, Console())
 
     set_up_logging("debug" if verbose else "warning")
-    raise typer.Exit(exit_code_of(action, "its checkpoints are kept, --resume goes on"))
+    raise typer.Exit(exit_code_of(action, "its checkpoints are kept; continue with --resume"))
 
 
 @app.command()
 def evaluate(
     data: Annotated[
         Path,
-        typer.Argument(metavar="DATA", help="the development data (its folder `dev`), or images"),
+        typer.Argument(metavar="DATA", help="Folder of images, or of the development data (`dev`)"),
     ],
-    out: Annotated[Path, typer.Option(help="folder of tables, plots, page and measurements")],
+    out: Annotated[Path, typer.Option(help="Folder for tables, plots, page and measurements")],
     model: Annotated[
         Path,
-        typer.Option(help="bundle, or folder of bundles; default: shipped", show_default=False),
+        typer.Option(
+            help="Bundle, or folder of bundles (default: the shipped bundles)", show_default=False
+        ),
     ] = DEFAULT_BUNDLES,
-    compare: Annotated[Path | None, typer.Option(help="other bundles, as rows beside them")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Bundle or folder of bundles to compare with --model")
+    ] = None,
     controls: Annotated[
-        Path | None, typer.Option(help="folder of networks (*.safetensors), as rows")
+        Path | None, typer.Option(help="Folder of further networks (*.safetensors) to measure")
     ] = None,
     methods: Annotated[
-        str, typer.Option(help="names of rows, or how they begin, with commas; default: all")
+        str,
+        typer.Option(help="Methods, separated by commas, names or their beginnings (default: all)"),
     ] = "",
     noise: Annotated[
-        list[str] | None, typer.Option(help="such as 'gaussian 15' (may be repeated); default: all")
+        list[str] | None,
+        typer.Option(help="Noise such as 'gaussian 15'; may be repeated (default: all)"),
     ] = None,
-    slices: Annotated[int, typer.Option(min=1, help="of each subject, at most")] = 4,
+    slices: Annotated[int, typer.Option(min=1, help="Maximum slices per series")] = 4,
     crop: Annotated[
-        int | None, typer.Option(min=48, help="only the middle of each slice, in pixels")
+        int | None,
+        typer.Option(min=48, help="Side in pixels of the middle to use (default: whole slices)"),
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="one slice per subject, four noises, no real scans")
+        bool, typer.Option(help="One slice per series, four noises, no repeated scans")
     ] = False,
     real: Annotated[
-        bool, typer.Option(help="repeated scans and CT phantom, if DATA has them")
+        bool, typer.Option(help="Also measure repeated scans and the CT phantom, if DATA has them")
     ] = True,
     full: Annotated[
-        bool, typer.Option(help="costly methods on whole slices, all noises and the phantom")
+        bool, typer.Option(help="Measure slow methods on whole slices, all noises and the phantom")
     ] = False,
-    device: Annotated[Device, typer.Option(help="where networks run")] = "auto",
+    device: Annotated[
+        Device, typer.Option(help="Device for the networks; auto: a GPU if there is one")
+    ] = "auto",
     verbose: Verbose = False,
 ) -> None:
     """Measure denoisers: simulated noise, inserted lesions, repeated scans, a CT phantom.
 
-    Writes CSV, Markdown, JSON, plots and one HTML page. What OUT holds already is not measured
-    again: a run that was stopped goes on, and rows can be added. Images of DATA count as the truth.
+    Writes CSV, Markdown, JSON, plots and one HTML page. Measurements that OUT already holds are not
+    repeated: an interrupted run can be continued and extended. The images of DATA count as the
+    truth.
 
-    Exit codes: 0 the results are written; 2 wrong arguments, or a package is missing (the extra
-    `evaluate`); 3 no images; 4 none that can be read; 6 a network cannot be loaded; 7 OUT cannot be
+    Exit codes: 0 the results were written; 2 wrong arguments, or a package is missing (the extra
+    `evaluate`); 3 no images; 4 no readable images; 6 a network cannot be loaded; 7 OUT cannot be
     written.
     """
 
     def action() -> ExitCode:
         with Decoder() as decoder:
-            # imported here: the decoder's child starts before torch is there
+            # imported here: the reading process starts before torch is imported
             from stillscan.app.bundles.choice import resolve_device
             from stillscan.app.evaluation.command import evaluate as measure
             from stillscan.app.evaluation.run import QUICK_NOISES, Plan
@@ -278,12 +342,14 @@ def evaluate(
                 real=real and not quick,
                 full=full,
             )
-            named = {str(data): "DATA", str(out): "OUT"}  # a path may say who somebody is
+            named = {str(data): "DATA", str(out): "OUT"}  # a path may contain a patient's name
             command = shlex.join(["stillscan", *(named.get(word, word) for word in sys.argv[1:])])
             return measure(plan, command, decoder, Console())
 
     set_up_logging("debug" if verbose else "warning")
-    raise typer.Exit(exit_code_of(action, "its measurements are kept, the same command goes on"))
+    raise typer.Exit(
+        exit_code_of(action, "its measurements are kept; continue with the same command")
+    )
 
 
 @app.command(epilog=EXIT_CODES)
@@ -291,49 +357,49 @@ def backfill(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="folder, DICOMweb address, or list of paths and series UIDs"
+            metavar="SOURCE", help="Folder, DICOMweb URL, or file that lists paths and series UIDs"
         ),
     ],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="folder or DICOMweb address")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder or DICOMweb URL")],
     ray: Annotated[
-        str | None, typer.Option(help="address of a Ray cluster; default: a Ray of our own")
+        str | None, typer.Option(help="Address HOST:PORT of a Ray cluster (default: a local Ray)")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="default: one for each core, or GPU")
+        int | None,
+        typer.Option(min=1, help="Number of workers (default: one per core, or per GPU)"),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="go on with the back-fill that DEST holds")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the back-fill in DEST")] = False,
     archive: Annotated[
-        str | None, typer.Option(help="DICOMweb address where the UIDs of a list are")
+        str | None, typer.Option(help="DICOMweb URL of the archive that holds the listed UIDs")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="folder of the record; default: inside DEST")
+        Path | None,
+        typer.Option(help="Folder for the state of the back-fill (default: inside DEST)"),
     ] = None,
-    tries: Annotated[int, typer.Option(min=1, help="of a series, at most")] = 3,
-    timeout: Annotated[float, typer.Option(min=1, help="seconds for one series")] = 3600,
+    tries: Annotated[int, typer.Option(min=1, help="Maximum attempts per series")] = 3,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit per series in seconds")] = 3600,
     bundle: Bundle = None,
     mode: ModeOption = None,
-    strength: Annotated[
-        Strength | None, typer.Option(help="how much of the noise is taken away")
-    ] = None,
-    device: Annotated[Device | None, typer.Option(help="where the networks run")] = None,
-    engine: Annotated[Engine | None, typer.Option(help="what multiplies")] = None,
+    strength: StrengthOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
     models: Models = DEFAULT_BUNDLES,
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,
 ) -> None:
     """Denoise an archive: thousands of series, on all cores or GPUs of a machine or a Ray cluster.
 
-    What is done stays done: with --resume a second run does what is missing. With a teacher's
-    --mode (srds, one_step) the same command labels a training set.
+    Finished series are not denoised again: with --resume a second run does what is missing. With
+    --mode srds or one_step the command makes the labels of a training set.
 
-    Credentials of an archive come from the environment: STILLSCAN_SOURCE_TOKEN, or
+    Credentials of the archives are read from the environment: STILLSCAN_SOURCE_TOKEN, or
     STILLSCAN_SOURCE_USER and STILLSCAN_SOURCE_PASSWORD; STILLSCAN_DEST_... for DEST.
     """
 
     def action() -> ExitCode:
         settings = with_choices(load_settings(config), mode, strength, device, engine)
         with Decoder() as decoder:
-            # imported here: the other commands need none of it
+            # imported here: the other commands do not need these modules
             from stillscan.app.backfill.command import Request
             from stillscan.app.backfill.command import backfill as fill
             from stillscan.app.backfill.configuration import Configuration
@@ -356,7 +422,7 @@ def backfill(
             return fill(request, decoder, Console())
 
     set_up_logging("debug" if verbose else "warning")
-    raise typer.Exit(exit_code_of(action, "what is done is kept, --resume goes on"))
+    raise typer.Exit(exit_code_of(action, "finished series are kept; continue with --resume"))
 
 
 def with_choices(
@@ -366,7 +432,7 @@ def with_choices(
     device: Device | None,
     engine: Engine | None = None,
 ) -> Settings:
-    """The settings with what was said on the command line."""
+    """Return the settings with the choices of the command line."""
     denoise = settings.denoise
     chosen = replace(
         denoise,

@@ -12,7 +12,7 @@ from rich.console import Console
 from stillscan.app.datasets.noisy_folder import read_noisy_folder
 from stillscan.app.training.command import train_bundle
 from stillscan.app.training.profiles import PROFILES, ProfileName, TrainingProfile
-from stillscan.app.training.request import Order
+from stillscan.app.training.request import TrainingRequest
 from stillscan.models.training.noisy_images import NoisyImage
 from stillscan.operators.errors import ExitCode
 from stillscan.operators.reading.decoder import Decoder
@@ -59,14 +59,14 @@ class StagesTrainer:
             StillscanError: as `stillscan.app.training.command.train_bundle`.
         """
         with Decoder() as decoder:
-            return train_bundle(self.order(), decoder, Console())
+            return train_bundle(self.training_request(), decoder, Console())
 
-    def order(self) -> Order:
+    def training_request(self) -> TrainingRequest:
         """What `stillscan train` would be asked for."""
         name, profile = "own", self.profile
         if not isinstance(profile, TrainingProfile):
             name, profile = profile, PROFILES[profile]
-        return Order(
+        return TrainingRequest(
             Path(self.dataset_dir),
             Path(self.output_dir),
             name,

@@ -1,1 +1,1 @@
-"""`stillscan train`: a folder of noisy series becomes a bundle; how the shipped ones were made."""
+"""`stillscan train`: trains a bundle on a folder of noisy series, and the shipped bundles."""

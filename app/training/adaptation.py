@@ -21,12 +21,12 @@ Teacher = tuple[BlindSpotNetwork, DiffusionNetwork]
 
 @dataclass(frozen=True)
 class Origin:
-    """The bundle that a run begins with.
+    """The bundle from which a run starts.
 
     Attributes:
-        info: what it says of itself.
-        digest: SHA-256 of its student's weights.
-        teacher: its teacher's networks; None where it came without.
+        info: description of the bundle.
+        digest: SHA-256 of the weights of its student.
+        teacher: networks of its teacher; None if it has none.
     """
 
     info: BundleInfo
@@ -36,23 +36,23 @@ class Origin:
 
 @dataclass(frozen=True)
 class Adaptation(Run):
-    """A run in which only the student learns: from y + a z it predicts y - z / a.
+    """A run that trains only the student: from y + a z it predicts y - z / a.
 
-    That needs no clean image, no label and no teacher: with the noise's own law the minimiser is
-    the mean of the clean image (`recorrupted`). It begins with the bundle's student,
-    at a tenth of the learning rate that new weights begin with, and keeps the bundle's teacher.
+    This needs no clean image, no label and no teacher: for noise of the same distribution the
+    minimiser is the mean of the clean image (`recorrupted`). The run starts from the bundle's
+    student, at a tenth of the usual learning rate, and keeps the bundle's teacher.
 
     Attributes:
-        teacher: of the bundle.
+        teacher: networks of the bundle's teacher.
     """
 
     teacher: Teacher | None = None
 
     def train(self) -> Generator[Progress, None, Trained]:
-        """Run the stage, or what is left of it.
+        """Run the stage, or the remaining part of it.
 
         Raises:
-            DivergedError: if the loss is no number any more.
+            DivergedError: if the loss is not finite.
             OutputError: if a file cannot be written.
         """
         assert self.start is not None

@@ -1,4 +1,4 @@
-"""Files of a run that survive a kill: written beside, made durable, then renamed."""
+"""Files of a run, written so that an interruption leaves the old or the new file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillscan.operators.output_faults import naming_output_faults
 
 
 def save_checkpoint(training: Training, path: Path) -> None:
-    """A kill at any moment leaves the old checkpoint or the new one.
+    """Save a checkpoint; an interruption leaves the old checkpoint or the new one.
 
     Raises:
         OutputError: if it cannot be written.
@@ -25,13 +25,13 @@ def save_checkpoint(training: Training, path: Path) -> None:
 
 
 def load_checkpoint(training: Training, path: Path) -> None:
-    """Go on where the checkpoint was saved; nothing where there is none."""
+    """Load the state that was saved; do nothing if there is no checkpoint."""
     if path.exists():
         training.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def save_json(content: object, path: Path) -> None:
-    """Save what `load_json` gives back.
+    """Save a value as JSON, to be read by `load_json`.
 
     Raises:
         OutputError: if it cannot be written.
@@ -41,12 +41,12 @@ def save_json(content: object, path: Path) -> None:
 
 
 def load_json(path: Path) -> Any:
-    """Return what `save_json` saved."""
+    """Load a value that `save_json` saved."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def save_array(array: np.ndarray, path: Path) -> None:
-    """One array, as `numpy.load` reads it.
+    """Save one array, to be read by `numpy.load`.
 
     Raises:
         OutputError: if it cannot be written.
@@ -55,7 +55,7 @@ def save_array(array: np.ndarray, path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """All of a file, or none of it.
+    """Write a whole file or nothing.
 
     Raises:
         OutputError: if it cannot be written.

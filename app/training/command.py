@@ -1,4 +1,4 @@
-"""`stillscan train DATA --out BUNDLE`: from a folder of noisy series to a bundle, resumable."""
+"""`stillscan train DATA --out BUNDLE`: trains a bundle on a folder of noisy series, resumable."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from stillscan.app.training.curves import Log, open_logs
 from stillscan.app.training.ranks import Ranks, process_group
 from stillscan.app.training.release import judge
 from stillscan.app.training.request import (
-    Order,
+    TrainingRequest,
     begin,
+    given_modality,
     modalities_of,
     origin_of,
     require_free,
     require_known_modalities,
-    told_modality,
 )
 from stillscan.app.training.run import NOISY, Progress, Run, Trained
 from stillscan.app.training.trained_bundle import (
@@ -43,85 +43,94 @@ from stillscan.operators.errors import ExitCode
 from stillscan.operators.graph.stages import NO_MEMORY, DenoiserMemoryError
 from stillscan.operators.reading.decoder import Decoder
 
-LOG_EVERY = 50  # updates
+LOG_EVERY = 50  # number of updates between two log entries
 
 log = logging.getLogger("stillscan")
 
 
-def train_bundle(order: Order, decoder: Decoder, console: Console) -> ExitCode:
+def train_bundle(request: TrainingRequest, decoder: Decoder, console: Console) -> ExitCode:
     """Train and write the bundle.
 
     Raises:
-        SettingsError: if the arguments do not fit together or the output.
-        NothingToDoError, InputError: if the images are none to train on.
-        ModelError: if device or first weights are not there, or the loss diverges.
-        ReleaseRefusedError: if what was made from another bundle may not take its place.
-        OutputError: if something cannot be written.
+        SettingsError: if the arguments contradict each other or the output.
+        NothingToDoError, InputError: if there are no images to train on.
+        ModelError: if device or first weights are missing, or the loss diverges.
+        ReleaseRefusedError: if a fine-tuned bundle may not replace the one it was made from.
+        OutputError: if a file cannot be written.
     """
-    device = resolve_device(order.device)
-    require_apart(order.data, order.out)
-    require_free(order)
-    origin = origin_of(order)
-    if origin is not None and not order.modalities:
-        order = replace(order, modalities=origin.info.modalities)
-    require_known_modalities(order)
-    if origin is not None:  # nothing else may be learned under the bundle's name
-        order = replace(order, rules=replace(order.rules, modalities=order.modalities))
+    device = resolve_device(request.device)
+    require_apart(request.data, request.out)
+    require_free(request)
+    origin = origin_of(request)
+    if origin is not None and not request.modalities:
+        request = replace(request, modalities=origin.info.modalities)
+    require_known_modalities(request)
+    if origin is not None:  # a fine-tuned bundle is for the bundle's modalities only
+        request = replace(request, rules=replace(request.rules, modalities=request.modalities))
     with process_group(device) as ranks:
         if not ranks.speaks:
             console = Console(quiet=True)
-        folder = read_noisy_folder(order.data, decoder, order.rules, told_modality(order))
+        folder = read_noisy_folder(request.data, decoder, request.rules, given_modality(request))
         if origin is None:
             decoder.close()
-        modalities = modalities_of(order, folder)
-        training, held_out = split(folder.series, order.seed)
+        modalities = modalities_of(request, folder)
+        training, held_out = split(folder.series, request.seed)
         show_folder(console, folder, len(held_out))
         settings = {
-            "profile": order.profile_name,
-            "seed": order.seed,
+            "profile": request.profile_name,
+            "seed": request.seed,
             "first_weights": origin.digest if origin else None,
             "ranks": ranks.count,
         }
         if ranks.speaks:
-            begin(order, settings | {"images": folder.fingerprint()})
+            begin(request, settings | {"images": folder.fingerprint()})
         ranks.wait()
         radius = max(series.profile.radius for series in folder.series)
-        run = run_of(order, origin, training, held_out, radius, ranks)
+        run = run_of(request, origin, training, held_out, radius, ranks)
         with deterministic(ranks), naming_memory_faults():
             trained = follow(run, settings, console)
         if ranks.speaks:
-            name = order.out.resolve().name
+            name = request.out.resolve().name
             metadata = metadata_of(
-                trained, folder, order.profile, settings, modalities, name, origin
+                trained, folder, request.profile, settings, modalities, name, origin
             )
-            stage_bundle(trained, metadata, order.staging)
+            stage_bundle(trained, metadata, request.staging)
             if origin is not None:
-                settle(order, origin, metadata, held_out, device, decoder, console)
-            publish(order.staging, order.out)
-            report(console, trained, order.out, adapted=order.profile.adapts)
+                settle(request, origin, metadata, held_out, device, decoder, console)
+            publish(request.staging, request.out)
+            report(console, trained, request.out, adapted=request.profile.adapts)
     return ExitCode.DERIVED
 
 
 def run_of(
-    order: Order,
+    request: TrainingRequest,
     origin: Origin | None,
     training: Sequence[NoisyImage],
     held_out: Sequence[NoisyImage],
     radius: int,
     ranks: Ranks,
 ) -> Run:
-    """Return all stages from new weights, or the one that adapts a bundle."""
+    """Return a run of all stages from new weights, or the run that fine-tunes a bundle."""
     network = None
     if origin is not None:
         network = load_bundle(origin.info.folder, precision="float32").denoiser.network
-    what = (order.folder, order.profile, training, held_out, radius, order.seed, ranks, network)
-    if order.profile.adapts:
+    what = (
+        request.folder,
+        request.profile,
+        training,
+        held_out,
+        radius,
+        request.seed,
+        ranks,
+        network,
+    )
+    if request.profile.adapts:
         return Adaptation(*what, teacher=origin.teacher if origin else None)
     return Run(*what)
 
 
 def settle(
-    order: Order,
+    request: TrainingRequest,
     origin: Origin,
     metadata: dict[str, Any],
     held_out: Sequence[NoisyImage],
@@ -129,20 +138,20 @@ def settle(
     decoder: Decoder,
     console: Console,
 ) -> None:
-    """Judge what was staged, write the judgement into its metadata; refused, it is put aside.
+    """Compare the new bundle with its origin and record the decision; move a refused one aside.
 
     Raises:
-        ReleaseRefusedError: if it may not take the place of the bundle that it was made from.
+        ReleaseRefusedError: if it may not replace the bundle that it was made from.
     """
-    candidate = order.staging
+    candidate = request.staging
     found = judge(
         candidate,
         origin.info.folder,
         held_out,
-        order.evaluation,
+        request.evaluation,
         device,
         decoder,
-        order.folder / "evaluation",
+        request.folder / "evaluation",
     )
     start = {
         "name": origin.info.name,
@@ -153,11 +162,11 @@ def settle(
     describe(metadata, candidate)
     show_release(console, found)
     if not found.released:
-        refuse(candidate, order.folder / "refused", found.reasons)
+        refuse(candidate, request.folder / "refused", found.reasons)
 
 
 def follow(run: Run, settings: dict[str, Any], console: Console) -> Trained:
-    """Run all stages; show and log how far they are."""
+    """Run all stages; show and log their progress."""
     stages = run.train()
     if not run.ranks.speaks:
         return _last_of(stages, lambda progress: None)
@@ -171,7 +180,7 @@ def follow(run: Run, settings: dict[str, Any], console: Console) -> Trained:
 
 
 def write_logs(logs: Sequence[Log], progress: Progress) -> None:
-    """Loss and learning rate, every LOG_EVERY updates and at the end of a stage."""
+    """Log loss and learning rate, every LOG_EVERY updates and at the end of a stage."""
     step = progress.step
     if step is None or (step.number % LOG_EVERY and step.number != progress.total):
         return
@@ -182,7 +191,7 @@ def write_logs(logs: Sequence[Log], progress: Progress) -> None:
 
 @contextmanager
 def deterministic(ranks: Ranks) -> Iterator[None]:
-    """The same sums in the same order, so that a resumed run ends with the same weights."""
+    """Make sums reproducible, so that a resumed run ends with the same weights."""
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     if ranks.device.type == "cuda":
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -194,12 +203,12 @@ def deterministic(ranks: Ranks) -> Iterator[None]:
 
 @contextmanager
 def naming_memory_faults() -> Iterator[None]:
-    """Turn what torch and Python say when memory is short into a `ModelError`."""
+    """Turn out-of-memory errors of torch and Python into a `ModelError`."""
     try:
         yield
     except MemoryError as error:
         raise DenoiserMemoryError("not enough memory to train") from error
-    except RuntimeError as error:  # torch raises nothing more precise on a CPU
+    except RuntimeError as error:  # torch has no narrower class on a CPU
         no_memory = any(words in str(error) for words in NO_MEMORY)
         if isinstance(error, torch.OutOfMemoryError) or no_memory:
             raise DenoiserMemoryError("not enough device memory to train") from error
@@ -207,10 +216,10 @@ def naming_memory_faults() -> Iterator[None]:
 
 
 def report(console: Console, trained: Trained, out: Path, *, adapted: bool) -> None:
-    """What came of it."""
+    """Show the result of the training."""
     show_candidates(console, trained.figures, trained.teacher)
     if trained.teacher == NOISY:
-        log.warning("no candidate is better than the noisy image: the bundle takes nothing away")
+        log.warning("no candidate is better than the noisy image: the bundle does not denoise")
     lines = [f"bundle in {out}; use it with: stillscan denoise IN OUT --models {out}"]
     if not adapted:
         student = trained.figures["student"]
@@ -227,7 +236,7 @@ def report(console: Console, trained: Trained, out: Path, *, adapted: bool) -> N
 def _last_of(
     stages: Generator[Progress, None, Trained], note: Callable[[Progress], None]
 ) -> Trained:
-    """Run a generator to its end; gives what it returns."""
+    """Run a generator to its end and return its value."""
     while True:
         try:
             progress = next(stages)

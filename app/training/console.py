@@ -1,4 +1,4 @@
-"""What a person sees of a training run: what was found, how far it is, what came of it."""
+"""Console output of a training run: images found, progress, results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stillscan.operators.report.outcome import counted
 SERIES_SHOWN = 40
 REFUSED_SHOWN = 20
 LINE_EVERY_S = 30.0
-# seconds of a patch of 64 x 64 in one update, relative to the student's network
+# time of a patch of 64 x 64 in one update, relative to the student's network
 COST = {
     "blind spot": 6.5,
     "diffusion": 3.2,
@@ -34,11 +34,11 @@ COST = {
     "student": 1.0,
     "second student": 1.0,
 }
-SHORT_STAGES = 0.04  # teacher, labels: of the rest, each
+SHORT_STAGES = 0.04  # teacher, labels: each as a share of the other stages
 
 
 def show_folder(console: Console, folder: NoisyFolder, held_out: int) -> None:
-    """What will be trained on, series by series; and what will not, with its reason."""
+    """Show the series that will be used, and those that will not with the reason."""
     shown = folder.series[:SERIES_SHOWN]
     if console.is_terminal:
         console.print(_series_table(shown))
@@ -54,7 +54,7 @@ def show_folder(console: Console, folder: NoisyFolder, held_out: int) -> None:
             _line(console, f"left out of {series.source.name}: constant slices {slices}")
     _show_refused(console, folder.refused)
     if folder.every > 1:
-        _line(console, f"not all fits into memory: every {folder.every}th slice is used")
+        _line(console, f"the images exceed the memory: only every {folder.every}th slice is used")
     people = counted(folder.subjects, "subject")
     _line(
         console,
@@ -100,7 +100,7 @@ def _series_table(series: Sequence[NoisySeries]) -> Table:
 
 
 class Watch:
-    """Shows the progress of a run: bars on a terminal, elsewhere a line now and then."""
+    """Shows the progress of a run: bars on a terminal, otherwise a line at intervals."""
 
     def __init__(self, console: Console, profile: TrainingProfile, bars: Bars) -> None:
         self._console = console
@@ -114,7 +114,7 @@ class Watch:
         self._last_line = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Show one step more."""
+        """Show one more step."""
         new = progress.stage != self._shown
         if new:
             self._shown = progress.stage
@@ -155,7 +155,7 @@ class Watch:
 
 @contextmanager
 def watching(console: Console, profile: TrainingProfile) -> Iterator[Watch]:
-    """Progress with the time left, of the stage and of the whole run."""
+    """Show progress and remaining time of the stage and of the whole run."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -168,7 +168,7 @@ def watching(console: Console, profile: TrainingProfile) -> Iterator[Watch]:
 
 
 def plans_of(profile: TrainingProfile) -> dict[str, StagePlan]:
-    """Return the stages that train a network."""
+    """Return the plans of the stages that train a network."""
     plans = {
         "blind spot": profile.blind_spot,
         "diffusion": profile.diffusion,
@@ -179,7 +179,7 @@ def plans_of(profile: TrainingProfile) -> dict[str, StagePlan]:
 
 
 def work_of(profile: TrainingProfile) -> dict[str, float]:
-    """Return how much of the whole each stage is, in any unit."""
+    """Estimate the work of each stage, in an arbitrary unit."""
     found = {
         stage: COST[stage] * plan.steps * plan.batch * plan.patch**2
         for stage, plan in plans_of(profile).items()
@@ -190,7 +190,7 @@ def work_of(profile: TrainingProfile) -> dict[str, float]:
 
 
 def show_candidates(console: Console, figures: Mapping[str, object], teacher: str) -> None:
-    """The table that the teacher was chosen by, and the student beside it."""
+    """Show the table by which the teacher was chosen, and the student's result."""
     candidates = figures["candidates"]
     assert isinstance(candidates, list)
     for line in candidates:
@@ -204,7 +204,7 @@ def show_candidates(console: Console, figures: Mapping[str, object], teacher: st
 
 
 def show_release(console: Console, found: Release) -> None:
-    """The table that decided whether a fine-tuned bundle is released."""
+    """Show the table that decided whether a fine-tuned bundle is released."""
     for row in found.table:
         low, high = row.interval_db
         _line(

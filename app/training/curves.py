@@ -1,6 +1,6 @@
-"""The curves of a run: a CSV file always, TensorBoard and MLflow where they are installed.
+"""Training curves: a CSV file always, TensorBoard and MLflow if they are installed.
 
-They get losses, learning rates and the profile; nothing of the images, and no name of a file.
+They contain losses, learning rates and the profile; no image data and no file names.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, Protocol
 
 from stillscan.app.training.checkpoints import load_json, save_json
 
-MLFLOW_PLACE = "MLFLOW_TRACKING_URI"  # MLflow's own variable: where its server is
+MLFLOW_PLACE = "MLFLOW_TRACKING_URI"  # MLflow's own variable for the address of its server
 
 
 log_messages = logging.getLogger("stillscan")
 
 
 class Log(Protocol):
-    """Somewhere to write figures to."""
+    """A destination of training figures."""
 
     def write(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
-        """Figures of a stage after an update."""
+        """Write the figures of a stage after an update."""
         ...
 
 
@@ -41,13 +41,13 @@ class CsvLog:
             self._rows.writerow(("stage", "step", "figure", "value"))
 
     def write(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
-        """Append and flush."""
+        """Append the figures and flush the file."""
         for name, value in figures.items():
             self._rows.writerow((stage, step, name, f"{value:.6g}"))
         self._file.flush()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -60,20 +60,20 @@ class TensorBoardLog:
         self._writer = SummaryWriter(str(folder))
 
     def write(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
-        """One point on each curve `stage/figure`."""
+        """Add one point to each curve `stage/figure`."""
         for name, value in figures.items():
             self._writer.add_scalar(f"{stage}/{name}", value, step)
 
     def close(self) -> None:
-        """Write what is held back."""
+        """Write buffered points."""
         self._writer.close()
 
 
 class MlflowLog:
-    """An MLflow run; a resumed run goes on in the same one.
+    """An MLflow run; a resumed training continues the same run.
 
-    It goes to the server that MLFLOW_TRACKING_URI names, else into a data base in the run's folder.
-    Where MLflow fails, the training goes on without it.
+    It is sent to the server in MLFLOW_TRACKING_URI, otherwise written to a database in the run's
+    folder. If MLflow fails, the training continues without it.
     """
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ class MlflowLog:
             self._works = True
 
     def write(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
-        """One point on each curve `stage.figure`."""
+        """Add one point to each curve `stage.figure`."""
         if self._works:
             stage = stage.replace(" ", "_")
             found = {f"{stage}.{name}": value for name, value in figures.items()}
@@ -104,28 +104,28 @@ class MlflowLog:
                 self._mlflow.log_metrics(found, step=step)
 
     def close(self) -> None:
-        """The run is finished, or goes on another day."""
+        """Mark the run as finished; a resumed training opens it again."""
         if self._works:
             with self._going_on():
                 self._mlflow.end_run()
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:
-        """A server that is gone, or none that fits, ends the log and not the training."""
+        """Stop logging, but not the training, if the server fails or is not MLflow."""
         try:
             yield
         except self._fault as error:
             self._works = False
-            log_messages.warning("no more figures go to MLflow: %s", type(error).__name__)
+            log_messages.warning("MLflow failed and gets no more figures: %s", type(error).__name__)
 
 
 @contextmanager
 def open_logs(folder: Path, parameters: Mapping[str, Any]) -> Iterator[tuple[Log, ...]]:
-    """All logs that this machine can write.
+    """Open all logs that are available on this machine.
 
     Args:
-        folder: of the run.
-        parameters: of the run, for MLflow.
+        folder: folder of the run.
+        parameters: parameters of the run, for MLflow.
     """
     with ExitStack() as open_ones:
         found: list[Log] = []

@@ -1,4 +1,4 @@
-"""What keeps a training run from starting, or from ending well; each has a stable reason code."""
+"""Errors of a training run; each has a stable reason code."""
 
 from __future__ import annotations
 

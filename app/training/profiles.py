@@ -1,4 +1,4 @@
-"""How much a training run learns, and how: `quick`, `standard`, `paper`, `adapt`."""
+"""Training profiles: `quick`, `standard`, `paper`, `adapt`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Widths = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TrainingProfile:
-    """Everything about a run but the images and the seed.
+    """All parameters of a run except the images and the seed.
 
     Attributes:
-        blind_spot, diffusion, one_step, student: how long each stage trains.
-        condition: how the conditional diffusion model is parameterised.
+        blind_spot, diffusion, one_step, student: length of each stage.
+        condition: parameterisation of the conditional diffusion model.
         blind_spot_width, blind_spot_blocks: size of stage 1.
-        widths: of the diffusion network and the one-step control.
-        student_widths: of the student.
-        decay: of the moving average of the weights, which is what is used.
-        steps: S of a sample.
-        teacher: the best candidate by the clean-free criterion, or always SRDS, as published.
-        judged: how many held-out images that criterion looks at, cut to `judged_side` pixels.
-        label_pixels: how many pixels the teacher may look at to label images; a sample of 20 steps
-            looks at each pixel 20 times.
-        checkpoint_every: updates.
-        remarks: what a reader of the bundle should know of the profile.
-        second_round: the student then learns once more, from labels of its own, which err less than
-            its teacher's (measured: docs/method.md).
-        adapts: only the student of a bundle learns, recorrupted-to-recorrupted; its teacher stays.
+        widths: channels of the diffusion network and the one-step network.
+        student_widths: channels of the student.
+        decay: decay of the moving average of the weights, which is the result.
+        steps: S, number of timesteps of a sample.
+        teacher: the best candidate on held-out noisy images, or always SRDS, as published.
+        judged: number of held-out images for that choice, cut to `judged_side` pixels.
+        label_pixels: number of pixels that the teacher may process to label images; a sample of 20
+            steps processes each pixel 20 times.
+        checkpoint_every: number of updates between checkpoints.
+        remarks: notes on the profile for users of the bundle.
+        second_round: the student is then trained once more on its own estimates, whose error is
+            smaller than its teacher's (measured: docs/method.md).
+        adapts: only the student of a bundle is trained (recorrupted-to-recorrupted).
     """
 
     blind_spot: StagePlan
@@ -103,7 +103,7 @@ PUBLISHED = TrainingProfile(
     remarks=(
         "diffusion as published (arXiv 2504.00264): noise prediction, L1, condition BSN(y)",
         "unlike there, all networks are this project's plain convolutional ones: no PUCA or LG-BPN "
-        "as blind spot, no NAFNet as student, and the student learns by squared error",
+        "as blind spot, no NAFNet as student, and the student is trained with squared error",
     ),
 )
 RESTS = StagePlan(0)
@@ -111,7 +111,7 @@ ADAPT = TrainingProfile(
     blind_spot=RESTS,
     diffusion=RESTS,
     one_step=RESTS,
-    student=StagePlan(200, learning_rate=1e-4),  # a tenth of what new weights begin with
+    student=StagePlan(200, learning_rate=1e-4),  # a tenth of the rate for new weights
     decay=0.99,
     checkpoint_every=100,
     remarks=("fine-tuned from a bundle, recorrupted-to-recorrupted, on a site's noisy series",),

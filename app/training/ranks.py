@@ -1,4 +1,4 @@
-"""The processes that train one network together, as `torchrun` starts them; without it, one."""
+"""Processes that train one network together, started by `torchrun`; without it, one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-LONGEST_WAIT = timedelta(hours=6)  # for the rank that chooses the teacher
+LONGEST_WAIT = timedelta(hours=6)  # of other ranks for the choice of the teacher
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this one is.
+    """The place of this process among the processes of a training.
 
     Attributes:
-        rank: of this process; 0 writes files and speaks.
-        count: of processes.
-        device: where this one computes.
+        rank: number of this process; rank 0 writes files and messages.
+        count: number of processes.
+        device: torch device of this process.
     """
 
     rank: int
@@ -30,11 +30,11 @@ class Ranks:
 
     @property
     def speaks(self) -> bool:
-        """Whether this is the process that writes files and speaks to the person."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Go on when all are here."""
+        """Wait until all processes have reached this point."""
         if self.count > 1:
             distributed.barrier()
 
@@ -44,7 +44,7 @@ def process_group(device: str) -> Iterator[Ranks]:
     """Join the group that `torchrun` describes in the environment.
 
     Args:
-        device: "cpu" or "cuda"; each process takes the GPU of its local rank.
+        device: "cpu" or "cuda"; each process uses the GPU of its local rank.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Ranks(0, 1, torch.device(device))

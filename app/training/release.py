@@ -1,8 +1,8 @@
-"""Whether a fine-tuned bundle may take the place of the one it was made from.
+"""Decision whether a fine-tuned bundle may replace the one it was made from.
 
-It is released if it is nowhere worse and somewhere better, by the tables of `stillscan evaluate`
-and by held-out images of the site; else it is refused, with reasons. Nothing here decides by a
-mean alone: every row has its 95 % interval.
+It is released if it is worse in no comparison and better in at least one, by the tables of
+`stillscan evaluate` and by held-out images of the site; otherwise it is refused, with reasons.
+Every comparison is decided by its 95 % interval, not by the mean alone.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from stillscan.models.training.teacher_choice import behind_db, squared_errors
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules
 
-MARGIN_DB = 0.1  # so much worse counts as no worse, and no more
-PROCEDURAL = 6  # images, each a subject of its own
+MARGIN_DB = 0.1  # a difference up to this counts as no worse
+PROCEDURAL = 6  # number of procedural images, each a subject of its own
 PROCEDURAL_SIDE = 128  # pixels
 SEED = 0
 FIRST, SECOND = "first", "second"  # folders of a repeated scan
@@ -51,13 +51,13 @@ Verdict = Literal["better", "no worse", "worse", "not shown"]
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison.
+    """One comparison of the candidate with its origin.
 
     Attributes:
-        measure: what was measured, on what.
-        images: how many slices.
+        measure: name of the measurement and its images.
+        images: number of slices.
         better_db: by how many dB the candidate's error is lower; below 0 where it is higher.
-        interval_db: 95 %.
+        interval_db: 95 % interval of `better_db`.
     """
 
     measure: str
@@ -67,7 +67,7 @@ class Row:
 
     @property
     def verdict(self) -> Verdict:
-        """Judged by the interval: `not shown` where it reaches beyond the margin on both sides."""
+        """The verdict by the interval; `not shown` if it exceeds the margin on both sides."""
         low, high = self.interval_db
         if low > 0:
             return "better"
@@ -78,14 +78,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Release:
-    """What was decided, and why."""
+    """The decision and its reasons."""
 
     released: bool
     reasons: tuple[str, ...]
     table: tuple[Row, ...]
 
     def for_metadata(self, start: dict[str, Any]) -> dict[str, Any]:
-        """The section `release` of a bundle's metadata; `start` says what it was made from."""
+        """Return the section `release` of a bundle's metadata; `start` describes its origin."""
         table = [asdict(row) | {"verdict": row.verdict} for row in self.table]
         return {
             "released": self.released,
@@ -97,13 +97,13 @@ class Release:
 
 
 def decide(rows: Sequence[Row]) -> Release:
-    """Released if no row is worse or undecided, and at least one is better."""
+    """Release the candidate if no row is worse or undecided, and at least one is better."""
     against = []
     for row in rows:
         low, high = row.interval_db
         said = f"{row.better_db:+.2f} dB ({low:+.2f} to {high:+.2f})"
         if not math.isfinite(row.better_db):
-            against.append(f"{row.measure}: the result is no number")
+            against.append(f"{row.measure}: the result is not a number")
         elif row.verdict == "worse":
             against.append(f"{row.measure}: worse, {said}")
         elif row.verdict == "not shown":
@@ -132,12 +132,12 @@ def judge(
     Args:
         candidate: folder of the new bundle.
         start: folder of the bundle it was made from.
-        held_out: images of the site that no training saw.
-        evaluation: what else is measured: the development data, a folder of images that count as
+        held_out: images of the site that were not used in training.
+        evaluation: further images: the development data, a folder of images that count as
             the truth, or a repeated scan (folders `first` and `second` with the same series).
-        device: where networks run.
-        decoder: for DICOM.
-        results: gets the measurements.
+        device: torch device of the networks.
+        decoder: decoder for DICOM files.
+        results: folder for the measurements.
 
     Raises:
         StillscanError: as `stillscan evaluate`.
@@ -155,13 +155,13 @@ def judge(
 
 
 def _pair(start: Path, candidate: Path, device: str) -> Iterator[Method]:
-    """Yield both students as the application uses them: told nothing, behind the gate."""
+    """Yield both students as in the application: blind, with the quality gate."""
     yield next(students(start, device))
     yield next(students(candidate, device, CANDIDATE.removeprefix(STUDENT)))
 
 
 def _held_out(candidate: Path, start: Path, images: Sequence[NoisyImage], device: str) -> Row:
-    """By recorrupted pairs, which need no clean image (`models/training/teacher_choice.py`)."""
+    """Compare by recorrupted pairs, which need no clean image (`training/teacher_choice.py`)."""
     before, after = (
         squared_errors(load_bundle(each, device, "float32").denoiser, images, SEED)
         for each in (start, candidate)
@@ -171,7 +171,7 @@ def _held_out(candidate: Path, start: Path, images: Sequence[NoisyImage], device
 
 
 def _procedural(pair: Sequence[Method]) -> Iterator[Record]:
-    """Simulated noise on images that are always there: what was known is not to be forgotten."""
+    """Measure simulated noise on procedural images: earlier abilities must not be lost."""
     rng = np.random.default_rng(SEED)
     for number in range(PROCEDURAL):
         name = f"dead leaves {number}"
@@ -186,7 +186,7 @@ def _procedural(pair: Sequence[Method]) -> Iterator[Record]:
 
 
 def _simulated(records: Iterator[Record] | Sequence[Record]) -> Iterator[Row]:
-    """PSNR, slice by slice, one row for each noise."""
+    """Compare the PSNR, slice by slice, one row for each noise."""
     for group in groups(list(records)):
         difference = group.difference(CANDIDATE, STUDENT)
         if difference is not None:
@@ -195,7 +195,7 @@ def _simulated(records: Iterator[Record] | Sequence[Record]) -> Iterator[Row]:
 
 
 def _repeated(records: Iterator[Record] | Sequence[Record]) -> Iterator[Row]:
-    """Own error against the independent repeat, over the noise in it, one row for each scan."""
+    """Compare the error against the independent repeat, one row for each scan."""
     by_scan: dict[str, dict[str, Record]] = {}
     for record in records:
         by_scan.setdefault(record["scan"], {})[record["method"]] = record
@@ -205,7 +205,7 @@ def _repeated(records: Iterator[Record] | Sequence[Record]) -> Iterator[Row]:
 
 
 def _own_errors(record: Record) -> torch.Tensor:
-    """Squared error of each slice beyond the repeat's noise, over that noise."""
+    """Return the squared error of each slice beyond the repeat's noise, over that noise."""
     noise = torch.tensor([row["before"] ** 2 / 2 for row in record["slices"]])
     after = torch.tensor([row["after"] ** 2 for row in record["slices"]])
     return (after - noise) / noise
@@ -222,7 +222,7 @@ def _measured(found: Iterator[Repeat], pair: Sequence[Method]) -> Iterator[Recor
 def _evaluated(
     candidate: Path, start: Path, data: Path, device: str, decoder: Decoder, results: Path
 ) -> Iterator[Row]:
-    """Yield the table of `stillscan evaluate DATA --model START --compare CANDIDATE --quick`."""
+    """Yield the rows of `stillscan evaluate DATA --model START --compare CANDIDATE --quick`."""
     plan = Plan(
         data=data,
         out=results,
@@ -250,7 +250,7 @@ def _evaluated(
 
 
 def own_repeats(folder: Path, decoder: Decoder) -> Iterator[Repeat]:
-    """Series of `first` beside the same series of `second`, matched by their order.
+    """Yield the series of `first` with the same series of `second`, matched by their order.
 
     Raises:
         RepeatDiffersError: if they do not match.

@@ -1,4 +1,4 @@
-"""What a person asked of `stillscan train`, and what is refused before anything is trained."""
+"""The request of `stillscan train`, and what is refused before anything is trained."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ log = logging.getLogger("stillscan")
 
 
 @dataclass(frozen=True)
-class Order:
-    """What the person asked for.
+class TrainingRequest:
+    """The arguments of a training run.
 
     Attributes:
         data: folder of noisy images.
-        out: of the bundle; the run's own files lie in `out/.training`.
-        profile_name: for messages and the bundle.
-        profile: how to train.
-        rules: which DICOM series are chosen.
-        modalities: that the bundle shall serve; empty: those of the DICOM series.
-        seed: of first weights and examples.
+        out: folder of the bundle; the run's own files are in `out/.training`.
+        profile_name: name of the profile, for messages and the bundle.
+        profile: parameters of the training.
+        rules: rules for the selection of DICOM series.
+        modalities: modalities that the bundle is for; empty: those of the DICOM series.
+        seed: random seed of weight initialisation and training patches.
         device: "auto", "cpu" or "cuda".
-        resume: go on with the run that `out` holds.
-        start: a bundle whose weights the student begins with; what is made of it is released only
-            if it is no worse (`stillscan.app.training.release`).
-        evaluation: what that is measured on beside held-out images; None: procedural images.
+        resume: continue the run in `out`.
+        start: bundle whose weights the student starts with; the new bundle is released only if it
+            is not worse (`stillscan.app.training.release`).
+        evaluation: images for that comparison beside held-out images; None: procedural images.
     """
 
     data: Path
@@ -68,109 +68,109 @@ class Order:
 
     @property
     def folder(self) -> Path:
-        """Of checkpoints, labels and logs."""
+        """Folder of checkpoints, labels and logs."""
         return self.out / RUN
 
     @property
     def staging(self) -> Path:
-        """Where the bundle is made, and judged, before it is moved."""
+        """Folder in which the bundle is built and compared before it is moved."""
         return self.folder / "candidate"
 
 
-def require_free(order: Order) -> None:
-    """Refuse an output that holds something which nobody said should go on.
+def require_free(request: TrainingRequest) -> None:
+    """Refuse an output folder that already holds a run or a bundle.
 
     Raises:
-        OutputHoldsRunError: if there is a run or a bundle and `--resume` was not given.
+        OutputHoldsRunError: if it holds a bundle, or a run and `--resume` was not given.
     """
-    if order.resume:
+    if request.resume:
         return
-    if (order.folder / "run.json").exists():
+    if (request.folder / "run.json").exists():
         raise OutputHoldsRunError(
-            f"{order.out} holds a training run: add --resume to go on with it, or name another "
+            f"{request.out} holds a training run: add --resume to continue it, or name another "
             "output"
         )
-    if (order.out / METADATA).exists():
-        raise OutputHoldsRunError(f"{order.out} holds a bundle already: name another output")
+    if (request.out / METADATA).exists():
+        raise OutputHoldsRunError(f"{request.out} holds a bundle already: name another output")
 
 
-def begin(order: Order, settings: dict[str, Any]) -> None:
-    """Write down what this run is; or check that it is the one that is resumed.
+def begin(request: TrainingRequest, settings: dict[str, Any]) -> None:
+    """Record the settings of this run, or check that they match the run to be resumed.
 
     Raises:
-        RunDiffersError: if it is another.
+        RunDiffersError: if they do not match.
         OutputError: if the output cannot be written.
     """
-    described = json.loads(json.dumps(settings | {"plan": asdict(order.profile)}))
-    path = order.folder / "run.json"
+    described = json.loads(json.dumps(settings | {"plan": asdict(request.profile)}))
+    path = request.folder / "run.json"
     if not path.exists():
-        with naming_output_faults(f"write into {order.out}"):
-            order.folder.mkdir(parents=True, exist_ok=True)
+        with naming_output_faults(f"write into {request.out}"):
+            request.folder.mkdir(parents=True, exist_ok=True)
         save_json(described, path)
         return
     known = load_json(path)
     keys = known.keys() | described.keys()
     differ = sorted(key for key in keys if known.get(key) != described.get(key))
     if differ == ["ranks"]:
-        log.warning("resumed by another number of processes: the weights will differ a little")
+        log.warning("resumed with another number of processes: the weights will differ a little")
     elif differ:
         raise RunDiffersError(
-            f"the run in {order.out} was begun with other {', '.join(differ)}; it can be resumed "
-            "with the same images, profile and seed only"
+            f"the run in {request.out} was started with other {', '.join(differ)}; it can only be "
+            "resumed with the same images, profile and seed"
         )
 
 
-def origin_of(order: Order) -> Origin | None:
-    """Return the bundle that the student begins with, with its teacher where it has one.
+def origin_of(request: TrainingRequest) -> Origin | None:
+    """Load the bundle that the student starts from, with its teacher if it has one.
 
     Raises:
         ModelError: if it cannot be loaded.
         NothingToAdaptError: if the profile adapts a bundle and none was named.
-        SettingsError: if the folder to evaluate on is not there.
+        SettingsError: if the folder of `--evaluate` does not exist.
     """
-    if order.start is None:
-        if order.profile.adapts or order.evaluation is not None:
-            wanted = f"profile {order.profile_name}" if order.profile.adapts else "--evaluate"
+    if request.start is None:
+        if request.profile.adapts or request.evaluation is not None:
+            wanted = f"profile {request.profile_name}" if request.profile.adapts else "--evaluate"
             raise NothingToAdaptError(f"{wanted} is for fine-tuning a bundle: add --from BUNDLE")
         return None
-    if order.evaluation is not None and not order.evaluation.is_dir():
-        raise SettingsError(f"--evaluate {order.evaluation} is not a folder")
+    if request.evaluation is not None and not request.evaluation.is_dir():
+        raise SettingsError(f"--evaluate {request.evaluation} is not a folder")
     try:
-        bundle = load_bundle(order.start, precision="float32")
-        there = all((order.start / path).is_file() for path in (BLIND_SPOT, DIFFUSION))
-        teacher = load_teacher(order.start)[:2] if there else None
+        bundle = load_bundle(request.start, precision="float32")
+        there = all((request.start / path).is_file() for path in (BLIND_SPOT, DIFFUSION))
+        teacher = load_teacher(request.start)[:2] if there else None
     except BundleError as error:
         raise ModelError(str(error)) from error
     return Origin(bundle.info, bundle.sha256, teacher)
 
 
-def told_modality(order: Order) -> str:
-    """Return what files that cannot say it are taken to be: one modality, if only one was told."""
-    return order.modalities[0] if len(order.modalities) == 1 else ""
+def given_modality(request: TrainingRequest) -> str:
+    """Return the modality of files that do not state it: the one that was given, if only one."""
+    return request.modalities[0] if len(request.modalities) == 1 else ""
 
 
-def require_known_modalities(order: Order) -> None:
-    """Refuse a modality that the application would never ask a bundle for.
+def require_known_modalities(request: TrainingRequest) -> None:
+    """Refuse a modality that the application does not process.
 
     Raises:
         UnknownModalityError: if there is one.
     """
-    for modality in order.modalities:
-        if modality not in order.rules.modalities:
-            known = ", ".join(order.rules.modalities)
+    for modality in request.modalities:
+        if modality not in request.rules.modalities:
+            known = ", ".join(request.rules.modalities)
             raise UnknownModalityError(f"--modality {modality}: expected one of {known}")
 
 
-def modalities_of(order: Order, folder: NoisyFolder) -> tuple[str, ...]:
-    """Return which modalities the bundle will serve.
+def modalities_of(request: TrainingRequest, folder: NoisyFolder) -> tuple[str, ...]:
+    """Return the modalities that the bundle is for.
 
     Raises:
-        UnknownModalityError: if neither arguments nor images say it.
+        UnknownModalityError: if neither arguments nor images state one.
     """
     found = {series.source.modality for series in folder.series} - {""}
-    modalities = order.modalities or tuple(sorted(found))
+    modalities = request.modalities or tuple(sorted(found))
     if not modalities:
         raise UnknownModalityError(
-            "the images do not say which modality they are: add --modality MR (or CT, CR, DX)"
+            "the images do not state their modality: add --modality MR (or CT, CR, DX)"
         )
     return modalities

@@ -1,8 +1,8 @@
-"""The three stages, the choice of the teacher and the labels, one after the other, resumable.
+"""The stages of a training run, one after the other, resumable.
 
-Everything that a stage needs from the one before lies in the run's folder; a stage whose file says
-that it is finished is not trained again. Checkpoints are written whole, batch k and label k are
-pure functions of images and seed, so a run that was killed anywhere ends with the same weights.
+The results of each stage are stored in the run's folder; a stage that has finished is not trained
+again. Checkpoints are written whole, and batch k and label k are pure functions of images and seed,
+so that an interrupted run ends with the same weights.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from stillscan.models.training.teacher_choice import behind_db, choose, squared_
 SECOND_ROUND = ("second labels", "second student")
 STAGES = ("blind spot", "diffusion", "one step", "teacher", "labels", "student", *SECOND_ROUND)
 SRDS = "SRDS"
-RECORRUPTED = "recorrupted"  # the one-step network of the student's kind
-NOISY = "noisy image"  # the first candidate: a teacher must be better than nothing
+RECORRUPTED = "recorrupted"  # the one-step network with the student's architecture
+NOISY = "noisy image"  # the first candidate: a teacher must be better than no denoising
 SEEDS_OF_A_RUN = 16  # each stage draws its own examples
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -60,13 +60,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is.
+    """Progress of a stage.
 
     Attributes:
         stage: one of STAGES.
-        done: updates, images or candidates.
-        total: of them.
-        step: where the stage trains a network.
+        done: number of finished updates, images or candidates.
+        total: number of all of them.
+        step: the last update, if the stage trains a network.
     """
 
     stage: str
@@ -77,13 +77,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run ends with.
+    """The result of a run.
 
     Attributes:
-        teacher: name of the candidate that the student learned from.
-        best: name of the candidate that the clean-free criterion prefers.
-        figures: table of the candidates, and the student beside its teacher; for the bundle.
-        blind_spot, diffusion: of the bundle; None where it began with one that had none.
+        teacher: name of the candidate that labelled the student's images.
+        best: name of the best candidate on held-out noisy images.
+        figures: table of the candidates and the student's result, for the bundle.
+        blind_spot, diffusion: networks of the bundle; None if its origin has none.
     """
 
     student: StudentNetwork
@@ -97,16 +97,16 @@ class Trained:
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: what it learns from, how, and where its files are.
+    """A training run: its images, its parameters and its folder.
 
     Attributes:
-        folder: of checkpoints and labels.
-        training: images to learn from.
-        held_out: images that only the choice of the teacher sees.
-        radius: of the blind spot; covers the correlation of every series.
-        seed: of first weights and examples.
-        ranks: who computes.
-        start: the student's first weights; None for new ones.
+        folder: folder of checkpoints and labels.
+        training: images for training.
+        held_out: images that are only used to choose the teacher.
+        radius: radius of the blind spot; covers the noise correlation of every series.
+        seed: random seed of weight initialisation and training patches.
+        ranks: the processes of the training.
+        start: initial weights of the student; None for new ones.
     """
 
     folder: Path
@@ -119,10 +119,10 @@ class Run:
     start: StudentNetwork | None = None
 
     def train(self) -> Generator[Progress, None, Trained]:
-        """Run all stages, or what is left of them.
+        """Run all stages, or the remaining ones.
 
         Raises:
-            DivergedError: if a loss is no number any more.
+            DivergedError: if a loss is not finite.
             OutputError: if a file cannot be written.
         """
         profile, schedule = self.profile, NoiseSchedule.linear()
@@ -165,7 +165,7 @@ class Run:
         return Trained(student, blind_spot, diffusion, one_step, teacher, choice["chosen"], figures)
 
     def _second_round(self, student: StudentNetwork) -> Generator[Progress, None, StudentNetwork]:
-        """Yield the student goes on, learning from its own estimates in place of its teacher's."""
+        """Run the second distillation round: the student is trained on its own estimates."""
         own = StudentDenoiser(student, self.ranks.device)
         labelled = yield from self._labels("second labels", own, 1)
         second: StudentNetwork = yield from self._stage(
@@ -183,7 +183,7 @@ class Run:
         plan: StagePlan,
         steps: Callable[[Training, StagePlan, int], Iterator[Step]],
     ) -> Generator[Progress, None, Network]:
-        """Train one network to its end; gives the moving average of its weights."""
+        """Train one network to its end and return the moving average of its weights."""
         plan = replace(plan, patch=self._patch(plan.patch))
         network = self._made(make, STAGES.index(stage))
         training = Training.begin(network, plan.learning_rate, self.profile.decay)
@@ -204,7 +204,7 @@ class Run:
         return average
 
     def _patch(self, wanted: int) -> int:
-        """The side of patches: as the plan says, or what the smallest image holds, by eights."""
+        """Return the side of patches: as planned, or a multiple of 8 within the smallest image."""
         smallest = min(min(image.pixels.shape) for image in self.training)
         return min(wanted, smallest // 8 * 8)
 
@@ -212,7 +212,7 @@ class Run:
         return self.seed * SEEDS_OF_A_RUN + STAGES.index(stage)
 
     def _made(self, make: Callable[[], Network], stage: int) -> Network:
-        """Return the network with its first weights, the same on every rank."""
+        """Create the network with its initial weights, the same on every rank."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * SEEDS_OF_A_RUN + stage)
             network = make().to(self.ranks.device)
@@ -223,7 +223,7 @@ class Run:
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _first_student(self, teacher: StudentNetwork | None = None) -> StudentNetwork:
-        """With the weights of what it goes on from; a teacher of its own kind is such a one."""
+        """Create the student, with the weights of `start` or of a teacher with its architecture."""
         network = StudentNetwork(self.profile.student_widths)
         start = self.start or teacher
         if start is None or (start is teacher and start.widths != network.widths):
@@ -253,7 +253,7 @@ class Run:
         return found
 
     def _choice(self, teachers: Mapping[str, Denoiser]) -> Generator[Progress, None, Any]:
-        """Yield the table of candidates by the clean-free criterion; made by one rank, once."""
+        """Measure the candidates on held-out noisy images; done once, by one rank."""
         path = self.folder / "teacher.json"
         yield Progress("teacher", 0, 1)
         if self.ranks.speaks and not path.exists():
@@ -266,7 +266,7 @@ class Run:
         return load_json(path)
 
     def _judged(self) -> list[NoisyImage]:
-        """At most `judged` held-out images, the middle of each."""
+        """Return at most `judged` held-out images, the middle of each."""
         every = max(1, len(self.held_out) // self.profile.judged)
         images = self.held_out[::every][: self.profile.judged]
         return [middle(image, self.profile.judged_side) for image in images]
@@ -274,7 +274,7 @@ class Run:
     def _labels(
         self, stage: str, teacher: Denoiser, looks: int
     ) -> Generator[Progress, None, tuple[NoisyImage, ...]]:
-        """Training images with the teacher's estimates; as many as the profile allows."""
+        """Return training images with the teacher's estimates; as many as the profile allows."""
         images = thinned(self.training, self.profile.label_pixels // looks)
         folder = self.folder / stage.replace(" ", "_")
         for number, image in enumerate(images):
@@ -292,7 +292,7 @@ class Run:
         )
 
     def _student_figures(self, student: StudentNetwork, teacher: Denoiser) -> dict[str, Any]:
-        """Return the student beside its teacher, by the same criterion on the same images."""
+        """Compare the student with its teacher by the same criterion on the same images."""
         if not self.ranks.speaks:
             return {}
         images, seed = self._judged(), self._seed("teacher")
@@ -303,14 +303,14 @@ class Run:
 
 
 def going_on_from(student: StudentNetwork) -> StudentNetwork:
-    """Another network with the same weights."""
+    """Copy a network with its weights."""
     network = StudentNetwork(student.widths, student.middle_blocks)
     network.load_state_dict(student.state_dict())
     return network
 
 
 def passes(teacher: str, steps: int) -> int:
-    """How often a candidate's network looks at a pixel."""
+    """Return how often a candidate's network processes a pixel."""
     samples = 2 * steps if teacher.startswith(SRDS) else 1
     _, _, times = teacher.partition(" x ")
     return samples * int(times or 1)

@@ -2,10 +2,10 @@
 
 `python -m stillscan.app.training.shipped_bundles CHECKPOINT METHOD`
 
-All three hold the same networks, trained on all domains at once; what differs is whom they serve
-and the figures that `stillscan evaluate` measured for that domain. Without METHOD the teacher that
-is there stays, without CHECKPOINT the student, without `--fast` and `--fast-int8` the fast
-ones, without `--evaluation` the figures; the files beside them are written anew.
+All three hold the same networks, trained on all domains together; they differ in the modalities
+they are for and in the figures that `stillscan evaluate` measured for that domain. Without METHOD
+the existing teacher is kept, without CHECKPOINT the student, without `--fast` and `--fast-int8` the
+fast students, without `--evaluation` the figures; all other files are written again.
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ SOURCES = {
     "ct": "GE HiSpeed head (BSD-2-Clause): 12 slices of one subject",
 }
 
-HEADING = "The images that the networks learned from. No image is part of this bundle."
-PROCEDURAL = "Procedural images (dead leaves) are computed by this project; nobody owns them."
+HEADING = "The images that the networks were trained on. No image is part of this bundle."
+PROCEDURAL = (
+    "Procedural images (dead leaves) are computed by this project; they have no other owner."
+)
 BSD = "BSD 2-Clause License, Copyright (c) Chris Rorden and others"
 TERMS = {
     "mr": [
@@ -95,23 +97,23 @@ TERMS = {
 
 def main(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="of stillscan.app.training.shipped_student")
+        Path | None, typer.Argument(help="checkpoint of stillscan.app.training.shipped_student")
     ] = None,
     method: Annotated[
-        Path | None, typer.Argument(help="folder of bench.studies.method: the teacher")
+        Path | None, typer.Argument(help="folder of bench.studies.method, with the teacher")
     ] = None,
     fast: Annotated[
         Path | None,
-        typer.Option(help="of stillscan.app.training.shipped_student, with widths 24,48,96"),
+        typer.Option(help="checkpoint of shipped_student with widths 24,48,96"),
     ] = None,
     fast_int8: Annotated[
         Path | None,
-        typer.Option(help="of stillscan.app.training.shipped_student --int8, the same widths"),
+        typer.Option(help="checkpoint of shipped_student --int8, same widths"),
     ] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="evaluation.json of `stillscan evaluate`")
     ] = None,
-    out: Annotated[Path, typer.Option(help="folder of bundles")] = Path("models/bundles"),
+    out: Annotated[Path, typer.Option(help="folder for the bundles")] = Path("models/bundles"),
 ) -> None:
     """Write the three bundles."""
     measured = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation else {}
@@ -138,13 +140,13 @@ def main(
 
 
 def _student(checkpoint: Path, network: StudentNetwork) -> StudentNetwork:
-    """Return a network with the averaged weights of a checkpoint."""
+    """Load the averaged weights of a checkpoint into a network."""
     network.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
     return network
 
 
 def _trained(method: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], dict[str, Any]]:
-    """Return the teacher of `bench.studies.method`, and the table that chose it."""
+    """Load the teacher of `bench.studies.method` and the table by which it was chosen."""
     blind_spot = load_network(method / "blind_spot.safetensors")
     diffusion = load_network(method / "diffusion.safetensors")
     assert isinstance(blind_spot, BlindSpotNetwork)
@@ -154,14 +156,14 @@ def _trained(method: Path) -> tuple[tuple[BlindSpotNetwork, DiffusionNetwork], d
 
 
 def _choice(folder: Path) -> dict[str, Any]:
-    """Return the table that chose the teacher of the bundle that is there."""
+    """Return the table by which the teacher of the existing bundle was chosen."""
     training: dict[str, Any] = read_info(folder).metadata["stillscan"]["training"]
     choice: dict[str, Any] = training["teacher_candidates"]
     return choice
 
 
 def _add_files(domain: str, metadata: dict[str, Any], folder: Path) -> None:
-    """Everything but weights and metadata."""
+    """Write all files of a bundle except weights and metadata."""
     terms = "\n".join([HEADING, "", *TERMS[domain], "", PROCEDURAL])
     add_bundle_files(folder, LICENSE.read_text(encoding="utf-8"), terms + "\n")
     (folder / "docs" / "README.md").write_text(_readme(domain, metadata), encoding="utf-8")
@@ -197,7 +199,7 @@ def _metadata(domain: str, training: dict[str, Any], figures: dict[str, Any]) ->
 
 
 def _figures(domain: str, figures: dict[str, Any]) -> dict[str, Any]:
-    """Mean PSNR in dB on the domain's test subjects, and the repeated scans (MR only)."""
+    """Return mean PSNR in dB on the domain's test subjects, and the repeated scans (MR only)."""
     table: dict[str, dict[str, float]] = {}
     for row in figures.get("simulated", []):
         if row["domain"] == domain:
@@ -227,8 +229,8 @@ def _readme(domain: str, metadata: dict[str, Any]) -> str:
     methods = list(dict.fromkeys(name for row in figures.values() for name in row))
     rows = [[n, *(str(row.get(method, "")) for method in methods)] for n, row in figures.items()]
     said = (
-        "PSNR in dB on subjects it never saw, told nothing of the noise (`student told`: the "
-        "truth), by `stillscan evaluate`:"
+        "PSNR in dB on subjects that were not used in training, without knowledge of the noise "
+        "(rows with oracle noise get the true noise), by `stillscan evaluate`:"
     )
     return page(metadata, data, said, table(["noise (/255)", *methods], rows))
 

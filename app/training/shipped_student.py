@@ -1,8 +1,8 @@
-"""Train the student that ships.
+"""Train the student of the shipped bundles.
 
 `python -m stillscan.app.training.shipped_student --data DATA --out FOLDER`
 
-Resumable after a kill at any point (`--resume`), reproducible from `--seed`, shows the time left.
+Resumable after an interruption (`--resume`), reproducible from `--seed`, shows the time left.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from stillscan.models.training.losses import supervised
 from stillscan.models.training.noisy_examples import Batch, TrainingImage, draw_batch
 
 CHECKPOINT_EVERY = 250
-LOOKED_AT = 3  # batches from which the first steps of int8 are chosen
+LOOKED_AT = 3  # number of batches that set the first rounding steps of int8
 
 
 def main(
     data: Annotated[Path, typer.Option(help="folder with `dev` (STILLSCAN_DATA)")],
-    out: Annotated[Path, typer.Option(help="checkpoints go here")],
-    steps: Annotated[int, typer.Option(help="updates in all")] = 20_000,
-    batch_size: Annotated[int, typer.Option(help="patches in a batch")] = 12,
-    learning_rate: Annotated[float, typer.Option(help="at its highest")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="of the first weights and of every example")] = 0,
+    out: Annotated[Path, typer.Option(help="folder for checkpoints")],
+    steps: Annotated[int, typer.Option(help="total number of updates")] = 20_000,
+    batch_size: Annotated[int, typer.Option(help="number of patches in a batch")] = 12,
+    learning_rate: Annotated[float, typer.Option(help="highest learning rate")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="random seed of weights and training patches")] = 0,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="begin with the weights of this bundle, network or checkpoint"),
+        typer.Option("--from", help="start with the weights of this bundle, network or checkpoint"),
     ] = None,
     faint: Annotated[float, typer.Option(help="share of examples with faint structures")] = 0.0,
     widths: Annotated[str, typer.Option(help="channels at each resolution")] = "48,96,192",
     int8: Annotated[
-        bool, typer.Option("--int8", help="learn to do in int8 what the network of --from does")
+        bool, typer.Option("--int8", help="imitate the network of --from in int8")
     ] = False,
-    resume: Annotated[bool, typer.Option(help="go on from the last checkpoint in OUT")] = False,
+    resume: Annotated[bool, typer.Option(help="continue from the last checkpoint in OUT")] = False,
 ) -> None:
-    """Train one student on all domains; `out/checkpoint.pt` holds all that `--resume` needs."""
+    """Train one student on all domains; `out/checkpoint.pt` holds the state for `--resume`."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def main(
     objective: Objective[Batch] = supervised
     if int8:
         if start is None:
-            raise typer.BadParameter("--int8 imitates the network of --from")
+            raise typer.BadParameter("--int8 needs --from, the network that it imitates")
         exact, network = network, quantized(network)
         choose_steps(
             network, exact, islice(_batches(images, batch_size, seed, 0, faint), LOOKED_AT)
@@ -95,7 +95,7 @@ def main(
 
 
 def _weights(start: Path) -> dict[str, torch.Tensor]:
-    """Of a bundle's student, of one network, or the averaged ones of a checkpoint."""
+    """Load the weights of a bundle's student, of a network, or averaged ones of a checkpoint."""
     if start.is_dir():
         return load_bundle(start).denoiser.network.state_dict()
     if start.suffix == ".safetensors":

@@ -1,4 +1,4 @@
-"""The bundle that a training run ends with: weights, and in its metadata how they came to be."""
+"""The bundle that a training run writes: weights and metadata."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from stillscan.models.bundle import METADATA, save_bundle
 from stillscan.models.training.losses import MORE_NOISE
 from stillscan.operators.output_faults import naming_output_faults
 
-FEWEST_SUBJECTS = 5  # below it a bundle calls itself preliminary
-OWNER = "whoever trained it"
+FEWEST_SUBJECTS = 5  # a bundle from fewer subjects is marked as preliminary
+OWNER = "the organisation that trained it"
 LICENCE = """\
-The weights of this bundle belong to whoever trained it. No licence is given here: the owner
-may replace this file. The files in `configs` are part of Stillscan (Apache License 2.0).
+The weights of this bundle belong to the organisation that trained it. No licence is given: the
+owner may replace this file. The files in `configs` are part of Stillscan (Apache License 2.0).
 """
 DATA_LICENCE = """\
-The images that the networks learned from belong to whoever trained them. No image is part of
-this bundle, and no name of a file, a series or a person.
+The images that the networks were trained on belong to that organisation. No image is part of
+this bundle, and no name of a file, a series or a patient.
 """
 
 
@@ -43,20 +43,20 @@ def metadata_of(
     name: str,
     origin: Origin | None = None,
 ) -> dict[str, Any]:
-    """Return what the bundle says of itself; no name of a file, of a series or of a person.
+    """Return the metadata of the bundle; they contain no name of a file, series or patient.
 
     Args:
-        trained: by the run.
-        folder: that it learned from.
-        profile: that it was trained by.
-        settings: of the run: profile's name, seed, first weights.
-        modalities: that the bundle serves.
-        name: of the bundle.
+        trained: result of the run.
+        folder: training images.
+        profile: training profile.
+        settings: settings of the run: name of the profile, seed, first weights.
+        modalities: modalities that the bundle is for.
+        name: name of the bundle.
         origin: the bundle it was made from.
     """
     sigmas = [series.profile.sigma for series in folder.series]
     most = math.sqrt(1 + MORE_NOISE[1] ** 2)
-    kinds = Counter(series.source.modality or "not said" for series in folder.series)
+    kinds = Counter(series.source.modality or "not stated" for series in folder.series)
     said = ", ".join(f"{count} x {modality}" for modality, count in sorted(kinds.items()))
     source = (
         f"{len(folder.series)} series of {folder.subjects} subjects ({said}), "
@@ -69,7 +69,7 @@ def metadata_of(
         info = origin.info
         version, earlier = _next(info.version), info.metadata.get("changelog", {})
         changes = f"made from {info.name} {info.version} by `stillscan train --from`"
-        if profile.adapts:  # what it knew before it still knows
+        if profile.adapts:  # earlier training data still count
             source = f"{info.metadata['data_source']}; fine-tuned on {source}"
             low, high = min(low, info.noise_range[0]), max(max(sigmas), info.noise_range[1])
             preliminary |= bool(info.metadata["stillscan"].get("preliminary", False))
@@ -118,13 +118,13 @@ def metadata_of(
 
 
 def _next(version: str) -> str:
-    """Return the version after this one."""
+    """Return the next version."""
     *first, last = version.split(".")
     return ".".join([*first, str(int(last) + 1)])
 
 
 def stage_bundle(trained: Trained, metadata: dict[str, Any], staging: Path) -> None:
-    """Make the whole bundle in a folder of the run.
+    """Build the whole bundle in a folder of the run.
 
     Raises:
         OutputError: if it cannot be written.
@@ -140,7 +140,7 @@ def stage_bundle(trained: Trained, metadata: dict[str, Any], staging: Path) -> N
 
 
 def describe(metadata: dict[str, Any], folder: Path) -> None:
-    """Write metadata and page of a bundle.
+    """Write metadata and README of a bundle.
 
     Raises:
         OutputError: if it cannot be written.
@@ -152,9 +152,9 @@ def describe(metadata: dict[str, Any], folder: Path) -> None:
 
 
 def publish(staging: Path, out: Path) -> None:
-    """Move what was staged, file by file; the metadata come last.
+    """Move the staged bundle, file by file; the metadata last.
 
-    A folder without metadata is no bundle, so a kill leaves none or a whole one.
+    A folder without metadata is not a bundle, so an interruption leaves none or a whole one.
 
     Raises:
         OutputError: if it cannot be written.
@@ -168,7 +168,7 @@ def publish(staging: Path, out: Path) -> None:
 
 
 def refuse(staging: Path, aside: Path, reasons: Sequence[str]) -> NoReturn:
-    """Keep a candidate where nobody takes it for a released bundle.
+    """Move a refused candidate to a place where it is not taken for a released bundle.
 
     Raises:
         ReleaseRefusedError: always; it names the reasons.
@@ -178,7 +178,7 @@ def refuse(staging: Path, aside: Path, reasons: Sequence[str]) -> NoReturn:
         shutil.rmtree(aside, ignore_errors=True)
         staging.replace(aside)
     raise ReleaseRefusedError(
-        f"the candidate is not released, it is kept in {aside}: {'; '.join(reasons)}"
+        f"the candidate is not released; it was moved to {aside}: {'; '.join(reasons)}"
     )
 
 
@@ -210,9 +210,9 @@ def _candidates(figures: dict[str, Any], teacher: str) -> list[str]:
     behind = _between(student["behind_teacher_db"], student["interval_db"])
     return [
         f"Candidates for the teacher on {figures['images']} held-out images, by recorrupted pairs "
-        "(error in dB of the noise; how far behind the best, with its 95 % interval):",
+        "(error in dB relative to the noise; distance from the best with its 95 % interval):",
         table(["candidate", "error", "behind"], rows),
-        f"The student learned from: {teacher}. Behind it, in dB: {behind}.",
+        f"The student was trained on the estimates of: {teacher}. Distance in dB: {behind}.",
     ]
 
 
@@ -229,7 +229,7 @@ def _release(release: dict[str, Any]) -> list[str]:
     ]
     said = "Released" if release["released"] else "NOT released: do not use it"
     return [
-        f"{said}. Beside {start['name']} {start['version']}, which it was made from (error lower "
+        f"{said}. Compared with its origin, {start['name']} {start['version']} (error lower "
         f"by so many dB, 95 % interval; up to {release['margin_db']} dB worse counts as no worse):",
         table(["measure", "slices", "better by", "verdict"], rows),
         "\n".join(f"- {reason}" for reason in release["reasons"]),

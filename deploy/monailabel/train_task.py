@@ -26,7 +26,7 @@ from stillscan.app.training.checkpoints import load_json, save_json
 from stillscan.app.training.command import train_bundle
 from stillscan.app.training.console import plans_of, work_of
 from stillscan.app.training.profiles import PROFILES, ProfileName, TrainingProfile
-from stillscan.app.training.request import RUN, Order
+from stillscan.app.training.request import RUN, TrainingRequest
 from stillscan.app.training.run import STAGES
 from stillscan.deploy.monailabel.datastores import link_images
 from stillscan.deploy.monailabel.errors import RequestError
@@ -85,20 +85,20 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         Raises:
             StillscanError: as `stillscan.app.training.command.train_bundle`.
         """
-        order = self.order(request, datalist)
+        wanted = self.training_request(request, datalist)
         start = time.time()
-        began = {"name": order.out.name, "profile": order.profile_name, "start_ts": start}
+        began = {"name": wanted.out.name, "profile": wanted.profile_name, "start_ts": start}
         self._folder.mkdir(parents=True, exist_ok=True)
         save_json(began, Path(self._stats_path))
         with Decoder() as decoder:
-            train_bundle(order, decoder, Console(file=sys.stdout, width=160))
+            train_bundle(wanted, decoder, Console(file=sys.stdout, width=160))
         seconds = time.time() - start
-        figures = read_info(order.out).metadata.get("stillscan", {}).get("training", {})
+        figures = read_info(wanted.out).metadata.get("stillscan", {}).get("training", {})
         ended = {**began, "total_time": f"{seconds:.0f} s", "figures": figures}
         save_json(json.loads(json.dumps(ended, default=str)), Path(self._stats_path))
         return self.stats()
 
-    def order(self, request: Mapping[str, Any], data: Path) -> Order:
+    def training_request(self, request: Mapping[str, Any], data: Path) -> TrainingRequest:
         """What `stillscan train` is asked to do.
 
         Raises:
@@ -117,7 +117,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         out = self._folder / name
         unfinished = (out / RUN / "run.json").exists() and not (out / METADATA).exists()
         rules = self._settings.selection
-        return Order(
+        return TrainingRequest(
             data=data,
             out=out,
             profile_name=profile,

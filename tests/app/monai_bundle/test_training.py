@@ -48,10 +48,10 @@ def test_an_epoch_is_the_updates_of_the_profile():
 
 
 def test_adapting_begins_with_this_bundle(tmp_path):
-    order = StagesTrainer("BUNDLE", "DATA", "OUT", profile="adapt", adapt=True).order()
-    assert order.start is not None
-    assert order.start.name == "BUNDLE"
-    assert StagesTrainer("BUNDLE", "DATA", "OUT").order().start is None
+    request = StagesTrainer("BUNDLE", "DATA", "OUT", profile="adapt", adapt=True).training_request()
+    assert request.start is not None
+    assert request.start.name == "BUNDLE"
+    assert StagesTrainer("BUNDLE", "DATA", "OUT").training_request().start is None
 
 
 def test_the_data_set_holds_what_is_trained_on(data):

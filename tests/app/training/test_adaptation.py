@@ -24,7 +24,7 @@ from stillscan.models.training.stages import StagePlan
 from stillscan.operators.errors import ExitCode, SettingsError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules
-from tests.app.training.tiny_training import noisy_stack, order_for, train_tiny
+from tests.app.training.tiny_training import noisy_stack, request_for, train_tiny
 from tests.series_factory import make_series
 
 MR = DEFAULT_BUNDLES / "mr"
@@ -59,7 +59,7 @@ def adapted(site, tmp_path_factory):
     """A short fine-tune of the shipped bundle, and what it said."""
     out = tmp_path_factory.mktemp("adapted") / "site"
     said = StringIO()
-    order = order_for(
+    request = request_for(
         site / "data",
         out,
         profile_name="adapt",
@@ -68,7 +68,7 @@ def adapted(site, tmp_path_factory):
         start=MR,
         evaluation=site / "other",
     )
-    assert train_tiny(order, Console(file=said, width=200)) == ExitCode.DERIVED
+    assert train_tiny(request, Console(file=said, width=200)) == ExitCode.DERIVED
     return out, said.getvalue()
 
 
@@ -137,7 +137,7 @@ def test_a_fine_tuned_bundle_keeps_the_teacher(adapted):
 @pytest.mark.data
 def test_a_spoilt_fine_tune_is_refused_and_kept_apart(site, tmp_path, monkeypatch):
     monkeypatch.setattr("stillscan.app.training.release.PROCEDURAL", 3)
-    order = order_for(
+    request = request_for(
         site / "data",
         tmp_path / "site",
         profile=replace(brief(12, 3.0), judged=4),  # an absurd learning rate
@@ -145,7 +145,7 @@ def test_a_spoilt_fine_tune_is_refused_and_kept_apart(site, tmp_path, monkeypatc
         start=MR,
     )
     with pytest.raises(ReleaseRefusedError, match="simulated noise: gaussian 6: worse") as refused:
-        train_tiny(order)
+        train_tiny(request)
     assert refused.value.exit_code == ExitCode.PARTLY_DERIVED
     assert refused.value.reason == "release-refused"
     assert not (tmp_path / "site" / METADATA).exists()
@@ -170,7 +170,7 @@ def row(better, low, high):
         ([row(0.3, 0.1, 0.5), row(-0.5, -0.7, -0.2)], False, "worse, -0.50 dB"),
         ([row(0.3, 0.1, 0.5), row(0.1, -0.4, 0.6)], False, "not shown to be within"),
         ([row(0.0, -0.05, 0.05)], False, "nothing gained"),
-        ([row(0.3, 0.1, 0.5), row(math.nan, math.nan, math.nan)], False, "no number"),
+        ([row(0.3, 0.1, 0.5), row(math.nan, math.nan, math.nan)], False, "not a number"),
     ],
     ids=["better", "worse", "not shown", "the same", "broken"],
 )
@@ -188,21 +188,21 @@ def test_the_margin_is_what_no_worse_means():
 def test_fine_tuning_needs_a_bundle_and_a_folder_that_is_there(tmp_path):
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "a.npz", noisy_stack(5))
-    order = order_for(tmp_path / "data", tmp_path / "out", profile=brief(1, 1e-4))
+    request = request_for(tmp_path / "data", tmp_path / "out", profile=brief(1, 1e-4))
     with pytest.raises(NothingToAdaptError, match="--from"):
-        train_tiny(order)
+        train_tiny(request)
     with pytest.raises(SettingsError, match="is not a folder"):
-        train_tiny(replace(order, start=MR, evaluation=tmp_path / "nowhere"))
+        train_tiny(replace(request, start=MR, evaluation=tmp_path / "nowhere"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_bundle_is_not_fine_tuned_on_another_modality(tmp_path):
     make_series(tmp_path / "data", modality="CT", rows=128, columns=128)
-    order = order_for(
+    request = request_for(
         tmp_path / "data", tmp_path / "out", profile=brief(1, 1e-4), modalities=(), start=MR
     )
     with pytest.raises(EverySeriesRefusedError, match="modality"):
-        train_tiny(order)
+        train_tiny(request)
 
 
 def test_a_repeated_scan_is_the_same_series_twice(tmp_path):

@@ -21,7 +21,7 @@ from stillscan.app.training.release import Release, Row
 from stillscan.models.bundle import METADATA, find_bundles, load_bundle, load_teacher
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.errors import ExitCode, ModelError, SettingsError
-from tests.app.training.tiny_training import TINY, noisy_stack, order_for, train_tiny
+from tests.app.training.tiny_training import TINY, noisy_stack, request_for, train_tiny
 from tests.series_factory import make_series
 
 
@@ -47,8 +47,8 @@ def trained(tmp_path_factory):
     np.savez(folder / "data" / "secret.npz", good=stack, small=stack[:, :8, :8])
     said = StringIO()
     console = Console(file=said, width=120)
-    order = order_for(folder / "data", folder / "bundle", modalities=())
-    assert train_tiny(order, console) == ExitCode.DERIVED
+    request = request_for(folder / "data", folder / "bundle", modalities=())
+    assert train_tiny(request, console) == ExitCode.DERIVED
     return folder / "data", folder / "bundle", said.getvalue()
 
 
@@ -115,7 +115,7 @@ def test_it_says_what_it_found_and_what_it_left_out(trained):
 def test_a_terminal_shows_the_same_as_a_table_and_bars(data, tmp_path):
     said = StringIO()
     console = Console(file=said, width=140, force_terminal=True, color_system=None)
-    train_tiny(order_for(data, tmp_path / "out"), console)
+    train_tiny(request_for(data, tmp_path / "out"), console)
     assert re.search(
         r"a\.npz\[arr_0\] +MR +5 +128 x 128 +\d\.\d+/255 +0 +gaussian", said.getvalue()
     )
@@ -197,22 +197,22 @@ def test_a_run_goes_on_where_mlflow_fails(tmp_path, mlflow):
 def test_a_run_is_not_begun_twice_by_mistake(trained):
     data, folder, _ = trained
     with pytest.raises(OutputHoldsRunError, match="--resume"):
-        train_tiny(order_for(data, folder))
+        train_tiny(request_for(data, folder))
 
 
 def test_a_finished_run_may_be_resumed(trained):
     data, folder, _ = trained
     before = (folder / METADATA).read_bytes()
-    assert train_tiny(order_for(data, folder, modalities=(), resume=True)) == ExitCode.DERIVED
+    assert train_tiny(request_for(data, folder, modalities=(), resume=True)) == ExitCode.DERIVED
     assert (folder / METADATA).read_bytes() == before
 
 
 def test_a_run_is_resumed_with_its_own_images_profile_and_seed_only(trained, data):
     own, folder, _ = trained
     with pytest.raises(RunDiffersError, match="other images"):
-        train_tiny(order_for(data, folder, resume=True))
+        train_tiny(request_for(data, folder, resume=True))
     with pytest.raises(RunDiffersError, match="other seed"):
-        train_tiny(order_for(own, folder, resume=True, seed=1))
+        train_tiny(request_for(own, folder, resume=True, seed=1))
 
 
 def test_a_bundle_is_not_overwritten(data, trained, tmp_path):
@@ -220,12 +220,12 @@ def test_a_bundle_is_not_overwritten(data, trained, tmp_path):
     (tmp_path / "out" / "configs").mkdir(parents=True)
     (tmp_path / "out" / METADATA).write_bytes((folder / METADATA).read_bytes())
     with pytest.raises(OutputHoldsRunError, match="bundle already"):
-        train_tiny(order_for(data, tmp_path / "out"))
+        train_tiny(request_for(data, tmp_path / "out"))
 
 
 def test_the_modality_must_be_known(data, tmp_path):
     with pytest.raises(UnknownModalityError, match="--modality"):
-        train_tiny(order_for(data, tmp_path / "out", modalities=()))
+        train_tiny(request_for(data, tmp_path / "out", modalities=()))
     assert not (tmp_path / "out").exists()
     result = invoke(data, "--out", tmp_path / "out", "--modality", "US")
     assert result.exit_code == ExitCode.USAGE
@@ -238,8 +238,8 @@ def test_the_student_can_begin_with_a_bundle(trained, data, tmp_path, monkeypatc
         "stillscan.app.training.command.judge", lambda *_: better
     )  # see test_adaptation.py
     _, folder, _ = trained
-    order = order_for(data, tmp_path / "out", start=folder)
-    assert train_tiny(order) == ExitCode.DERIVED
+    request = request_for(data, tmp_path / "out", start=folder)
+    assert train_tiny(request) == ExitCode.DERIVED
     said = json.loads((tmp_path / "out" / METADATA).read_text())["stillscan"]
     assert said["training"]["first_weights"] == load_bundle(folder).sha256
     assert said["network"]["widths"] == list(TINY.student_widths)
@@ -247,12 +247,12 @@ def test_the_student_can_begin_with_a_bundle(trained, data, tmp_path, monkeypatc
 
 def test_first_weights_must_be_a_bundle(data, tmp_path):
     with pytest.raises(ModelError, match="is not readable"):
-        train_tiny(order_for(data, tmp_path / "out", start=tmp_path))
+        train_tiny(request_for(data, tmp_path / "out", start=tmp_path))
 
 
 def test_output_and_images_are_apart(data):
     with pytest.raises(SettingsError, match="lies inside"):
-        train_tiny(order_for(data, data / "out"))
+        train_tiny(request_for(data, data / "out"))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from stillscan.models.training.stages import StagePlan
 from stillscan.models.training.teacher_choice import choose
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules
-from tests.app.training.tiny_training import TINY, noisy_stack, order_for, train_tiny
+from tests.app.training.tiny_training import TINY, noisy_stack, request_for, train_tiny
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 900  # a machine may be busy
@@ -58,7 +58,7 @@ def data(tmp_path_factory):
 def unbroken(data, tmp_path_factory):
     """The bundle of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("unbroken") / "bundle"
-    train_tiny(order_for(data, folder))
+    train_tiny(request_for(data, folder))
     return folder
 
 
@@ -151,7 +151,7 @@ def test_a_process_that_was_killed_is_resumed_with_the_same_weights(
         time.sleep(random.random() * 0.02)
         process.send_signal(signal.SIGKILL)
     assert (tmp_path / "killed" / ".training" / place).exists()
-    train_tiny(order_for(data, tmp_path / "killed", resume=True))
+    train_tiny(request_for(data, tmp_path / "killed", resume=True))
     whole, resumed = (load_file(each / WEIGHTS) for each in (unbroken, tmp_path / "killed"))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

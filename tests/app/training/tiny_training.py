@@ -14,7 +14,7 @@ from rich.console import Console
 
 from stillscan.app.training.command import train_bundle
 from stillscan.app.training.profiles import TrainingProfile
-from stillscan.app.training.request import Order
+from stillscan.app.training.request import TrainingRequest
 from stillscan.models.training.stages import StagePlan
 from stillscan.operators.errors import ExitCode
 from stillscan.operators.reading.decoder import Decoder
@@ -45,17 +45,19 @@ def noisy_stack(slices: int = 5, side: int = 128, seed: int = 0) -> np.ndarray:
     return (clean + 25 * rng.standard_normal((slices, side, side))).astype(np.float32)
 
 
-def order_for(data: Path, out: Path, **changes: object) -> Order:
+def request_for(data: Path, out: Path, **changes: object) -> TrainingRequest:
     """A tiny run on the CPU for MR."""
-    order = Order(data, out, "tiny", TINY, SelectionRules(), modalities=("MR",), device="cpu")
-    return replace(order, **changes)  # type: ignore[arg-type]
+    request = TrainingRequest(
+        data, out, "tiny", TINY, SelectionRules(), modalities=("MR",), device="cpu"
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]
 
 
-def train_tiny(order: Order, console: Console | None = None) -> ExitCode:
+def train_tiny(request: TrainingRequest, console: Console | None = None) -> ExitCode:
     with Decoder() as decoder:
-        return train_bundle(order, decoder, console or Console(quiet=True))
+        return train_bundle(request, decoder, console or Console(quiet=True))
 
 
 if __name__ == "__main__":
     data, out, *more = sys.argv[1:]
-    train_tiny(order_for(Path(data), Path(out), resume="--resume" in more), Console())
+    train_tiny(request_for(Path(data), Path(out), resume="--resume" in more), Console())

@@ -94,16 +94,16 @@ def test_only_the_images_that_are_named_are_used(task, store, tmp_path):
 
 
 def test_a_start_is_a_bundle(task, tmp_path):
-    order = task.order({**REQUEST, "name": "site", "start": "mr"}, tmp_path)
-    assert order.start == BUNDLES["mr"].folder
-    assert task.order({**REQUEST, "name": "site"}, tmp_path).start is None
+    wanted = task.training_request({**REQUEST, "name": "site", "start": "mr"}, tmp_path)
+    assert wanted.start == BUNDLES["mr"].folder
+    assert task.training_request({**REQUEST, "name": "site"}, tmp_path).start is None
 
 
 def test_a_bundle_that_is_started_from_is_adapted_where_nothing_else_is_said(task, tmp_path):
     request = {**task.config(), **CPU, "start": "mr"}
-    assert task.order(request, tmp_path).profile_name == "adapt"
-    assert task.order({**request, "profile": "quick"}, tmp_path).profile_name == "quick"
-    assert task.order({**request, "start": "none"}, tmp_path).profile_name == "quick"
+    assert task.training_request(request, tmp_path).profile_name == "adapt"
+    assert task.training_request({**request, "profile": "quick"}, tmp_path).profile_name == "quick"
+    assert task.training_request({**request, "start": "none"}, tmp_path).profile_name == "quick"
 
 
 def test_files_whose_modality_nobody_says_are_not_trained_on(task, store):
