@@ -1,13 +1,13 @@
 """A small HTTP/1.1 server with bounds, for the status page and STOW-RS: one request a connection.
 
 The listener reads the head of a request (so that slow ones cost nothing), a thread the body; both
-have limits. Every response carries headers that keep a browser from doing anything but showing it.
+have limits, and h11 parses them. Every response carries headers that keep a browser from doing
+anything but showing it.
 """
 
 from __future__ import annotations
 
 import hmac
-import http.client
 import json
 import logging
 import re
@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.message import Message
 from http import HTTPStatus
-from io import BytesIO
 from urllib.parse import unquote, urlsplit
+
+import h11
 
 from stillscan.deploy.gateway.receiver.listener import (
     BadGreetingError,
@@ -33,13 +35,16 @@ from stillscan.deploy.gateway.settings import LOOPBACK, WebSection
 log = logging.getLogger("stillscan.gateway")
 
 MOST_HEAD = 2**14
+MOST_FIELDS = 100
 HEAD_S = 10.0
 IDLE_S = 30.0  # between two pieces of a body
 REQUEST_S = 3600.0  # a whole request
 LEAVING_S = 3.0  # for running requests when the server stops
 MOST_GUESTS = 64
 PIECE = 2**16
-CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
+# a line that goes on in the next (obs-fold), and ends of lines that others may not take for such
+UNCLEAN_HEAD = re.compile(rb"\r\n[ \t]|(?<!\r)\n|\r(?!\n)")
+NO_REQUEST = "this is no HTTP request"
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 STRICT_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -86,7 +91,7 @@ def json_response(
 
 
 class Request:
-    """A request whose head is read.
+    """A request whose head is read; it is parsed by h11.
 
     Attributes:
         path: decoded, without the query.
@@ -94,23 +99,30 @@ class Request:
     """
 
     def __init__(self, caller: Caller, most_body: int) -> None:
-        """Understand the head.
+        """Parse the head.
 
         Raises:
             RequestError: if it is none.
         """
-        head, rest = caller.greeting.split(b"\r\n\r\n", 1)
-        line, _, fields = head.partition(b"\r\n")
-        try:
-            self.method, target, version = line.decode("ascii").split(" ")
-            self.headers = http.client.parse_headers(BytesIO(fields + b"\r\n\r\n"))
-        except (ValueError, http.client.HTTPException) as error:
-            raise RequestError(HTTPStatus.BAD_REQUEST, "this is no HTTP request") from error
-        if version not in ("HTTP/1.1", "HTTP/1.0"):
+        head, _, _ = caller.greeting.partition(b"\r\n\r\n")
+        if UNCLEAN_HEAD.search(head):  # h11 lets these pass
+            raise RequestError(HTTPStatus.BAD_REQUEST, NO_REQUEST)
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD)
+        parser.receive_data(caller.greeting)
+        event = _next_event(parser)
+        if not isinstance(event, h11.Request):
+            raise RequestError(HTTPStatus.BAD_REQUEST, NO_REQUEST)
+        if event.http_version not in (b"1.1", b"1.0"):
             raise RequestError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
+        if len(event.headers) > MOST_FIELDS:
+            raise RequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields")
         self.host = caller.host
-        self.path = unquote(urlsplit(target).path)
-        self._body = _Body(caller.connection, rest, self.headers, most_body)
+        self.method = event.method.decode("ascii")
+        self.path = _path(event.target.decode("ascii"))
+        self.headers = Message()
+        for name, value in event.headers:
+            self.headers[name.decode("ascii")] = value.decode("latin-1")
+        self._body = _Body(caller.connection, parser, self.headers, most_body)
 
     def read(self) -> bytes:
         """The next piece of the body; empty at its end.
@@ -124,6 +136,22 @@ class Request:
         """Whether the request bears the token; never where there is none."""
         given = self.headers.get("Authorization", "")
         return token is not None and hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+
+
+def _next_event(parser: h11.Connection) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+    try:
+        return parser.next_event()
+    except h11.RemoteProtocolError as error:
+        status = HTTPStatus(error.error_status_hint)
+        message = NO_REQUEST if status == HTTPStatus.BAD_REQUEST else status.phrase.lower()
+        raise RequestError(status, message) from error
+
+
+def _path(target: str) -> str:
+    try:
+        return unquote(urlsplit(target).path)
+    except ValueError as error:  # an IPv6 address without its end
+        raise RequestError(HTTPStatus.BAD_REQUEST, NO_REQUEST) from error
 
 
 Handle = Callable[[Request], Response]
@@ -194,73 +222,43 @@ class _Body:
     """The body of a request, in pieces."""
 
     def __init__(
-        self, connection: socket.socket, rest: bytes, headers: http.client.HTTPMessage, most: int
+        self, connection: socket.socket, parser: h11.Connection, headers: Message, most: int
     ) -> None:
-        coding = headers.get("Transfer-Encoding", "")
-        if coding.lower() not in ("", "chunked"):
-            raise RequestError(HTTPStatus.NOT_IMPLEMENTED, f"transfer encoding {coding}")
-        self._chunked = bool(coding)
-        try:
-            length = int(headers.get("Content-Length", "0"))
-        except ValueError:
-            length = -1
-        if length < 0 or (self._chunked and "Content-Length" in headers):
-            raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length makes no sense")
-        if length > most:
+        length = headers.get("Content-Length")
+        if length is not None and "Transfer-Encoding" in headers:
+            # one of the two could be for a proxy, to smuggle a second request (RFC 9112 6.3)
+            raise RequestError(
+                HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding contradict each other"
+            )
+        if length is not None and int(length) > most:
             raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {most} bytes")
-        self._left = 0 if self._chunked else length  # of the body, or of the chunk
-        self._ended = not self._chunked and length == 0
+        self._connection, self._parser = connection, parser
         self._room = most
-        self._connection, self._rest = connection, rest
-        self._continue = headers.get("Expect", "").lower() == "100-continue"
+        self._ended = False
         self._deadline = time.monotonic() + REQUEST_S
 
     def read(self) -> bytes:
-        if self._ended:
-            return b""
-        if self._chunked and self._left == 0:
-            self._begin_chunk()
-            if self._ended:
-                return b""
-        piece = self._receive(min(PIECE, self._left))
-        self._left -= len(piece)
-        self._room -= len(piece)
-        if self._left == 0:
-            if self._chunked:
-                self._line()
+        while not self._ended:
+            event = _next_event(self._parser)
+            if isinstance(event, h11.Data):
+                self._room -= len(event.data)
+                if self._room < 0:
+                    raise RequestError(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the request is too large"
+                    )
+                return bytes(event.data)
+            if event is h11.NEED_DATA:
+                self._parser.receive_data(self._from_connection())
             else:
                 self._ended = True
-        return piece
+        return b""
 
-    def _begin_chunk(self) -> None:
-        size = self._line().partition(b";")[0].strip()
-        if not CHUNK_SIZE.fullmatch(size):
-            raise RequestError(HTTPStatus.BAD_REQUEST, "this is no chunk")
-        self._left = int(size, 16)
-        if self._left > self._room:
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the request is too large")
-        self._ended = self._left == 0
-
-    def _line(self) -> bytes:
-        while b"\r\n" not in self._rest:
-            if len(self._rest) > MOST_HEAD:
-                raise RequestError(HTTPStatus.BAD_REQUEST, "this is no chunk")
-            self._rest += self._from_connection(PIECE)
-        line, self._rest = self._rest.split(b"\r\n", 1)
-        return line
-
-    def _receive(self, most: int) -> bytes:
-        if not self._rest:
-            return self._from_connection(most)
-        piece, self._rest = self._rest[:most], self._rest[most:]
-        return piece
-
-    def _from_connection(self, most: int) -> bytes:
-        if self._continue:
-            self._continue = False
-            self._connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def _from_connection(self) -> bytes:
+        if self._parser.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
+            self._connection.sendall(self._parser.send(go_on) or b"")
         try:
-            piece = self._connection.recv(most)
+            piece = self._connection.recv(PIECE)
         except TimeoutError as error:
             raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "the body does not come") from error
         if not piece or time.monotonic() > self._deadline:

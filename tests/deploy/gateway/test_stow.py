@@ -148,6 +148,19 @@ def test_a_request_is_no_larger_than_the_limit(tmp_path, files):
         assert post(web, chunks).status == 413
 
 
+def test_a_chunk_that_says_it_is_endless_is_read_up_to_the_limit(tmp_path, files):
+    body = multipart(files[0].read_bytes() + bytes(3 * 2**20))
+    head = b"POST /studies HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    head += b"Authorization: Bearer %s\r\nContent-Type: %s\r\n\r\n" % (
+        TOKEN.encode(),
+        RELATED.encode(),
+    )
+    with serving(tmp_path, max_request_mb=1) as web:
+        said = everything_said(connect(web.port, head + b"ffffffffffffffff\r\n" + body))
+        assert said.startswith(b"HTTP/1.1 413 ")
+        assert not list(web.places.incoming.iterdir())
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -164,7 +177,7 @@ def test_lengths_that_make_no_sense_are_refused_without_reading(tmp_path, head):
         request = b"POST /studies HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n" % (
             TOKEN.encode()
         )
-        request += b"Content-Type: %s\r\n%s\r\n\r\nffffffffffffffffffff\r\nx" % (
+        request += b"Content-Type: %s\r\n%s\r\n\r\nfffffffffffffffffffff\r\nx" % (
             RELATED.encode(),
             head,
         )

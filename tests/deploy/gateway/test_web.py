@@ -115,7 +115,8 @@ def test_every_answer_tells_a_browser_to_be_strict(web):
 def test_a_page_of_another_site_cannot_ask_through_its_own_name(web):
     request = b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n"
     assert b" 421 " in ask_raw(web, request % b"attacker.example")
-    assert b" 421 " in ask_raw(web, b"GET / HTTP/1.1\r\n\r\n")
+    assert b" 421 " in ask_raw(web, b"GET / HTTP/1.0\r\n\r\n")
+    assert b" 400 " in ask_raw(web, b"GET / HTTP/1.1\r\n\r\n")  # RFC 9112 3.2
     for name in (b"localhost", b"127.0.0.1:8080", b"[::1]:8080"):
         assert b" 200 " in ask_raw(web, request % name)
 
@@ -136,6 +137,71 @@ def test_a_page_of_another_site_cannot_ask_through_its_own_name(web):
 def test_what_is_no_request_gets_an_error(web, request_):
     answer = ask_raw(web, request_)
     assert answer.split(b" ")[1][:1] in (b"4", b"5")
+
+
+HEAD = b"POST /studies HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer correct-horse\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (b"Content-Length: 5\r\n" + CHUNKED, 400),
+        (CHUNKED + b"Content-Length: 5\r\n", 400),
+        (b"Content-Length: 5\r\nContent-Length: 6\r\n", 400),
+        (b"Content-Length: +5\r\n", 400),
+        (b"Content-Length: 1_0\r\n", 400),
+        (b"Content-Length: 0x5\r\n", 400),
+        (b"Content-Length: -5\r\n", 400),
+        (b"Content-Length: 999999999999\r\n", 413),
+        (b"Transfer-Encoding: gzip, chunked\r\n", 501),
+        (b"Transfer-Encoding: xchunked\r\n", 501),
+        (CHUNKED + CHUNKED, 501),
+        (b"Transfer-Encoding:\r\n chunked\r\n", 400),  # a folded line
+        (b"A: b\r\n\tc\r\n", 400),
+        (b"Transfer-Encoding : chunked\r\n", 400),
+        (b"A: b\nContent-Length: 5\r\n", 400),
+        (b"A: b\rContent-Length: 5\r\n", 400),
+        (b"A: b\0c\r\n", 400),
+        (b"no field\r\n", 400),
+        (b"Host: other\r\n", 400),
+        (b"A: b\r\n" * 100, 431),
+        (b"A: " + b"b" * 2**14 + b"\r\n", 431),
+    ],
+)
+def test_a_head_that_could_be_read_in_two_ways_is_refused(web, fields, status):
+    answer = ask_raw(web, HEAD + fields + b"\r\n5\r\nhello\r\n0\r\n\r\n")
+    assert int(answer.split(b" ")[1]) == status
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"zz\r\n",
+        b"-5\r\nhello",
+        b"0x5\r\nhello",
+        b"5\nhello\n0\n\n",
+        b"5\r\nhelloXX0\r\n",
+        b"f" * 21,
+        b"1;" * 2**16,  # a line without end
+    ],
+)
+def test_what_is_no_chunk_is_refused(web, body):
+    fields = b"Content-Type: multipart/related; boundary=b\r\n" + CHUNKED
+    answer = ask_raw(web, HEAD + fields + b"\r\n" + body + b"\r\n")
+    assert int(answer.split(b" ")[1]) in (400, 431)
+
+
+def test_a_target_that_is_no_address_is_refused(web):
+    assert b" 400 " in ask_raw(web, b"GET //[ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_a_client_that_waits_for_it_is_asked_for_the_body(web):
+    fields = b"Content-Type: multipart/related; boundary=b\r\nContent-Length: 5\r\n"
+    with connect(web.port, HEAD + fields + b"Expect: 100-continue\r\n\r\n") as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n")
+        connection.sendall(b"hello")
+        assert everything_said(connection).startswith(b"HTTP/1.1 400 ")
 
 
 def test_slow_requests_hold_nobody_up(web):
