@@ -1,0 +1,77 @@
+"""The examples run and give what they promise."""
+
+import json
+import runpy
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pydicom
+import pytest
+
+from tests.series_factory import make_series
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    make_series(tmp_path / "in", slices=3)
+    (tmp_path / "in/notes.txt").write_text("no DICOM")
+    return tmp_path / "in"
+
+
+def run_example(name: str, *arguments: Path) -> object:
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](*arguments)
+
+
+def test_every_example_is_tried_here():
+    names = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
+    assert names == {"denoise_folder.py", "denoise_arrays.py", "strengths.ipynb"}
+
+
+def test_a_folder_is_denoised_and_its_report_read(source, tmp_path, capsys):
+    assert run_example("denoise_folder", source, tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("MR, 3 slices: derived, noise ")
+    folder = Path(said.split(", in ")[1].strip())
+    assert len(list(folder.glob("*.dcm"))) == 3
+
+
+def test_a_refused_series_is_listed_with_its_reason(source, tmp_path, capsys):
+    for file in source.glob("*.dcm"):
+        header = pydicom.dcmread(file)
+        header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        header.save_as(file)
+    make_series(source / "more", seed=2)
+    assert run_example("denoise_folder", source, tmp_path / "out") == 0
+    assert "MR, 3 slices: not-selected, localizer" in capsys.readouterr().out
+
+
+def test_arrays_of_a_series_are_kept(source, tmp_path, capsys):
+    run_example("denoise_arrays", source, tmp_path / "arrays")
+    assert "MR, 3 slices" in capsys.readouterr().out
+    (file,) = (tmp_path / "arrays").glob("*.npz")
+    with np.load(file) as arrays:
+        before, after, error = arrays["before"], arrays["after"], arrays["error"]
+    assert before.shape == after.shape == error.shape
+    assert len(before) == 3
+    assert np.std(after - before) > 0
+    assert (error >= 0).all()
+
+
+def test_the_notebook_runs_from_top_to_bottom(monkeypatch, tmp_path, capsys):
+    mpl.use("Agg")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)  # TMPDIR is read anew
+    notebook = json.loads((EXAMPLES / "strengths.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "clear the outputs before a commit"
+            exec("".join(cell["source"]), names)
+    said = dict(line.split("PSNR") for line in capsys.readouterr().out.splitlines())
+    psnr = {name.strip(): float(value.split()[0]) for name, value in said.items()}
+    assert psnr["original"] < psnr["low"] < psnr["medium"] < psnr["high"]
+    plt.close("all")
