@@ -1,1 +1,1 @@
-"""Back-fill: thousands of series of an archive, on as many cores or GPUs as there are."""
+"""Back-fill: denoises a whole archive, on all cores or GPUs of a machine or a cluster."""

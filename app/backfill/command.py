@@ -1,4 +1,4 @@
-"""`stillscan backfill`: puts the parts together."""
+"""`stillscan backfill`: connects source, workers, record and destination."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from stillscan.app.backfill.configuration import Configuration
-from stillscan.app.backfill.console import Told, listing_shown, progress_shown, show_end
+from stillscan.app.backfill.console import OnProgress, listing_shown, progress_shown, show_end
 from stillscan.app.backfill.database import FILE, opened_state
 from stillscan.app.backfill.destinations import STATE, Destination
 from stillscan.app.backfill.errors import NoWorkersError, OutputHoldsBackfillError
@@ -41,15 +41,15 @@ SOURCE_VARIABLES, DEST_VARIABLES = "STILLSCAN_SOURCE", "STILLSCAN_DEST"
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for on the command line.
+    """The arguments of `stillscan backfill`.
 
     Attributes:
-        source, dest: a folder, a list, or the address of a DICOMweb service.
-        archive: address at which the UIDs of a list are.
-        state: folder of the record; None for one inside `dest`.
-        address: of a Ray cluster; None for a Ray of our own.
-        workers: None for as many as there are cores, or GPUs.
-        tries: of a series, at most.
+        source, dest: a folder, a list, or the URL of a DICOMweb service.
+        archive: DICOMweb URL of the archive that holds the listed UIDs.
+        state: folder for the record; None for one inside `dest`.
+        address: address of a Ray cluster; None for a local Ray.
+        workers: number of workers; None for one per core, or per GPU.
+        tries: maximum attempts per series.
     """
 
     source: str
@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Work:
-    """What is left to do, and what its workers need; `agree` is asked of each before it begins."""
+    """The remaining series and the resources of the workers; `agree` checks each worker first."""
 
     request: Request
     order: Order
@@ -74,9 +74,9 @@ class Work:
     loop: Loop
     items: Iterator[WorkItem]
 
-    def on(self, workers: Workers, told: Told) -> None:
-        """Do it."""
-        self.loop.run(self.items, workers, told)
+    def on(self, workers: Workers, progress: OnProgress) -> None:
+        """Denoise the remaining series."""
+        self.loop.run(self.items, workers, progress)
 
 
 def backfill(
@@ -84,19 +84,19 @@ def backfill(
     decoder: Decoder,
     console: Console,
     environment: Mapping[str, str] = os.environ,
-    do: Callable[[Work, Told], None] | None = None,
+    do: Callable[[Work, OnProgress], None] | None = None,
 ) -> ExitCode:
-    """Derive what is missing, and say what became of every series of the source.
+    """Denoise the series that are missing and report the outcome of every series.
 
     Args:
-        request: what is asked for.
-        decoder: reads headers.
-        console: for the person.
-        environment: holds the credentials.
-        do: brings the work to its end; None for workers on Ray.
+        request: the arguments.
+        decoder: decoder for reading headers.
+        console: console for progress and result.
+        environment: environment variables with the credentials.
+        do: processes the work; None for workers on Ray.
 
     Raises:
-        StillscanError: for what concerns the whole run; what is done stays done.
+        StillscanError: for a fault of the whole run; finished series are kept.
     """
     archive = _archive(request, environment)
     source = source_of(request.source, archive)
@@ -106,10 +106,10 @@ def backfill(
             require_apart(root, destination.folder)
     state = _state(request, destination)
     if (state / FILE).exists() and not request.resume:
-        raise OutputHoldsBackfillError(f"{state} holds a back-fill; --resume goes on with it")
+        raise OutputHoldsBackfillError(f"{state} holds a back-fill; continue it with --resume")
     digest = request.configuration.digest()
     with opened_state(state) as connection:
-        shutil.rmtree(state / WORKING, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(state / WORKING, ignore_errors=True)  # left by an interrupted run
         journal = Journal(connection, digest)
         index = SeriesIndex(connection)
         with listing_shown(console) as listed:
@@ -117,51 +117,51 @@ def backfill(
         tally = Tally(index.count())
         waiting = missing(index.items(), journal, destination.folder, tally)
         first = next(waiting, None)
-        if first is not None:  # else no worker is needed
+        if first is not None:  # otherwise no worker is needed
             scratch = (state / WORKING).absolute() if destination.folder else None
             order = Order(request.configuration, destination, archive, scratch)
             loop = Loop(journal, tally, request.tries, partial(_tidy, scratch))
             work = Work(request, order, journal.agree, loop, itertools.chain([first], waiting))
-            with progress_shown(console, tally) as told:
-                (do or work_on_ray)(work, told)
+            with progress_shown(console, tally) as progress:
+                (do or work_on_ray)(work, progress)
         journal.write_csv(state / TABLE)
         show_end(console, tally, index.count_skipped(), state / TABLE)
         if tally.stopped:
-            log.error("stopped: %s; --resume goes on", tally.stopped)
+            log.error("stopped: %s; continue with --resume", tally.stopped)
         elif tally.total == 0:
             log.error("nothing to do: the source holds no series")
     return tally.exit_code()
 
 
-def work_on_ray(work: Work, told: Told) -> None:
-    """Bring the series to an end with workers on Ray.
+def work_on_ray(work: Work, progress: OnProgress) -> None:
+    """Process the series with workers on Ray.
 
     Raises:
-        NoWorkersError: if there is nothing to work on.
-        SettingsError: if there is less to work on than was asked for.
+        NoWorkersError: if Ray has no core or GPU.
+        SettingsError: if Ray has fewer cores or GPUs than requested workers.
     """
     request = work.request
     device = request.configuration.settings.denoise.device
     with (
         ray_at(request.address, request.workers or len(os.sched_getaffinity(0))) as ray,
-        stopping_on_signals(),  # Ray has put a handler of its own there
+        stopping_on_signals(),  # replaces the handlers that Ray has installed
     ):
         there = ray.cluster_resources()
         gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 0))
         gpu = device == "cuda" or (device == "auto" and gpus > 0)
         most = gpus if gpu else cores
         if most < 1:
-            raise NoWorkersError(f"Ray has no {'GPU' if gpu else 'core'} to work on")
+            raise NoWorkersError(f"Ray has no free {'GPU' if gpu else 'core'}")
         workers = request.workers or most
         if workers > most:
             raise SettingsError(
-                f"--workers is {workers}; Ray has {most} {'GPUs' if gpu else 'cores'} to work on"
+                f"--workers is {workers}; Ray has {most} free {'GPUs' if gpu else 'cores'}"
             )
-        work.on(Pool(ray, work.order, work.agree, workers, request.timeout_s, gpu=gpu), told)
+        work.on(Pool(ray, work.order, work.agree, workers, request.timeout_s, gpu=gpu), progress)
 
 
 def _tidy(scratch: Path | None, token: str) -> None:
-    """Remove what a killed worker has left; its own folders go when another worker begins."""
+    """Remove the files of a killed worker; another worker removes its own folders."""
     if scratch is not None:
         shutil.rmtree(scratch / token, ignore_errors=True)
 
@@ -169,7 +169,7 @@ def _tidy(scratch: Path | None, token: str) -> None:
 def _archive(request: Request, environment: Mapping[str, str]) -> Endpoint | None:
     if is_address(request.source):
         if request.archive is not None:
-            raise SettingsError("--archive goes with a list; SOURCE is an archive already")
+            raise SettingsError("--archive is for a list; SOURCE is already an archive")
         url = request.source
     elif request.archive is not None:
         url = request.archive
@@ -189,5 +189,5 @@ def _state(request: Request, destination: Destination) -> Path:
     if request.state is not None:
         return request.state
     if destination.folder is None:
-        raise SettingsError("DEST is an archive: --state names a folder for the record of the run")
+        raise SettingsError("DEST is an archive: add --state FOLDER for the record of the run")
     return destination.folder / STATE

@@ -1,4 +1,4 @@
-"""What every worker must agree on: settings and weights, and the digest that stands for them."""
+"""The configuration that all workers share, and its digest."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Configuration:
     """How series are denoised.
 
     Attributes:
-        models: a folder with bundles, or a bundle; None for the shipped ones, wherever they are
+        models: folder with bundles, or one bundle; None for the shipped ones, wherever they are
             installed.
-        bundle: use only the bundle of this name.
+        bundle: name of the only bundle to use.
     """
 
     settings: Settings
@@ -29,34 +29,34 @@ class Configuration:
 
     @property
     def models_folder(self) -> Path:
-        """Where the bundles are on this machine."""
+        """Folder of the bundles on this machine."""
         return self.models or DEFAULT_BUNDLES
 
     def digest(self) -> str:
-        """Stands for whatever can change a derived series: settings, version, weights.
+        """Return a digest of all that can change a derived series: settings, version, weights.
 
         Raises:
-            ModelError: if there are no bundles, or broken ones.
-            SettingsError: if the named bundle is not there.
+            ModelError: if there are no bundles, or one cannot be read.
+            SettingsError: if the named bundle does not exist.
         """
         parts = asdict(self.settings) | {"version": __version__}
         parts.pop("application")
         parts.pop("resources")
-        told = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
         if self.settings.denoise.mode != "identity":
             for info in available_bundles(self.models_folder, self.bundle):
-                told.update(info.name.encode())
+                digest.update(info.name.encode())
                 for file in sorted(info.folder.glob("models/*.safetensors")):
                     with file.open("rb") as weights:
-                        told.update(file.name.encode())
-                        told.update(hashlib.file_digest(weights, "sha256").digest())
-        return told.hexdigest()[:32]
+                        digest.update(file.name.encode())
+                        digest.update(hashlib.file_digest(weights, "sha256").digest())
+        return digest.hexdigest()[:32]
 
     def arithmetic(self, networks: WarmNetworks) -> str:
-        """What the networks run on here; loads them.
+        """Load the networks and return backend, precision and device on which they run here.
 
         Raises:
-            ModelError: if one cannot be loaded, or the device or the engine is not there.
+            ModelError: if one cannot be loaded, or the device or the engine is missing.
         """
         if self.settings.denoise.mode == "identity":
             return "none"

@@ -1,4 +1,4 @@
-"""What a person sees: how far it is and how long it will take, then a table."""
+"""Console output of a back-fill: progress, remaining time and the table of outcomes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from rich.table import Table
 
 from stillscan.app.backfill.run import Tally
 
-EVERY_S = 30.0  # a line, where nobody watches a bar
+EVERY_S = 30.0  # interval of progress lines where no bar can be shown
 STATES = ("derived", "refused", "not-selected", "failed")
-Told = Callable[[], None]
+OnProgress = Callable[[], None]
 
 
 @contextmanager
 def listing_shown(console: Console) -> Iterator[Callable[[int], None]]:
-    """Show how much of the source has been looked at."""
+    """Show how many entries of the source have been listed."""
     with console.status("listing the source") as status:
 
-        def told(done: int) -> None:
-            status.update(f"listing the source: {done} looked at")
+        def progress(done: int) -> None:
+            status.update(f"listing the source: {done} entries")
 
-        yield told
+        yield progress
 
 
 @contextmanager
-def progress_shown(console: Console, tally: Tally) -> Iterator[Told]:
-    """Show a bar on a terminal, a line now and then elsewhere."""
+def progress_shown(console: Console, tally: Tally) -> Iterator[OnProgress]:
+    """Show a bar on a terminal, otherwise a line at intervals."""
     columns = (TextColumn("{task.description}"), BarColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
@@ -40,18 +40,18 @@ def progress_shown(console: Console, tally: Tally) -> Iterator[Told]:
         task = bars.add_task(progress_line(tally), total=tally.total)
         last = time.monotonic()
 
-        def told() -> None:
+        def progress() -> None:
             nonlocal last
             bars.update(task, completed=tally.done, description=progress_line(tally))
             if not console.is_terminal and time.monotonic() - last >= EVERY_S:
                 last = time.monotonic()
                 console.print(progress_line(tally), soft_wrap=True, highlight=False)
 
-        yield told
+        yield progress
 
 
 def progress_line(tally: Tally) -> str:
-    """`118 of 200 series, 2 failed, 412 an hour, 0:11:56 left`."""
+    """Return a line such as `118 of 200 series, 2 failed, 412 an hour, 0:11:56 left`."""
     failed = sum(number for (state, _), number in tally.counts().items() if state == "failed")
     parts = [f"{tally.done} of {tally.total} series"]
     if failed:
@@ -63,7 +63,7 @@ def progress_line(tally: Tally) -> str:
 
 
 def show_end(console: Console, tally: Tally, skipped: int, table: Path) -> None:
-    """Print what became of the series, how fast, and where the list of them lies."""
+    """Print the outcomes of the series, the speed, and the path of their table."""
     rows = Table(box=None, header_style="bold", pad_edge=False)
     rows.add_column("series")
     rows.add_column("reason")
@@ -81,12 +81,12 @@ def show_end(console: Console, tally: Tally, skipped: int, table: Path) -> None:
 
 
 def end_line(tally: Tally, skipped: int) -> str:
-    """One line of figures."""
+    """Return a summary in one line."""
     parts = [f"{tally.done} of {tally.total} series"]
     if tally.per_hour is not None:
         spent = timedelta(seconds=round(tally.seconds))
         parts.append(f"{tally.now.total()} of them in {spent}: {tally.per_hour:.0f} series an hour")
     parts.append(f"{tally.retried} tried again, {tally.killed} workers replaced")
     if skipped:
-        parts.append(f"{skipped} files are no DICOM")
+        parts.append(f"{skipped} files are not DICOM")
     return "; ".join(parts)

@@ -1,7 +1,7 @@
-"""The SQLite file of a back-fill: what the source holds, and what became of it.
+"""The SQLite file of a back-fill: the listing of the source and the outcomes.
 
-One process writes it, under a lock. It uses no shared memory, so that it may lie on a network file
-system. Every change is a transaction: whatever ends the process, the next one goes on.
+One process writes it, under a lock. It uses no shared memory, so that it may be on a network file
+system. Every change is a transaction: after any interruption the next run can continue.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ CREATE TABLE IF NOT EXISTS outcome (
 
 @contextmanager
 def opened_state(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The record of a back-fill, for this process alone.
+    """Open the record of a back-fill for this process alone.
 
     Raises:
-        BackfillRunsError: if another process has it.
-        JournalError: if the file is no such record, or cannot be written.
+        BackfillRunsError: if another process uses it.
+        JournalError: if the file is not such a record, or cannot be written.
         OutputError: if the folder cannot be written.
     """
     with naming_output_faults(f"keep the record of the back-fill in {folder}"):
@@ -75,7 +75,7 @@ def opened_state(folder: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def naming_journal_faults() -> Iterator[None]:
-    """Turn what SQLite says into a `JournalError`."""
+    """Turn errors of SQLite into a `JournalError`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -84,7 +84,7 @@ def naming_journal_faults() -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it, or nothing."""
+    """Apply all changes or none."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where derived series go: a folder for each study, or an archive with DICOMweb."""
+"""Destinations of derived series: a folder, or an archive with DICOMweb."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from stillscan.app.dicomweb.store import store
 from stillscan.app.pipeline.output_folder import make_names_durable
 from stillscan.operators.output_faults import naming_output_faults
 
-STATE = ".stillscan-backfill"  # in a destination folder: the record, and what is being worked on
+STATE = ".stillscan-backfill"  # in a destination folder: the record and working files
 
 
 @dataclass(frozen=True)
 class Destination:
-    """One of both.
+    """Either a folder or an archive.
 
     Attributes:
-        folder: gets `<StudyInstanceUID>/<derived SeriesInstanceUID>/*.dcm`.
-        archive: gets them by STOW-RS.
+        folder: folder for `<StudyInstanceUID>/<derived SeriesInstanceUID>/*.dcm`.
+        archive: archive that gets them by STOW-RS.
     """
 
     folder: Path | None = None
     archive: Endpoint | None = None
 
     def take(self, folders: Sequence[Path], study_instance_uid: str) -> str:
-        """Publish a derived series and what goes with it.
+        """Publish a derived series and the objects made with it.
 
         Args:
-            folders: one for each series, the derived one last: once it is there, all is.
-            study_instance_uid: of all of them.
+            folders: one for each series, the derived one last: once it is published, all are.
+            study_instance_uid: StudyInstanceUID of all of them.
 
         Returns:
-            Where the derived series lies in the destination folder; "" for an archive.
+            Path of the derived series in the destination folder; "" for an archive.
 
         Raises:
             OutputError: if the folder cannot be written.
-            DicomWebError: if the archive does not take everything.
+            DicomWebError: if the archive does not store everything.
         """
         if self.archive is not None:
             store(self.archive, [file for each in folders for file in sorted(each.iterdir())])
@@ -54,14 +54,14 @@ class Destination:
 
 
 def folder_name(study_instance_uid: str) -> str:
-    """A UID as the name of a folder; a text that is no UID (`..`) never becomes a path."""
+    """Return a UID as the name of a folder; other text (`..`) never becomes a path."""
     if is_uid(study_instance_uid):
         return study_instance_uid
     return f"study-{digest_of(study_instance_uid)}"
 
 
 def _publish(made: Path, target: Path) -> None:
-    """Rename a finished folder to its place; what is there already has the same UID and content."""
+    """Rename a finished folder to its place; an existing one has the same UID and content."""
     with naming_output_faults("publish a derived series"):
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():

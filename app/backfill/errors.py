@@ -1,4 +1,4 @@
-"""What keeps a back-fill from starting, or a series from being done; each has a reason code."""
+"""Errors of a back-fill; each has a reason code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the source holds, in the record: filled by a listing, read a few series at a time."""
+"""The index of the source in the record: filled by a listing, read a few series at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = 200
 
 @dataclass(frozen=True)
 class IndexedFile:
-    """What the record knows of a file; `series` is "" where it is no DICOM."""
+    """The indexed data of a file; `series` is "" for a file that is not DICOM."""
 
     path: Path
     size: int
@@ -34,17 +34,17 @@ class SeriesIndex:
     """The series of one listing of the source."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """Begin a listing: what it does not see is no longer there."""
+        """Start a listing; what it does not find counts as removed."""
         self._connection = connection
         begun = connection.execute("INSERT INTO listing (began) VALUES (?)", (time.time(),))
         self._listing = int(begun.lastrowid or 0)
 
     def together(self) -> AbstractContextManager[None]:
-        """What is done inside is one transaction."""
+        """Return a context whose changes are one transaction."""
         return transaction(self._connection)
 
     def seen_before(self, path: Path, size: int, mtime_ns: int) -> bool:
-        """Whether the file is known and unchanged; it then belongs to this listing too."""
+        """Return whether the file is known and unchanged; if so, add it to this listing."""
         changed = self._connection.execute(
             "UPDATE file SET listing=? WHERE path=? AND size=? AND mtime_ns=?",
             (self._listing, os.fsencode(path), size, mtime_ns),
@@ -52,7 +52,7 @@ class SeriesIndex:
         return changed.rowcount == 1
 
     def add_files(self, files: Iterable[IndexedFile]) -> None:
-        """Keep what is known of files, in one transaction."""
+        """Store the data of files, in one transaction."""
         rows = [
             (
                 os.fsencode(each.path),
@@ -72,7 +72,7 @@ class SeriesIndex:
             )
 
     def add_archived(self, found: Iterable[FoundSeries]) -> None:
-        """Keep series that an archive has listed, in one transaction."""
+        """Store series that an archive has listed, in one transaction."""
         rows = [
             (
                 each.series_instance_uid,
@@ -95,18 +95,18 @@ class SeriesIndex:
             )
 
     def count(self) -> int:
-        """How many series the listing holds."""
+        """Return the number of series in the listing."""
         return int(
             self._one("SELECT count(DISTINCT series) FROM file WHERE listing=? AND series<>''")
             + self._one("SELECT count(*) FROM archived WHERE listing=?")
         )
 
     def count_skipped(self) -> int:
-        """How many files are no DICOM."""
+        """Return the number of files that are not DICOM."""
         return int(self._one("SELECT count(*) FROM file WHERE listing=? AND series=''"))
 
     def items(self) -> Iterator[WorkItem]:
-        """Every series, by UID; a few are in memory at a time."""
+        """Yield every series, by UID; a few are in memory at a time."""
         for series in self._keys("SELECT DISTINCT series FROM file"):
             yield self._series_files(series)
         for series in self._keys("SELECT series FROM archived"):
@@ -149,10 +149,10 @@ class SeriesIndex:
         )
 
     def _numbers(self, table: str, study: str, known_at: int) -> frozenset[int]:
-        """SeriesNumbers of a study, of an archive as they were when the series was new there.
+        """Return the SeriesNumbers of a study; of an archive as of the first listing of the series.
 
-        What we have stored into the study since must not move the number of its derived series: a
-        part of it may be there already, from an attempt that was killed.
+        Series that this back-fill has stored since must not change the number of the derived
+        series: a part of it may be stored already, from an interrupted attempt.
         """
         known = "first<=?" if table == "archived" else "listing=?"
         found = self._connection.execute(

@@ -1,4 +1,4 @@
-"""What became of each series: what a second run need not do again."""
+"""The outcomes of the series, so that a second run does not repeat finished ones."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ COLUMNS = (
 
 
 class Journal:
-    """The outcomes under one configuration: the same series with other weights is other work."""
+    """The outcomes with one configuration: with other weights a series is denoised again."""
 
     def __init__(self, connection: sqlite3.Connection, configuration: str) -> None:
-        """`configuration` is a digest of whatever can change a derived series."""
+        """`configuration` is a digest of all that can change a derived series."""
         self._connection = connection
         self._configuration = configuration
 
     def is_empty(self) -> bool:
-        """Whether nothing was ever recorded, under any configuration."""
+        """Return whether nothing was ever recorded, with any configuration."""
         return self._connection.execute("SELECT 1 FROM outcome LIMIT 1").fetchone() is None
 
     def agree(self, worker: Ready) -> None:
-        """Let a worker begin; the first of all runs decides what the networks run on.
+        """Accept a worker; the first of all runs determines backend, precision and device.
 
         Raises:
-            WorkerDiffersError: if it would make other pixels, and so other UIDs, than the others.
+            WorkerDiffersError: if it would compute other pixels, and so other UIDs, than the
+                others.
         """
         if worker.digest != self._configuration:
             raise WorkerDiffersError("a worker has another version, other bundles or settings")
@@ -58,12 +59,12 @@ class Journal:
         ).fetchone()
         if worker.arithmetic != first:
             raise WorkerDiffersError(
-                f"a worker runs {worker.arithmetic}, those before it ran {first}; --device, "
-                "--engine and denoise.precision make them agree"
+                f"a worker runs {worker.arithmetic}, earlier workers ran {first}; use --device, "
+                "--engine and denoise.precision to make them equal"
             )
 
     def settled(self, item: WorkItem, destination: Path | None) -> Outcome | None:
-        """What became of a series, if that is final and the derived one is still there."""
+        """Return the outcome of a series if it is final and the derived series still exists."""
         row = self._connection.execute(
             "SELECT state, reason, message, derived, place, modality, slices, seconds FROM outcome "
             "WHERE series=? AND content=? AND configuration=?",
@@ -77,7 +78,7 @@ class Journal:
         return outcome
 
     def record(self, item: WorkItem, outcome: Outcome, tries: int) -> None:
-        """Keep what became of a series; once this returns, no later run does it again."""
+        """Record the outcome of a series; no later run repeats it."""
         with transaction(self._connection):
             self._connection.execute(
                 "INSERT OR REPLACE INTO outcome VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -101,14 +102,14 @@ class Journal:
             )
 
     def rows(self) -> Iterator[tuple[object, ...]]:
-        """Every outcome under this configuration, the values of COLUMNS."""
+        """Yield every outcome with this configuration, the values of COLUMNS."""
         yield from self._connection.execute(
             f"SELECT {', '.join(COLUMNS)} FROM outcome WHERE configuration=? ORDER BY series",
             (self._configuration,),
         )
 
     def write_csv(self, path: Path) -> None:
-        """One line for each series.
+        """Write a table with one line for each series.
 
         Raises:
             OutputError: if it cannot be written.

@@ -1,4 +1,4 @@
-"""Goes through the source and fills the index: headers only, unchanged files not even those."""
+"""Lists the source into the index: reads headers, and not even those of unchanged files."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ PREAMBLE = 128
 MARK = b"DICM"
 
 T = TypeVar("T")
-Told = Callable[[int], None]  # how many files or series have been looked at
+OnProgress = Callable[[int], None]  # gets the number of files or series listed so far
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the series are.
+    """The places of the series.
 
     Attributes:
         roots: folders and files.
-        uids: SeriesInstanceUIDs that the archive is asked for.
-        archive: None where none is needed.
-        everything: all series of the archive.
+        uids: SeriesInstanceUIDs to retrieve from the archive.
+        archive: the archive; None if none is needed.
+        everything: whether all series of the archive are meant.
     """
 
     roots: tuple[Path, ...] = ()
@@ -45,19 +45,19 @@ class Source:
 
 
 def is_address(text: str) -> bool:
-    """Whether this is the address of a DICOMweb service."""
+    """Return whether this is the URL of a DICOMweb service."""
     return WEB.match(text) is not None
 
 
 def source_of(text: str, archive: Endpoint | None) -> Source:
-    """What an argument means: an address, a folder, a DICOM file, or a list.
+    """Interpret an argument: a URL, a folder, a DICOM file, or a list.
 
     Args:
         text: the argument.
-        archive: at the address; or where the UIDs of a list are.
+        archive: the archive at the URL, or the one that holds the UIDs of a list.
 
     Raises:
-        SettingsError: if it does not exist, or is a list with UIDs and no archive is named.
+        SettingsError: if it does not exist, or is a list with UIDs without an archive.
     """
     if is_address(text):
         return Source(archive=archive, everything=True)
@@ -73,7 +73,7 @@ def source_of(text: str, archive: Endpoint | None) -> Source:
             roots.append(Path(line))
     if uids and archive is None:
         raise SettingsError(
-            f"{path} lists SeriesInstanceUIDs: --archive says at which DICOMweb address they are"
+            f"{path} lists SeriesInstanceUIDs: add --archive with the DICOMweb URL of their archive"
         )
     for root in roots:
         if not root.exists():
@@ -83,7 +83,7 @@ def source_of(text: str, archive: Endpoint | None) -> Source:
 
 def _is_dicom(path: Path) -> bool:
     if not path.is_file():
-        raise SettingsError(f"source {path} is no file, no folder and no http(s) address")
+        raise SettingsError(f"source {path} is not a file, a folder or an http(s) URL")
     try:
         with path.open("rb") as file:
             return file.read(PREAMBLE + len(MARK))[PREAMBLE:] == MARK
@@ -92,17 +92,17 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a list; empty ones and comments (#) are left out."""
+    """Read the lines of a list without empty ones and comments (#)."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"source {path} is neither DICOM nor a list of text") from error
+        raise SettingsError(f"source {path} is neither DICOM nor a text list") from error
     found = [line.strip() for line in lines]
     return [line for line in found if line and not line.startswith("#")]
 
 
-def list_source(source: Source, index: SeriesIndex, decoder: Decoder, told: Told) -> None:
-    """Fill the index.
+def list_source(source: Source, index: SeriesIndex, decoder: Decoder, progress: OnProgress) -> None:
+    """Fill the index from the source.
 
     Raises:
         DicomWebError: if the archive does not answer.
@@ -111,11 +111,11 @@ def list_source(source: Source, index: SeriesIndex, decoder: Decoder, told: Told
     for batch in _batches(_entries(source.roots)):
         _list_files(batch, index, decoder)
         done += len(batch)
-        told(done)
+        progress(done)
     for found in _batches(_archived(source)):
         index.add_archived(found)
         done += len(found)
-        told(done)
+        progress(done)
 
 
 def _batches(entries: Iterable[T]) -> Iterator[list[T]]:
@@ -125,7 +125,7 @@ def _batches(entries: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _entries(roots: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
-    """Every entry of every folder, and whether it is a file that can be opened."""
+    """Yield every entry of every folder, and whether it is a file that can be opened."""
     for root in roots:
         for path, fault in walk(root.absolute()):
             yield path, fault is None
@@ -150,13 +150,13 @@ def _list_files(entries: Iterable[tuple[Path, bool]], index: SeriesIndex, decode
 def _status(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
-    except OSError:  # it has just gone: whoever reads it says so
+    except OSError:  # just removed: reported when it is read
         return 0, 0
     return status.st_size, status.st_mtime_ns
 
 
 def _alone(path: Path, size: int, mtime_ns: int) -> IndexedFile:
-    """A file that belongs to no series."""
+    """Return the entry of a file that belongs to no series."""
     return IndexedFile(path, size, mtime_ns, f"file-{digest_of(str(path))}", instance=str(size))
 
 

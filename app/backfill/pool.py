@@ -1,8 +1,8 @@
-"""Workers as Ray actors: given a series each, watched, and replaced when they die.
+"""Workers as Ray actors: each gets one series at a time, is watched, and is replaced if it fails.
 
-Ray is imported here, late, and nowhere else. A local Ray listens on loopback alone, has no
-dashboard, sends no statistics, keeps its files in a folder that goes with it, and asks for a token
-that only our own processes know.
+Ray is imported here only, and late. A local Ray listens on the loopback interface only, has no
+dashboard, sends no statistics, keeps its files in a temporary folder, and requires a token that
+only its own processes know.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from stillscan.app.process_setup import share_one_heap
 
 LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for: this node is 127.0.0.1
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # makes Ray use 127.0.0.1 for this node
     "RAY_AUTH_MODE": "token",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns of the next major version
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # avoids a warning about the next major version
 }
 RAY_FILES = "stillscan-ray-"
-OBJECT_STORE = 80 * 2**20  # bytes, the least that Ray takes: what travels is small
-MOST_STARTS_IN_VAIN = 3  # per worker, before one of them was ready
+OBJECT_STORE = 80 * 2**20  # bytes, Ray's minimum: messages are small
+MOST_STARTS_IN_VAIN = 3  # failed starts per worker before any was ready
 OUR_LINE = re.compile(r'/((?:app|operators|models)/[\w/]+\.py)", line (\d+)')
 ANSWERS_S = 10.0
-START_S = 900.0  # a cluster may have to make room first
+START_S = 900.0  # a cluster may have to free resources first
 
 
 @dataclass(frozen=True)
 class Ended:
-    """An attempt is over; `killed` where its worker is too."""
+    """The end of an attempt; `killed` if the worker was killed with it."""
 
     item: WorkItem
     ending: Outcome | Fault
@@ -54,11 +54,11 @@ class Ended:
 
 @contextmanager
 def ray_at(address: str | None, cores: int) -> Iterator[Any]:
-    """Ray, connected: to the cluster at an address, or to one of our own with so many cores.
+    """Connect to the Ray cluster at an address, or start a local one with `cores` cores.
 
     Raises:
         RayMissingError: if it is not installed.
-        RayUnreachableError: if there is none at the address.
+        RayUnreachableError: if there is no Ray at the address.
     """
     os.environ.update(LOCAL_ENVIRONMENT if address is None else {"RAY_USAGE_STATS_ENABLED": "0"})
     try:
@@ -93,32 +93,32 @@ def ray_at(address: str | None, cores: int) -> Iterator[Any]:
 
 
 def require_listener(address: str) -> None:
-    """Ask first, since Ray tries for minutes.
+    """Check for a listener first, since Ray tries for minutes.
 
     Raises:
-        RayUnreachableError: if nobody listens at HOST:PORT.
+        RayUnreachableError: if nothing listens at HOST:PORT.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
-        raise RayUnreachableError(f"the address of a Ray looks like 10.0.0.1:6379, not {address}")
+        raise RayUnreachableError(f"a Ray address looks like 10.0.0.1:6379, not {address}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWERS_S).close()
     except (OSError, OverflowError) as error:
-        raise RayUnreachableError(f"nobody listens at {address}") from error
+        raise RayUnreachableError(f"nothing listens at {address}") from error
 
 
 class OwnProcess(Worker):
-    """A worker that has a process to itself."""
+    """A worker in a process of its own."""
 
     def prepare(self, core: int | None) -> Ready | Fault:
-        """As a worker; and what concerns the whole process."""
+        """Prepare the worker and the settings of its process."""
         share_one_heap()
         set_up_logging("error")
         return super().prepare(core)
 
 
 class Pool:
-    """A number of workers, each of which has at most one series."""
+    """A number of workers, each with at most one series."""
 
     def __init__(
         self,
@@ -133,12 +133,12 @@ class Pool:
         """Start the workers.
 
         Args:
-            ray: connected.
-            order: for all of them.
-            agree: is asked before a worker begins; raises where it would make something else.
-            workers: how many.
-            timeout_s: after so long with one series a worker is killed.
-            gpu: each has a GPU; otherwise each has a core.
+            ray: the connected Ray module.
+            order: instructions for all workers.
+            agree: called before a worker starts; raises an error if its results would differ.
+            workers: number of workers.
+            timeout_s: time limit per series in seconds, after which its worker is killed.
+            gpu: whether each worker gets a GPU; otherwise each gets a core.
         """
         self._ray = ray
         self._order = order
@@ -156,21 +156,21 @@ class Pool:
 
     @property
     def processes(self) -> tuple[int, ...]:
-        """Of the workers that have begun."""
+        """Process identifiers of the workers that have started."""
         return tuple(each.process for each in self._members if each.process)
 
     @property
     def busy(self) -> int:
-        """How many series are being worked on."""
+        """Number of series in progress."""
         return sum(each.item is not None for each in self._members)
 
     @property
     def idle(self) -> int:
-        """How many workers wait for a series."""
+        """Number of workers that wait for a series."""
         return sum(each.call is None for each in self._members)
 
     def give(self, item: WorkItem) -> str:
-        """Let an idle worker try a series; the token names its working folder."""
+        """Give a series to an idle worker; the returned token names its working folder."""
         member = next(each for each in self._members if each.call is None)
         self._attempts += 1
         member.token = f"{os.getpid()}-{self._attempts}"
@@ -180,18 +180,18 @@ class Pool:
         return member.token
 
     def wait(self, at_most_s: float) -> list[Ended]:
-        """What has ended since; returns as soon as something has, or a worker is ready.
+        """Return the attempts that have ended; wait until one has, or a worker is ready.
 
         Raises:
-            NoWorkersError: if workers die before they are ready, again and again.
-            WorkerDiffersError: if one would make something else than the others.
+            NoWorkersError: if workers fail repeatedly before they are ready.
+            WorkerDiffersError: if the results of one would differ from the others.
         """
         calls = {each.call: each for each in self._members if each.call is not None}
         if not calls:
             time.sleep(at_most_s)
             return []
         if all(each.is_late() for each in self._members):
-            raise NoWorkersError(f"not one worker could be started within {START_S:g} s")
+            raise NoWorkersError(f"no worker could be started within {START_S:g} s")
         done, _ = self._ray.wait(list(calls), num_returns=1, timeout=at_most_s)
         ended = [each for call in done if (each := self._answered(calls[call])) is not None]
         now = time.monotonic()
@@ -207,20 +207,20 @@ class Pool:
         self._members.append(_Member(actor, actor.where.remote()))
 
     def _replace(self, member: _Member, why: str) -> None:
-        """Make sure that a worker is dead, and start another."""
+        """Kill a worker and start another."""
         self._members.remove(member)
         self._ray.kill(member.actor)
         if member.item is None:
             self._starts_in_vain += 1
             if self._starts_in_vain >= MOST_STARTS_IN_VAIN * self._wanted:
-                raise NoWorkersError(f"no worker gets ready; the last: {why}")
+                raise NoWorkersError(f"no worker becomes ready; the last error: {why}")
         self._start()
 
     def _answered(self, member: _Member) -> Ended | None:
         exceptions = self._ray.exceptions
         try:
             answer = self._ray.get(member.call)
-        except exceptions.RayTaskError as error:  # a bug of ours: its message may quote a header
+        except exceptions.RayTaskError as error:  # a bug; its message may quote a header
             return self._lost(member, Fault("internal-fault", _kind_and_place(error)))
         except exceptions.RayError as error:
             kind = type(error).__name__
@@ -239,20 +239,20 @@ class Pool:
         return ended
 
     def _prepared(self, member: _Member, answer: Any) -> None:
-        """A worker has said where it is, or that it is ready."""
+        """Handle the message of a worker that it has a place, or is ready."""
         if not member.process:
             member.process, member.machine = answer.process, answer.machine
             member.core = None if self._gpu else self._free_core(answer.machine, answer.cores)
             member.call = member.actor.prepare.remote(member.core)
         elif isinstance(answer, Fault):
-            raise NoWorkersError(f"a worker cannot begin: {answer.reason}: {answer.message}")
+            raise NoWorkersError(f"a worker cannot start: {answer.reason}: {answer.message}")
         else:
             self._agree(answer)
             self._starts_in_vain = 0
             member.call = None
 
     def _free_core(self, machine: str, cores: tuple[int, ...]) -> int | None:
-        """A core of the machine that no other worker of ours keeps to; None where all are taken."""
+        """Return a core of the machine that no worker of this run uses; None if all are in use."""
         taken: dict[str, set[int | None]] = defaultdict(set)
         for each in self._members:
             taken[each.machine].add(each.core)
@@ -260,14 +260,14 @@ class Pool:
 
 
 def _kind_and_place(error: Exception) -> str:
-    """What a worker raised, and the innermost line of ours; its message is left out."""
+    """Return the class of a worker's exception and the innermost line of this code."""
     places = OUR_LINE.findall(str(error))
     where = "{}:{}".format(*places[-1]) if places else "an unknown place"
     return f"the worker raised {type(getattr(error, 'cause', error)).__name__} at {where}"
 
 
 class _Member:
-    """A worker as the pool sees it; `call` is what it is doing, None while it waits."""
+    """The state of a worker; `call` is its current task, None while it waits."""
 
     def __init__(self, actor: Any, call: Any) -> None:
         self.actor = actor
@@ -280,6 +280,6 @@ class _Member:
         self.core: int | None = None
 
     def is_late(self) -> bool:
-        """Whether it should have been ready long ago."""
+        """Return whether its time to become ready has expired."""
         starting = self.item is None and self.call is not None
         return starting and time.monotonic() > self.deadline

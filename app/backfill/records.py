@@ -1,4 +1,4 @@
-"""What workers say: where they are, that they are ready, what became of a series."""
+"""Messages of workers: their place, that they are ready, the outcome of a series."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ State = Literal["derived", "refused", "not-selected", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one series.
+    """The outcome of one series.
 
     Attributes:
-        state: `derived`; `refused` (something is wrong with it); `not-selected` (by the rules);
-            `failed` (by a fault that is not its own: the next run tries again).
-        reason: stable code, empty where the series was derived.
+        state: `derived`; `refused` (the series cannot be processed); `not-selected` (by the rules);
+            `failed` (a fault outside the series: the next run tries again).
+        reason: stable code; empty for a derived series.
         derived: SeriesInstanceUID of the derived series.
         place: folder of the derived series, relative to the destination; "" in an archive.
-        seconds: of the worker.
-        result: as in `result.json`, as JSON.
+        seconds: time of the worker.
+        result: the series' entry of `result.json`, as JSON.
     """
 
     state: State
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker runs: the machine, and the cores that it may use there."""
+    """The machine on which a worker runs, and the cores that it may use."""
 
     machine: str
     cores: tuple[int, ...]
@@ -46,11 +46,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker can begin.
+    """A worker is ready.
 
     Attributes:
-        digest: of its configuration.
-        arithmetic: what its networks run on; another one makes other pixels and other UIDs.
+        digest: digest of its configuration.
+        arithmetic: backend, precision and device; others give other pixels and other UIDs.
     """
 
     digest: str
@@ -59,11 +59,11 @@ class Ready:
 
 @dataclass(frozen=True)
 class Fault:
-    """An attempt came to no end.
+    """An attempt failed.
 
     Attributes:
-        exit_code: what the run ends with, where the fault concerns all series; None for a fault
-            that another attempt, or another worker, may not have.
+        exit_code: exit code of the run if the fault affects all series; None for a fault that
+            another attempt, or another worker, may not have.
     """
 
     reason: str

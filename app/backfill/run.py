@@ -1,10 +1,10 @@
-"""The loop: series from the index to workers, endings into the journal, failures to other workers.
+"""The loop: series from the index to workers, outcomes into the journal, failures tried again.
 
     index -> (not done yet) -> pool -> derived | refused | not selected -> journal
                 ^                |
                 +---- fault -----+   a bounded number of tries, each later than the one before
 
-No more series are in memory than there are workers, and a few that wait for another try.
+Only as many series are in memory as there are workers, and a few that wait for another attempt.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ from stillscan.operators.errors import ExitCode
 TURN_S = 1.0
 FIRST_DELAY_S = 2.0
 DELAY_GROWS = 4.0
-MOST_WAITING = 16  # for another try; beyond, no new series is begun
+MOST_WAITING = 16  # for another attempt; beyond, no new series is started
 FAILURES_KEPT = 20
-IN_A_ROW = 10  # series that fail one after the other: it is not they that are at fault
+IN_A_ROW = 10  # consecutive failures: the cause is not the series
 
 
 class Workers(Protocol):
-    """What the loop needs of a `Pool`."""
+    """The part of a `Pool` that the loop uses."""
 
     @property
     def idle(self) -> int:
-        """How many workers wait for a series."""
+        """Number of workers that wait for a series."""
 
     @property
     def busy(self) -> int:
-        """How many series are being worked on."""
+        """Number of series in progress."""
 
     def give(self, item: WorkItem) -> str:
-        """Let an idle worker try a series."""
+        """Give a series to an idle worker."""
 
     def wait(self, at_most_s: float) -> list[Ended]:
-        """What has ended since."""
+        """Return what has ended since the last call."""
 
 
 @dataclass
 class Tally:
-    """How far a back-fill is.
+    """Progress of a back-fill.
 
     Attributes:
-        total: series of the source.
-        before: outcomes of earlier runs that stand, by state and reason.
+        total: number of series in the source.
+        before: final outcomes of earlier runs, by state and reason.
         now: outcomes of this run.
-        killed: workers that ended in the middle of a series.
-        stopped: why the run ended before its time; "" where it did not.
+        killed: number of workers that ended during a series.
+        stopped: why the run ended early; "" if it did not.
     """
 
     total: int
@@ -74,23 +74,23 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Series that have an outcome."""
+        """Number of series that have an outcome."""
         return self.before.total() + self.now.total()
 
     @property
     def seconds(self) -> float:
-        """Since the first series was given to a worker."""
+        """Seconds since the first series was given to a worker."""
         return 0.0 if self.first_given is None else time.monotonic() - self.first_given
 
     @property
     def per_hour(self) -> float | None:
-        """Series that this run has brought to an end, per hour; None where there is none."""
+        """Series finished by this run, per hour; None if there is none."""
         done = self.now.total()
         return 3600 * done / self.seconds if done and self.seconds else None
 
     @property
     def left_s(self) -> float | None:
-        """Seconds that the rest will take at this rate; None where it is not known."""
+        """Estimated seconds for the remaining series; None if unknown."""
         rate = self.per_hour
         return 3600 * (self.total - self.done) / rate if rate else None
 
@@ -99,7 +99,7 @@ class Tally:
         return self.before + self.now
 
     def exit_code(self) -> ExitCode:
-        """What the process says: all derived, some, or why none."""
+        """Return the exit code: all series derived, some, or the reason for none."""
         if self.stop_code is not None:
             return self.stop_code
         states: Counter[str] = Counter()
@@ -121,7 +121,7 @@ class _Attempt:
 def missing(
     items: Iterator[WorkItem], journal: Journal, destination: Path | None, tally: Tally
 ) -> Iterator[WorkItem]:
-    """The series that no run has brought to an end; counts the others."""
+    """Yield the series without a final outcome and count the others."""
     for item in items:
         settled = journal.settled(item, destination)
         if settled is None:
@@ -131,7 +131,7 @@ def missing(
 
 
 class Loop:
-    """Keeps the workers busy until nothing is left."""
+    """Gives series to workers until none is left."""
 
     def __init__(
         self,
@@ -141,14 +141,14 @@ class Loop:
         tidy: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare.
+        """Prepare the loop.
 
         Args:
-            journal: gets every outcome.
-            tally: is kept.
-            tries: of a series, at most.
-            tidy: removes what a killed worker has left in the folder of this token.
-            clock: seconds.
+            journal: record for every outcome.
+            tally: counters, which are updated.
+            tries: maximum attempts per series.
+            tidy: removes the files of a killed worker in the folder of a token.
+            clock: clock in seconds.
         """
         self._journal = journal
         self._tally = tally
@@ -159,8 +159,10 @@ class Loop:
         self._waiting: list[_Attempt] = []
         self._failed_in_a_row = 0
 
-    def run(self, items: Iterator[WorkItem], workers: Workers, told: Callable[[], None]) -> None:
-        """Bring every series to an end, or stop where nothing goes any more."""
+    def run(
+        self, items: Iterator[WorkItem], workers: Workers, progress: Callable[[], None]
+    ) -> None:
+        """Process every series, or stop when no progress is possible."""
         left = True
         while not self._tally.stopped:
             while workers.idle:
@@ -176,10 +178,10 @@ class Loop:
                 return
             for ended in workers.wait(TURN_S):
                 self._take(ended)
-            told()
+            progress()
 
     def _due(self) -> _Attempt | None:
-        """The series that has waited longest for another try, if its time has come."""
+        """Return the series that has waited longest for another attempt, if it is due."""
         now = self._clock()
         for attempt in self._waiting:
             if attempt.not_before <= now:
@@ -201,7 +203,7 @@ class Loop:
         ending = ended.ending
         if isinstance(ending, Outcome):
             self._record(attempt, ending)
-        elif ending.exit_code is not None:  # it concerns every series: this one is not done
+        elif ending.exit_code is not None:  # affects every series: no outcome for this one
             self._stop(f"{ending.reason}: {ending.message}", ending.exit_code)
         elif attempt.tries < self._tries:
             delay = 0.0 if ended.killed else FIRST_DELAY_S * DELAY_GROWS ** (attempt.tries - 1)

@@ -1,4 +1,4 @@
-"""What a worker is given: a series, where its instances are, and what is known of its study."""
+"""The work of a worker: a series, the place of its instances, and data of its study."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class WorkItem:
     """One series.
 
     Attributes:
-        key: its SeriesInstanceUID; of a file that belongs to no series, a digest of its path.
-        content: a digest of its instance set; another one makes it another item.
-        study_instance_uid: "" where it is not known.
-        taken_numbers: SeriesNumber of all series of the study.
+        key: its SeriesInstanceUID; for a file without a series a digest of its path.
+        content: digest of its instances; another content is another item.
+        study_instance_uid: StudyInstanceUID; "" if unknown.
+        taken_numbers: SeriesNumbers of all series of the study.
     """
 
     key: str
@@ -34,12 +34,12 @@ class WorkItem:
         """Put the instances into an empty folder.
 
         Raises:
-            StillscanError: if they cannot be got.
+            StillscanError: if they cannot be retrieved.
         """
         raise NotImplementedError
 
     def bring_one(self, folder: Path, endpoint: Endpoint | None) -> bool:
-        """Put one instance there, if that is much less than all of them; say whether it is."""
+        """Put one instance there if that saves much; return whether it was done."""
         return False
 
 
@@ -63,28 +63,28 @@ class ArchivedSeries(WorkItem):
     """A series in an archive with DICOMweb.
 
     Attributes:
-        instances: how many the archive has listed; None where it does not say.
+        instances: number that the archive has listed; None if it does not state it.
     """
 
     instances: int | None
 
     def bring(self, folder: Path, endpoint: Endpoint | None) -> None:
-        """Fetch them.
+        """Retrieve the instances.
 
         Raises:
             NotInArchiveError: if the archive had no such series when it was asked.
-            SeriesChangedError: if it has more or fewer instances than it said.
-            InvalidUidError: if the UID is none.
+            SeriesChangedError: if the number of instances differs from the listing.
+            InvalidUidError: if the UID is invalid.
         """
         assert endpoint is not None, "an archive has an address"
         came = retrieve(endpoint, self._path(), folder)
         if self.instances is not None and came != self.instances:
             raise SeriesChangedError(
-                f"{came} instances came, {self.instances} were listed; the next run lists it anew"
+                f"{came} instances came, {self.instances} were listed; the next run lists it again"
             )
 
     def bring_one(self, folder: Path, endpoint: Endpoint | None) -> bool:
-        """Fetch one, from which the selection rules may see that the others are not needed."""
+        """Retrieve one instance: the selection rules may refuse the series without the others."""
         assert endpoint is not None, "an archive has an address"
         path = self._path()
         if self.instances is not None and self.instances < 2:
@@ -98,10 +98,10 @@ class ArchivedSeries(WorkItem):
         if not self.study_instance_uid:
             raise NotInArchiveError("the archive has no series of this SeriesInstanceUID")
         if not is_uid(self.key):
-            raise InvalidUidError("SeriesInstanceUID: found no UID")
+            raise InvalidUidError("SeriesInstanceUID: not a valid UID")
         return f"/studies/{self.study_instance_uid}/series/{self.key}"
 
 
 def digest_of(*parts: str) -> str:
-    """Tells contents apart; names nobody."""
+    """Return a digest that identifies a content without revealing names."""
     return sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]

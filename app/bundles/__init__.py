@@ -1,1 +1,1 @@
-"""Which bundle denoises a series, and the files, metadata and release check of a bundle."""
+"""Choice of the bundle for a series, and the files, metadata and release check of bundles."""

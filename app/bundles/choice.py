@@ -1,4 +1,4 @@
-"""Which network denoises which modality, and what derived series say of it."""
+"""Choice of the network for each modality, with its description for derived series."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("stillscan")
 
 DEFAULT_BUNDLES = Path(stillscan.models.__path__[0]) / "bundles"
 
-PRELIMINARY = "bundle {} is preliminary: it has learned from too few real images"
+PRELIMINARY = "bundle {} is preliminary: it was trained on too few real images"
 REFUSED = f"bundle {{}} was refused by its own release check ({ReleaseRefusedError.reason}): {{}}"
 
 
@@ -46,11 +46,11 @@ class EngineMissingError(ModelError):
 
 
 def available_bundles(folder: Path, name: str | None) -> list[BundleInfo]:
-    """The bundles of a folder, or only the one called `name`; reads no weights.
+    """Find the bundles of a folder, or only the one called `name`; weights are not read.
 
     Raises:
         ModelError: if the folder is missing, holds no bundle, or a bundle is broken.
-        SettingsError: if there is none called `name`.
+        SettingsError: if no bundle has this name.
     """
     if not folder.is_dir():
         raise ModelError(f"models {folder} is not a folder")
@@ -65,12 +65,12 @@ def available_bundles(folder: Path, name: str | None) -> list[BundleInfo]:
     chosen = [each for each in bundles if each.name == name]
     if not chosen:
         names = ", ".join(sorted(each.name for each in bundles))
-        raise SettingsError(f"no bundle is called '{name}'; there are: {names}")
+        raise SettingsError(f"no bundle is called '{name}'; available: {names}")
     return chosen
 
 
 def bundle_for(modality: str, bundles: Iterable[BundleInfo]) -> BundleInfo:
-    """The first bundle that is trained for a modality.
+    """Return the first bundle that is trained for a modality.
 
     Raises:
         NoBundleError: if there is none.
@@ -80,24 +80,24 @@ def bundle_for(modality: str, bundles: Iterable[BundleInfo]) -> BundleInfo:
         if modality in bundle.modalities:
             return bundle
     known = sorted({each for bundle in bundles for each in bundle.modalities})
-    raise NoBundleError(f"Modality is {modality}; bundles are there for {', '.join(known)}")
+    raise NoBundleError(f"Modality is {modality}; the bundles are for {', '.join(known)}")
 
 
 def is_preliminary(bundle: BundleInfo) -> bool:
-    """Whether a bundle says of itself that it has seen too little to be relied on."""
+    """Return whether a bundle is marked as trained on too little data."""
     return bool(bundle.metadata.get("stillscan", {}).get("preliminary", False))
 
 
 def is_refused(bundle: BundleInfo) -> bool:
-    """Whether the check that a fine-tuned bundle goes through refused it.
+    """Return whether a fine-tuned bundle was refused by its release check.
 
-    Such a bundle lies where nobody looks for one; who names it all the same gets what it makes.
+    Such a bundle is kept outside the folders that are searched; if named, it is used.
     """
     return not _release(bundle).get("released", True)
 
 
 def warnings_of(bundle: BundleInfo) -> tuple[str, ...]:
-    """What a person should know of every series that a bundle denoises."""
+    """Return the warnings for every series that a bundle denoises."""
     warnings = []
     if is_refused(bundle):
         reasons = "; ".join(_release(bundle).get("reasons", ()))
@@ -108,13 +108,13 @@ def warnings_of(bundle: BundleInfo) -> tuple[str, ...]:
 
 
 def _release(bundle: BundleInfo) -> dict[str, Any]:
-    """Empty for a bundle that was not made from another."""
+    """Return the release decision; empty for a bundle that was not fine-tuned from another."""
     release: dict[str, Any] = bundle.metadata.get("stillscan", {}).get("release", {})
     return release
 
 
 def identity_method(settings: Settings) -> Method:
-    """The control: pixels stay as they are, everything else happens."""
+    """Return the control method: pixels are unchanged, all other steps are done."""
     from stillscan.models.denoisers.denoiser import IdentityDenoiser
     from stillscan.operators.graph.stages import Method
 
@@ -132,10 +132,10 @@ def identity_method(settings: Settings) -> Method:
 
 
 def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[str, Method]:
-    """Load the bundle of each modality, one that serves several only once.
+    """Load the bundle of each modality; a bundle for several modalities only once.
 
     Raises:
-        ModelError: if a bundle cannot be loaded, or the device or the engine is not there.
+        ModelError: if a bundle cannot be loaded, or the device or the engine is missing.
     """
     from stillscan.models.bundle import load_mode
     from stillscan.models.engines.engine import EngineError
@@ -151,7 +151,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
         if info.folder in loaded:
             continue
         warnings = warnings_of(info)
-        if is_refused(info):  # said also where no series gets so far as to have a report
+        if is_refused(info):  # logged even if no series gets a report
             log.warning("%s", warnings[0])
         try:
             denoiser, digest = load_mode(
@@ -183,7 +183,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
 
 
 def precision_of(denoiser: Denoiser) -> str:
-    """Of the arithmetic: the student's own; the others take bfloat16 where the device has it."""
+    """Return the precision of the arithmetic: the student's, else bfloat16 if the device has it."""
     from stillscan.models.denoisers.student import StudentDenoiser
     from stillscan.models.networks.precision import computes_bfloat16
 
@@ -194,21 +194,21 @@ def precision_of(denoiser: Denoiser) -> str:
 
 
 def engine_of(denoiser: Denoiser) -> str:
-    """The library that multiplies; the teacher has torch alone."""
+    """Return the inference backend; the sampling modes use torch."""
     from stillscan.models.denoisers.student import StudentDenoiser
 
     return denoiser.engine.name if isinstance(denoiser, StudentDenoiser) else "torch"
 
 
 def resolve_device(wanted: str) -> str:
-    """`auto` becomes `cuda` where there is one, else `cpu`.
+    """Turn `auto` into `cuda` if there is a GPU, otherwise into `cpu`.
 
     Raises:
-        DeviceMissingError: if `cuda` is wanted and not there.
+        DeviceMissingError: if `cuda` is requested and missing.
     """
     import torch
 
     there = torch.cuda.is_available() if wanted != "cpu" else False
     if wanted == "cuda" and not there:
-        raise DeviceMissingError("device 'cuda' is not there: no GPU, or no driver for it")
+        raise DeviceMissingError("device 'cuda' is not available: no GPU, or no driver for it")
     return "cuda" if there else "cpu"

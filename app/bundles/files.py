@@ -1,4 +1,4 @@
-"""The files of a bundle beside weights, metadata and page: configs, licences, `models/model.pt`."""
+"""Files of a bundle beside weights, metadata and README: configs, licences, `models/model.pt`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ DATA_LICENSE = Path("docs/data_license.txt")
 
 
 def add_bundle_files(folder: Path, licence: str, data_licence: str) -> None:
-    """Write them into a folder that holds the weights.
+    """Write these files into a folder that holds the weights.
 
     `models/model.pt` holds the same numbers as the safetensors file, as the MONAI Bundle
     Specification asks for; the application never reads it (a pickle can hold a program).
 
     Args:
-        folder: of the bundle.
+        folder: folder of the bundle.
         licence: text of `LICENSE`.
-        data_licence: whose the images are that it learned from, and on what terms.
+        data_licence: owners and terms of the training images.
     """
     for name in CONFIGS:
         (folder / "configs").mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""`metadata.json` and the page of a bundle: what the MONAI Bundle schema asks for, and our section.
+"""`metadata.json` and README of a bundle: the MONAI Bundle schema and Stillscan's own section.
 
-Both ways to a bundle share it: `stillscan.app.training.shipped_bundles` and `stillscan train`.
+Used by `stillscan.app.training.shipped_bundles` and by `stillscan train`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 import stillscan
 from stillscan.models.one_tensor import CHANNELS, ESTIMATE
 
-# not read by anything here: `app/monai_bundle/metadata_schema.json` holds the same rules offline
+# not read here: `app/monai_bundle/metadata_schema.json` holds the same rules offline
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
-TESTED_MONAI = "1.6.1"  # MONAI reads bundles and checks them; training needs none
+TESTED_MONAI = "1.6.1"  # MONAI reads and checks bundles; training does not need it
 INTENDED_USE = (
     "Research and evaluation. Not a cleared medical device. The derived series is to be read with "
     "the original."
@@ -34,7 +34,7 @@ REQUIRED = ("safetensors", "jaxtyping")
 FOR_NIFTI = {"nibabel": "5.3.0"}
 NETWORK = (
     "`network_def` takes one tensor whose channels are the noisy image, the standard deviation of "
-    "its noise and the noise's correlation, and gives the clean image and the standard deviation "
+    "its noise and the noise's correlation, and returns the clean image and the standard deviation "
     "of its error. TorchScript is not supported."
 )
 USE = """Stillscan must be installed (`pip install '.[bundles]'` in its checkout).
@@ -46,32 +46,32 @@ python -m monai.bundle run --bundle_root . --config_file configs/train.yaml \\
     --dataset_dir DATA --output_dir NEW --modality MR
 ```
 
-IN and DATA hold DICOM, NIfTI, PNG or npz; `--modality` is for files that do not say theirs. OUT
+IN and DATA hold DICOM, NIfTI, PNG or npz; `--modality` is for files that do not state it. OUT
 gets float32 in the unit of the input: NIfTI for DICOM and NIfTI, npz for the rest. Noise and
-scaling are found series by series, as the application finds them."""
+scaling are determined for each series, as in the application."""
 LIMITS = (
-    "The configs give the network's own pixels: the gate that bounds what may be changed, the "
+    "The configs write the network's own output: the quality gate that bounds changes, the "
     "strength and the DICOM objects belong to `stillscan denoise`. Noise beyond `noise_range` was "
-    "not learned. Read the result with the original."
+    "not trained. Read the result with the original."
 )
 
 
 @dataclass(frozen=True)
 class BundleText:
-    """What differs from bundle to bundle.
+    """The text of a bundle's metadata that differs between bundles.
 
     Attributes:
-        name, data_source: for a person.
-        version, changelog: of the bundle.
-        modalities: DICOM Modality values that it serves.
-        noise_range: sigma on the network's scale that it was trained for.
-        preliminary: it has learned from too little to be relied on; the application says so.
-        training: how it was made.
-        figures: what was measured, and by which command.
-        authors, rights, licence: whose it is.
-        earlier: changelog of the versions before.
-        release: whether it was released, and by what table (`app/training/release.py`); None for a
-            bundle that was not made from another.
+        name, data_source: for users.
+        version, changelog: version of the bundle and its changes.
+        modalities: DICOM Modality values that it is for.
+        noise_range: lowest and highest sigma of its training, on the network's intensity scale.
+        preliminary: whether it was trained on too little data; the application then warns.
+        training: how it was trained.
+        figures: measurements and the command that made them.
+        authors, rights, licence: owner and terms.
+        earlier: changelog of earlier versions.
+        release: release decision and its table (`app/training/release.py`); None for a bundle that
+            was not fine-tuned from another.
     """
 
     name: str
@@ -95,7 +95,7 @@ class BundleText:
 
 
 def bundle_metadata(text: BundleText) -> dict[str, Any]:
-    """The content of `metadata.json`, but for the arguments of the network (`save_bundle`)."""
+    """Build the content of `metadata.json`, without the network's arguments (`save_bundle`)."""
     metadata: dict[str, Any] = {
         "schema": SCHEMA,
         "version": text.version,
@@ -104,7 +104,7 @@ def bundle_metadata(text: BundleText) -> dict[str, Any]:
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": np.__version__,
         "required_packages_version": {
-            "stillscan": stillscan.__version__,  # has the names that the configs use
+            "stillscan": stillscan.__version__,  # has the modules that the configs name
             **{name: version(name) for name in REQUIRED},
             **FOR_NIFTI,
         },
@@ -137,7 +137,7 @@ def bundle_metadata(text: BundleText) -> dict[str, Any]:
 
 
 def _tensor(channels: Sequence[str], modalities: Sequence[str]) -> dict[str, Any]:
-    """What the specification calls a tensor format; `OneTensorStudent` has these channels."""
+    """Describe the channels of `OneTensorStudent` in the format of the MONAI specification."""
     return {
         "type": "image",
         "format": "magnitude",
@@ -152,23 +152,23 @@ def _tensor(channels: Sequence[str], modalities: Sequence[str]) -> dict[str, Any
 
 
 def page(metadata: Mapping[str, Any], data: str, *performance: str) -> str:
-    """`docs/README.md` of a bundle, in the sections that the model zoo's template has.
+    """Build `docs/README.md` of a bundle, in the sections of the model zoo's template.
 
     Args:
-        metadata: of the bundle.
-        data: what it learned from.
-        performance: figures and how they were found.
+        metadata: metadata of the bundle.
+        data: description of the training images.
+        performance: figures and how they were measured.
     """
     serves = ", ".join(metadata["stillscan"]["modalities"])
     sections = {
-        "Model": f"{metadata['description']}. Serves {serves}. {NETWORK}",
+        "Model": f"{metadata['description']}. For {serves}. {NETWORK}",
         "Intended use": metadata["intended_use"],
         "Data": data,
         "Performance": "\n\n".join(performance) or "Not measured yet.",
         "Use with MONAI": USE,
         "Limits": LIMITS,
-        "Licence": f"{metadata['copyright']}; {metadata['license']}: `LICENSE`. The images that it "
-        "learned from: `docs/data_license.txt`.",
+        "Licence": f"{metadata['copyright']}; {metadata['license']}: `LICENSE`. Training "
+        "images: `docs/data_license.txt`.",
         "References": "\n".join(f"- {each}" for each in metadata["references"]),
     }
     parts = [f"# {metadata['name']}"]
@@ -177,7 +177,7 @@ def page(metadata: Mapping[str, Any], data: str, *performance: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 

@@ -1,4 +1,4 @@
-"""Networks that stay from job to job, for whoever runs many."""
+"""Cache of loaded networks for processes that run many jobs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:  # it imports torch
 
 
 class WarmNetworks:
-    """Loads the networks that a job needs, each of them once."""
+    """Loads the networks of jobs, each network once."""
 
     def __init__(self) -> None:
-        """Nothing is loaded yet."""
+        """Start with an empty cache."""
         self._loaded: dict[object, dict[str, Method]] = {}
 
     def __call__(
         self, bundles: Mapping[str, BundleInfo], settings: Settings
     ) -> Mapping[str, Method]:
-        """The method for each modality."""
+        """Return the method for each modality."""
         key = (
             frozenset((modality, info.folder) for modality, info in bundles.items()),
             settings.denoise,

@@ -1,1 +1,1 @@
-"""Folders of noisy images as training and evaluation see them."""
+"""Folders of images for training and evaluation."""

@@ -1,7 +1,7 @@
-"""What the shipped students learn from and are measured on: real images and procedural ones.
+"""Images for training and measuring the shipped students: real and procedural ones.
 
 The real images are the project's development data (variable STILLSCAN_DATA), split by subject; they
-are not part of the repository. `SPLIT` records which item serves what; no subject serves twice.
+are not part of the repository. `SPLIT` lists the use of each item; no subject has two uses.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Slices = Float32[np.ndarray, "slice row column"]
 
 @dataclass(frozen=True)
 class Item:
-    """One subject: where its slices lie under `dev`, its domain, and what it serves."""
+    """One subject: path of its slices under `dev`, its domain and its use."""
 
     name: str
     domain: Domain
     part: Part
-    array: str = ""  # for .npz items: which array
+    array: str = ""  # name of the array in an .npz file
 
 
 SPLIT = (
@@ -53,12 +53,16 @@ SPLIT = (
     Item("ct_ge_hispeed_head_tilt", "ct", "train"),
     Item("ct_chest_transfer_syntaxes/CTImage.dcm", "ct", "test"),
 )
-DOMAIN_WEIGHT = {"mr": 0.32, "xray": 0.14, "ct": 0.12}  # the rest is procedural
+DOMAIN_WEIGHT = {
+    "mr": 0.32,
+    "xray": 0.14,
+    "ct": 0.12,
+}  # sampling weight of real images; the rest is procedural
 LOWEST_OWN_SIGMA = {
     "mr": 0.0,
     "xray": 0.0,
     "ct": 1.0 / 255,
-}  # CT is smoothed: the estimate sees little
+}  # CT is smoothed, so that its noise is underestimated
 SCALES = (1.0, 0.75, 0.5, 0.3)  # 0.3: the sharp, coarse matrix of echo-planar imaging
 SMALLEST = 54  # pixels
 PROCEDURAL_IMAGES = 500
@@ -66,14 +70,14 @@ PROCEDURAL_SIZE = 192
 
 
 def subjects(data: Path, part: Part, domain: Domain | None = None) -> Iterator[tuple[Item, Slices]]:
-    """The items of one part with their slices on [0, 1] (`scale_to_unit`)."""
+    """Yield the items of one part with their slices on [0, 1] (`scale_to_unit`)."""
     for item in SPLIT:
         if item.part == part and domain in (None, item.domain):
             yield item, load_item(data / "dev", item)
 
 
 def load_item(dev: Path, item: Item) -> Slices:
-    """All slices of an item, scaled to [0, 1] the way the application scales a series."""
+    """Load all slices of an item, scaled to [0, 1] as the application scales a series."""
     if item.array:
         with np.load(dev / "arrays" / f"{item.name}.npz") as arrays:
             return scale_to_unit(arrays[item.array].astype(np.float32), item.domain)
@@ -96,14 +100,14 @@ def _modality_values(file: Path) -> Slices:
 
 
 def scale_to_unit(values: Slices, domain: Domain) -> Slices:
-    """CT: -1024..3071 HU; others: 0 to the 99.9th percentile of the series."""
+    """Scale to [0, 1]: CT from -1024..3071 HU, others from 0 to the series' 99.9th percentile."""
     if domain == "ct":
         return ((np.clip(values, -1024, 3071) + 1024) / 4095).astype(np.float32)
     return (values / np.percentile(values, 99.9)).astype(np.float32)
 
 
 def training_images(data: Path, seed: int) -> list[TrainingImage]:
-    """All that the shipped students train on: real slices, and procedural images."""
+    """Load the training images of the shipped students: real slices and procedural images."""
     images = real_images(data, SCALES)
     rng = np.random.default_rng(seed)
     share = (1 - sum(DOMAIN_WEIGHT.values())) / PROCEDURAL_IMAGES
@@ -114,7 +118,7 @@ def training_images(data: Path, seed: int) -> list[TrainingImage]:
 
 
 def real_images(data: Path, scales: Sequence[float]) -> list[TrainingImage]:
-    """The real slices of the training subjects, each at these scales; weighed by domain."""
+    """Load the real slices of the training subjects at these scales, weighted by domain."""
     images = []
     by_domain: dict[str, list[TrainingImage]] = {domain: [] for domain in DOMAIN_WEIGHT}
     for item, slices in subjects(data, "train"):
@@ -130,7 +134,7 @@ def real_images(data: Path, scales: Sequence[float]) -> list[TrainingImage]:
 def _scaled_copies(
     pixels: Tensor, scales: Sequence[float], lowest: float
 ) -> Iterator[TrainingImage]:
-    """The slice at full size and averaged down: less of its own noise, finer detail."""
+    """Yield the slice at full size and averaged down, which has less noise and finer detail."""
     if float(pixels.std()) < 0.01:
         return
     for scale in scales:
@@ -143,7 +147,7 @@ def _scaled_copies(
 
 
 def own_noise(pixels: Tensor) -> float:
-    """Noise that a slice brings along: lower quartile of the local level over blocks with signal.
+    """Estimate a slice's own noise: lower quartile of the local level over blocks with signal.
 
     The level of a block of 8x8 pixels is the standard deviation of its second mixed difference / 2.
     """

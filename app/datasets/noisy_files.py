@@ -1,4 +1,4 @@
-"""Noisy images that are not DICOM: PNG, NIfTI and npz, found in a folder as series.
+"""Series of noisy images in PNG, NIfTI and npz files.
 
 - PNG: 8 or 16 bits, grey; the files of one folder are one series, sizes may differ;
 - NIfTI (`.nii`, `.nii.gz`): one series; the third axis counts slices, later ones repeats;
@@ -29,7 +29,7 @@ from stillscan.operators.reading.read_series import Refusal
 
 PNG, NPZ, NIFTI = (".png",), (".npz",), (".nii", ".nii.gz")
 SUFFIXES = (*PNG, *NPZ, *NIFTI)
-GREY_MODES = ("L", "I", "I;16", "I;16B")  # of Pillow: 8 and 16 bits
+GREY_MODES = ("L", "I", "I;16", "I;16B")  # modes of Pillow for 8 and 16 bits
 BIDS_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 UNREADABLE_PICTURE = (
     UnidentifiedImageError,
@@ -41,19 +41,19 @@ UNREADABLE_ARCHIVE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyE
 
 
 def is_known_file(path: Path) -> bool:
-    """Whether the name ends as one of the formats that are read here."""
+    """Return whether the suffix of the name is a known format."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def find_file_series(
     files: Iterable[Path], folder: Path, modality: str = ""
 ) -> tuple[list[SeriesSource], list[Refusal]]:
-    """The series in these files, and the files that hold none.
+    """Find the series in these files, and the files without any.
 
     Args:
-        files: with names that `is_known_file` knows.
-        folder: that they were found in; names and subjects are below it.
-        modality: of all of them; "" where nobody says.
+        files: files with a known suffix (`is_known_file`).
+        folder: folder in which they were found; names are relative to it.
+        modality: modality of all files; "" if unknown.
     """
     sources: list[SeriesSource] = []
     refused: list[Refusal] = []
@@ -79,20 +79,20 @@ def find_file_series(
 
 
 def refusal(path: Path, name: str, error: InputError) -> Refusal:
-    """What the table of refused series shows."""
+    """Build a row of the table of refused series."""
     return Refusal(None, (path,), error.reason, f"{name}: {error}")
 
 
 def name_below(path: Path, folder: Path) -> str:
-    """The path as messages show it; `folder` may itself be the only file."""
+    """Return the path for messages; `folder` may itself be the only file."""
     below = path != folder and path.is_relative_to(folder)
     return path.relative_to(folder).as_posix() if below else path.name
 
 
 def subject_of(path: Path, folder: Path) -> str:
-    """Who is imaged: the BIDS subject, else the first folder below DATA, else the file itself.
+    """Identify the subject: the BIDS subject, else the first folder below DATA, else the file.
 
-    Too coarse a guess costs held-out images; too fine a one would hold out what was trained on.
+    Too coarse a guess reduces held-out images; too fine a one puts one subject on both sides.
     """
     parts = path.relative_to(folder).parts if path != folder else (path.name,)
     for part in parts:
@@ -105,7 +105,7 @@ def subject_of(path: Path, folder: Path) -> str:
 def _picture_series(
     paths: Sequence[Path], folder: Path, modality: str
 ) -> tuple[list[SeriesSource], list[Refusal]]:
-    """The pictures of one folder: one series for each number of bits."""
+    """Group the pictures of one folder: one series for each number of bits."""
     refused: list[Refusal] = []
     alike: dict[str, list[tuple[Path, tuple[int, int]]]] = defaultdict(list)
     for path in paths:
@@ -161,7 +161,7 @@ def _read_pictures(
 def _archive_series(
     path: Path, folder: Path, modality: str
 ) -> tuple[list[SeriesSource], list[Refusal]]:
-    """Every array of an npz file that could be images."""
+    """Find every array of an npz file that can be a stack of images."""
     sources: list[SeriesSource] = []
     refused: list[Refusal] = []
     for member, shape, dtype in _members(path):
@@ -174,7 +174,7 @@ def _archive_series(
             continue
         read = partial(_read_archive, path, key)
         places = None
-        if len(shape) > 3:  # [..., slice, row, column]: what comes before counts acquisitions
+        if len(shape) > 3:  # [..., slice, row, column]: earlier axes are repeats
             places = tuple((index % shape[-3],) for index in range(len(sizes)))
         subject = subject_of(path, folder)
         sources.append(SeriesSource(name, subject, modality, sizes, read, path, places))
@@ -182,7 +182,7 @@ def _archive_series(
 
 
 def _members(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
-    """Name, shape and kind of every array, from their headers."""
+    """Read name, shape and type of every array from their headers."""
     found = []
     try:
         with zipfile.ZipFile(path) as archive:
@@ -204,9 +204,11 @@ def _members(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
 
 
 def _sizes(shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[tuple[int, int], ...]:
-    """Rows and columns of every slice of an array [..., row, column]."""
+    """Return rows and columns of every slice of an array [..., row, column]."""
     if dtype.kind not in "iuf":
-        raise UnsupportedArrayError(f"values are {dtype}, expected whole or floating numbers")
+        raise UnsupportedArrayError(
+            f"values are {dtype}, expected integers or floating-point numbers"
+        )
     if len(shape) < 2 or 0 in shape:
         raise UnsupportedArrayError(f"its shape is {tuple(shape)}, expected rows and columns")
     rows, columns = int(shape[-2]), int(shape[-1])
@@ -225,13 +227,13 @@ def _read_archive(path: Path, key: str, indices: Sequence[int]) -> Iterator[tupl
 def _nifti_series(
     path: Path, folder: Path, modality: str
 ) -> tuple[list[SeriesSource], list[Refusal]]:
-    """The image of a NIfTI file."""
+    """Find the series in a NIfTI file."""
     image = _nifti(path)
     x, y, *rest = (*image.shape, 1)[:2] + tuple(image.shape[2:])
     sizes = _sizes((*rest, x, y), image.get_data_dtype())
     read = partial(_read_nifti, path)
     name, subject = name_below(path, folder), subject_of(path, folder)
-    times = math.prod(rest[1:])  # how often each slice is there, one after the other
+    times = math.prod(rest[1:])  # number of repeats of each slice, one after the other
     places = tuple((index // times,) for index in range(len(sizes)))
     return [SeriesSource(name, subject, modality, sizes, read, path, places)], []
 
@@ -248,7 +250,7 @@ def _nifti(path: Path) -> Any:
         return nibabel.load(path)
     except (ImageFileError, ValueError, EOFError, zlib.error) as error:
         raise DamagedFileError("cannot be read as NIfTI") from error
-    except OSError as error:  # a wrong gzip header is one as well
+    except OSError as error:  # also raised for a wrong gzip header
         raise DamagedFileError("cannot be opened as NIfTI") from error
 
 

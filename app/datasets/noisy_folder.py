@@ -1,4 +1,4 @@
-"""A folder of noisy series to train on, in any of the formats that are read.
+"""A folder of noisy series for training, in any readable format.
 
 with Decoder() as decoder:
     folder = read_noisy_folder(data, decoder, SelectionRules())
@@ -40,19 +40,19 @@ from stillscan.operators.volume import Volume
 MOST_PIXELS = 2**29  # float32 in memory: 2 GiB
 FEWEST_PIXELS = 2**16  # sixteen patches of 64 x 64
 FEWEST_SLICES = 2  # one of them is held out
-HELD_OUT = 1 / 8  # of the images, at most twice that
+HELD_OUT = 1 / 8  # share of the images; at most twice that
 FILES_NAMED = 3
 
 
 @dataclass(frozen=True)
 class NoisyFolder:
-    """What a folder holds.
+    """The series of a folder.
 
     Attributes:
-        series: read, with their noise.
-        refused: series and files that are not trained on, and why.
-        other_files: how many files are of no format that is read.
-        every: of each series, every so many-th slice was read.
+        series: the series that were read, with their noise profiles.
+        refused: series and files that are not used, with the reason.
+        other_files: number of files of other formats.
+        every: only every n-th slice of each series was read.
     """
 
     series: tuple[NoisySeries, ...]
@@ -62,16 +62,16 @@ class NoisyFolder:
 
     @property
     def subjects(self) -> int:
-        """How many different ones are imaged."""
+        """Number of different subjects."""
         return len({each.source.subject for each in self.series})
 
     @property
     def images(self) -> int:
-        """How many slices were read and kept."""
+        """Number of slices that were read and kept."""
         return sum(len(each.images) for each in self.series)
 
     def fingerprint(self) -> str:
-        """Digest of all pixels and noise profiles: the same images train the same network."""
+        """Return a digest of all pixels and noise profiles, which determine the trained network."""
         digest = hashlib.sha256()
         for series in self.series:
             digest.update(repr((series.profile.sigma, series.profile.sigmas)).encode())
@@ -88,20 +88,20 @@ def read_noisy_folder(
     modality: str = "",
     most_pixels: int = MOST_PIXELS,
 ) -> NoisyFolder:
-    """Read every series under a folder; one that cannot be used is refused, the others go on.
+    """Read every series under a folder; unusable series are refused and skipped.
 
     Args:
-        folder: with DICOM, NIfTI, PNG and npz files; or one such file.
-        decoder: for DICOM.
-        rules: which DICOM series are chosen.
-        modality: of the series whose format does not say it; "" where nobody knows.
-        most_pixels: in memory; of more, every n-th slice of each series is read.
+        folder: folder with DICOM, NIfTI, PNG and npz files; or one such file.
+        decoder: decoder for DICOM files.
+        rules: selection rules for DICOM series.
+        modality: modality of series whose format does not state it; "" if unknown.
+        most_pixels: limit for the memory; beyond it every n-th slice of each series is read.
 
     Raises:
         SettingsError: if the folder does not exist.
-        NoTrainingImagesError: if no file in it could be an image.
-        EverySeriesRefusedError: if not one series can be used.
-        TooFewImagesError: if what can be used is too little.
+        NoTrainingImagesError: if no file in it can be an image.
+        EverySeriesRefusedError: if no series can be used.
+        TooFewImagesError: if there are too few usable images.
     """
     if not folder.exists():
         raise SettingsError(f"folder {folder} does not exist")
@@ -124,7 +124,7 @@ def read_noisy_folder(
 
 
 def require_enough(found: NoisyFolder, folder: Path) -> None:
-    """Refuse a folder that nothing can be learned from.
+    """Refuse a folder with too few images for training.
 
     Raises:
         EverySeriesRefusedError: if no series is left.
@@ -146,9 +146,9 @@ def require_enough(found: NoisyFolder, folder: Path) -> None:
 def split(
     series: Sequence[NoisySeries], seed: int
 ) -> tuple[tuple[NoisyImage, ...], tuple[NoisyImage, ...]]:
-    """Images to train on, and images that are held out for the choice of the teacher.
+    """Split into images for training, and images held out for the choice of the teacher.
 
-    Whole subjects are held out where some have about HELD_OUT of the images; else the last slices
+    Whole subjects are held out if some have about HELD_OUT of the images; otherwise the last slices
     of every series.
     """
     by_subject: dict[str, list[NoisyImage]] = {}
@@ -181,7 +181,7 @@ def _flat(groups: Iterable[Sequence[NoisyImage]]) -> tuple[NoisyImage, ...]:
 
 
 def _shares(by_subject: Mapping[str, Sequence[NoisyImage]]) -> dict[str, float]:
-    """How much of all images are those of each subject: half counts pixels, half slices."""
+    """Return each subject's share of the images: half counts pixels, half slices."""
     pixels = {
         subject: sum(image.pixels.numel() for image in images)
         for subject, images in by_subject.items()
@@ -196,7 +196,7 @@ def _shares(by_subject: Mapping[str, Sequence[NoisyImage]]) -> dict[str, float]:
 def find_sources(
     folder: Path, decoder: Decoder, rules: SelectionRules, modality: str = ""
 ) -> tuple[list[SeriesSource], list[Refusal], int]:
-    """All series, not yet read; what is refused; and how many files are of another kind.
+    """Find all series without reading them, the refused ones, and the number of other files.
 
     The arguments are those of `read_noisy_folder`.
     """
@@ -226,7 +226,7 @@ def find_sources(
 
 
 def _dicom_source(candidate: Candidate, volume: Volume) -> SeriesSource:
-    patient = candidate.instances[0].known.patient  # digests; "" where the header does not say
+    patient = candidate.instances[0].known.patient  # digests; "" if not in the header
     return SeriesSource(
         name=candidate.series_instance_uid,
         subject="|".join(patient) if any(patient) else candidate.study_instance_uid,

@@ -1,7 +1,7 @@
-"""One series of noisy images to train on: found in some format, read, checked, its noise measured.
+"""One series of noisy images for training, with its measured noise.
 
-Whatever the format, scaling and noise are found as the application finds them for a series that it
-denoises (`measure_noise`): a bundle meets the numbers that it was trained on.
+For every format, scaling and noise are determined as in the application (`measure_noise`), so that
+a bundle is applied to numbers like those it was trained on.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from stillscan.operators.denoising.repeats import acquired_again
 from stillscan.operators.errors import NoNoiseInSeriesError
 from stillscan.operators.volume import Place, Volume
 
-SMALLEST_SIDE = 32  # pixels: the smallest patch that the networks can learn from
-LOWEST_SIGMA = 0.02 / 255  # of the intensity range: below it there is nothing to measure
+SMALLEST_SIDE = 32  # pixels: the smallest patch for training
+LOWEST_SIGMA = 0.02 / 255  # of the intensity range: lower noise cannot be measured
 
 Pixels = Float32[np.ndarray, "row column"]
 Padding = Bool[np.ndarray, "row column"]
@@ -35,13 +35,13 @@ class SeriesSource:
     """A series that was found and not yet read.
 
     Attributes:
-        name: what messages call it: a path below the folder, or a UID; it goes nowhere else.
-        subject: tells subjects apart for the split; it is never shown.
-        modality: Modality of DICOM; "" where the format does not say.
+        name: name for messages: a path below the folder, or a UID; it is written nowhere else.
+        subject: identifies the subject for the split; it is never shown.
+        modality: DICOM Modality; "" if the format does not state it.
         sizes: rows and columns of every slice.
-        read: slices at these indices in modality units, and where they are padding.
-        origin: the DICOM series or the file it is read from; None where it is several files.
-        places: of every slice; slices of one place are repeats. None where nobody knows.
+        read: reads the slices at indices, in modality units, with masks of their padding.
+        origin: the DICOM series or the file from which it is read; None for several files.
+        places: position of every slice; slices at one position are repeats. None if unknown.
     """
 
     name: str
@@ -54,7 +54,7 @@ class SeriesSource:
 
     @property
     def pixels(self) -> int:
-        """In all slices."""
+        """Number of pixels in all slices."""
         return sum(rows * columns for rows, columns in self.sizes)
 
 
@@ -63,10 +63,10 @@ class NoisySeries:
     """A series that was read.
 
     Attributes:
-        source: where it came from.
-        profile: of its noise, on the network's scale.
-        images: of the slices that are used.
-        constant: indices of slices that were left out because they show nothing.
+        source: its origin.
+        profile: noise profile, on the network's intensity scale.
+        images: the slices that are used.
+        constant: indices of slices that were left out because they are constant.
     """
 
     source: SeriesSource
@@ -112,7 +112,7 @@ def read_noisy_series(source: SeriesSource, every: int = 1) -> NoisySeries:
             f"no noise can be measured: {profile.sigma:.1e} of the intensity range, "
             f"expected at least {LOWEST_SIGMA:.1e}"
         )
-    # a series counts as the root of its size: a long one does not drown the others
+    # weight by the square root of the size, so that a long series does not dominate
     share = 1 / math.sqrt(sum(pixels.size for pixels, _ in kept))
     images = tuple(
         NoisyImage(
@@ -126,7 +126,7 @@ def read_noisy_series(source: SeriesSource, every: int = 1) -> NoisySeries:
 
 
 def require_large_enough(source: SeriesSource) -> None:
-    """Refuse a series with a slice that holds no patch.
+    """Refuse a series with a slice smaller than a patch.
 
     Raises:
         ImageTooSmallError: if a side is below SMALLEST_SIDE.
@@ -140,7 +140,7 @@ def require_large_enough(source: SeriesSource) -> None:
 
 
 def require_finite(pixels: Pixels, index: int) -> None:
-    """Refuse values that no noise makes.
+    """Refuse infinite values and NaN.
 
     Raises:
         NotFiniteValuesError: if a pixel is infinite or not a number.
@@ -151,5 +151,5 @@ def require_finite(pixels: Pixels, index: int) -> None:
 
 
 def without_padding(pixels: Pixels, padding: Padding) -> Pixels:
-    """Padding replaced by the smallest real value, as for a series that is denoised."""
+    """Replace padding by the smallest real value, as in the application."""
     return np.where(padding, pixels[~padding].min(), pixels) if padding.any() else pixels

@@ -27,10 +27,10 @@ class Repeat:
     """Two acquisitions of the same slices, in stored units.
 
     Attributes:
-        name: of the scan.
-        first: what a method sees.
-        second: what its result is held against.
-        volumes: how often `first` itself holds its slices, one volume after the other.
+        name: name of the scan.
+        first: the acquisition that methods denoise.
+        second: the acquisition with which results are compared.
+        volumes: number of volumes in `first`, all with the same slices, one after the other.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Repeat:
     volumes: int = 1
 
     def again(self) -> list[int | None]:
-        """For each slice of `first` its next acquisition there, or else the one before."""
+        """Return for each slice of `first` its next repeat in `first`, or else the previous one."""
         count = len(self.first)
         slices = count // self.volumes
         return acquired_again([(index % slices,) for index in range(count)], range(count))
 
 
 def repeats(dev: Path) -> Iterator[Repeat]:
-    """Every repeated scan of `dev`; the diffusion scan's volumes are its slices."""
+    """Yield every repeated scan of `dev`; the diffusion scan's volumes are its slices."""
     arrays = dev / "arrays"
     dwi = _load(arrays / "repeat_dwi_siemens_trio.npz")
     yield Repeat("diffusion, Trio, b0", dwi[0, 0], dwi[1, 0])
@@ -60,7 +60,7 @@ def repeats(dev: Path) -> Iterator[Repeat]:
 
 
 def with_structure(first: Slices) -> list[int]:
-    """Slices that show more than air: a 99th percentile above a tenth of the series' brightest."""
+    """Return slices with more than air: 99th percentile above a tenth of the series' maximum."""
     brightest = float(np.quantile(first, 0.999))
     return [i for i, image in enumerate(first) if np.quantile(image, 0.99) > 0.1 * brightest]
 

@@ -1,1 +1,1 @@
-"""DICOMweb as a client (PS3.18): list, fetch and store over HTTP."""
+"""DICOMweb client (PS3.18): search, retrieve and store over HTTP."""

@@ -1,6 +1,6 @@
-"""One DICOMweb service: its address, who we are for it, and a request.
+"""A DICOMweb service: address, credentials and requests.
 
-Redirects are not followed: they could take the credentials to another host.
+Redirects are not followed, since they could send the credentials to another host.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ NOT_MODIFIED = 300
 
 
 class DicomWebError(StillscanError):
-    """A request failed; `reason` is a stable code. The next attempt may do better."""
+    """A request failed; `reason` is a stable code. A later attempt may succeed."""
 
     exit_code = ExitCode.BAD_INPUT
 
     def __init__(self, reason: str, message: str) -> None:
-        """`message` says what the service did; no patient data, no credentials."""
+        """`message` describes the failure, without patient data and credentials."""
         super().__init__(message)
-        self.reason = reason  # type: ignore[misc]  # of this one error, not of its class
+        self.reason = reason  # type: ignore[misc]  # differs between errors of this class
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
-        """It may travel from one process to another."""
+        """Allow pickling, to pass the error between processes."""
         return type(self), (self.reason, str(self))
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a DICOMweb service is.
+    """The address of a DICOMweb service and the credentials for it.
 
     Attributes:
-        url: up to `studies`, without credentials.
-        authorization: the header of that name; never shown.
-        timeout_s: of a connection, and of each piece of an answer.
-        tls: who is trusted and who we are; None: the authorities of the system (SSL_CERT_FILE
-            names another).
+        url: base URL, up to `studies`, without credentials.
+        authorization: value of the header Authorization; never shown.
+        timeout_s: time limit for a connection, and for each read of an answer.
+        tls: trusted authorities and own certificate; None: the authorities of the system
+            (SSL_CERT_FILE names others).
     """
 
     url: str
@@ -53,10 +53,11 @@ class Endpoint:
     tls: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the address.
+        """Check the URL.
 
         Raises:
-            SettingsError: if it is none, or says who we are: others can read command lines.
+            SettingsError: if it is not a URL, or contains credentials (command lines can be read by
+                others).
         """
         try:
             parts = urlsplit(self.url)
@@ -65,14 +66,14 @@ class Endpoint:
         except ValueError:
             sound = False
         if not sound:
-            raise SettingsError("a DICOMweb address looks like https://pacs.example/dicom-web")
+            raise SettingsError("a DICOMweb URL looks like https://pacs.example/dicom-web")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise SettingsError(
-                "a DICOMweb address holds no user, password or query; credentials come from the "
-                "environment"
+                "a DICOMweb URL must not contain user, password or query; credentials come from "
+                "the environment"
             )
         if self.authorization and any(ord(each) in CONTROL for each in self.authorization):
-            raise SettingsError("the credentials of a DICOMweb service hold control characters")
+            raise SettingsError("the credentials of a DICOMweb service contain control characters")
 
     @contextmanager
     def request(
@@ -82,10 +83,10 @@ class Endpoint:
         method: str = "GET",
         body: Iterable[bytes] | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Send a request and give its answer, whatever its status.
+        """Send a request and return its answer, whatever its status.
 
         Raises:
-            DicomWebError: if there is no answer, or it breaks off while it is read.
+            DicomWebError: if there is no answer, or the connection is lost while it is read.
         """
         parts = urlsplit(self.url)
         sent = {"Accept-Encoding": "identity", **headers}
@@ -101,13 +102,15 @@ class Endpoint:
         except ssl.SSLError as error:
             raise DicomWebError("bad-certificate", f"TLS: {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
-            raise DicomWebError("unreachable", f"{type(error).__name__} on the way") from error
+            raise DicomWebError(
+                "unreachable", f"connection failed ({type(error).__name__})"
+            ) from error
         finally:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)
-        assert parts.hostname is not None, "checked when it was made"
+        assert parts.hostname is not None, "checked in __post_init__"
         if parts.scheme == "https":
             context = self.tls or ssl.create_default_context()
             return http.client.HTTPSConnection(
@@ -117,17 +120,17 @@ class Endpoint:
 
 
 def require_ok(answer: http.client.HTTPResponse, what: str) -> None:
-    """Refuse an answer that is no success.
+    """Raise an error unless the answer has a success status.
 
     Raises:
-        DicomWebError: names the HTTP status.
+        DicomWebError: with the HTTP status.
     """
     if not 200 <= answer.status < NOT_MODIFIED:
         raise DicomWebError(f"http-{answer.status}", f"{what}: HTTP {answer.status}")
 
 
 def authorization_from(environment: Mapping[str, str], prefix: str) -> str | None:
-    """The header Authorization that `<prefix>_TOKEN`, or `<prefix>_USER` and `_PASSWORD`, ask for.
+    """Build the header Authorization from `<prefix>_TOKEN`, or `<prefix>_USER` and `_PASSWORD`.
 
     Raises:
         SettingsError: if both are set, or a user has no password.
@@ -135,7 +138,7 @@ def authorization_from(environment: Mapping[str, str], prefix: str) -> str | Non
     token = environment.get(f"{prefix}_TOKEN")
     user, password = environment.get(f"{prefix}_USER"), environment.get(f"{prefix}_PASSWORD")
     if token and user:
-        raise SettingsError(f"{prefix}_TOKEN and {prefix}_USER are set; only one may be")
+        raise SettingsError(f"{prefix}_TOKEN and {prefix}_USER are both set; set only one")
     if token:
         return f"Bearer {token}"
     if user:

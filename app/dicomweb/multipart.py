@@ -1,6 +1,6 @@
-"""A multipart message (RFC 2046 section 5.1), part after part, never whole in memory.
+"""Multipart messages (RFC 2046 section 5.1), read part by part, never whole in memory.
 
-WADO-RS answers are read with it, and STOW-RS requests to the gateway.
+Used for WADO-RS answers and for STOW-RS requests to the gateway.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from email.message import Message
 from email.parser import BytesHeaderParser
 
 MOST_BOUNDARY = 200  # characters; RFC 2046 says 70; Orthanc sends 73
-MOST_PART_HEAD = 2**13  # bytes
+MOST_PART_HEAD = 2**13  # bytes, largest head of a part
 
 
 class MultipartError(Exception):
-    """The message is not as RFC 2046 has it; no patient data is in the text."""
+    """The message violates RFC 2046; its text contains no patient data."""
 
 
 class BrokenOffError(MultipartError):
@@ -24,30 +24,30 @@ class BrokenOffError(MultipartError):
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a message; `pieces` of its body end when the next part is asked for."""
+    """One part of a message; `pieces` yields its body until the next part is requested."""
 
     content_type: str
     pieces: Iterator[bytes]
 
 
 def boundary_of(headers: Message) -> bytes:
-    """The boundary that the field Content-Type names.
+    """Return the boundary from the field Content-Type.
 
     Raises:
-        MultipartError: if there is none, or none that can be one.
+        MultipartError: if it is missing or invalid.
     """
     boundary = headers.get_boundary("")
     if not boundary or len(boundary) > MOST_BOUNDARY or not boundary.isascii():
-        raise MultipartError("boundary is missing or no boundary")
+        raise MultipartError("boundary is missing or invalid")
     return boundary.encode("ascii")
 
 
 def parts(read: Callable[[], bytes], boundary: bytes) -> Iterator[Part]:
-    """The parts of a message, one after the other; preamble and epilogue are left out.
+    """Yield the parts of a message; preamble and epilogue are skipped.
 
     Args:
-        read: gives the next piece of the message, an empty one at its end.
-        boundary: of the parts.
+        read: returns the next piece of the message, an empty one at its end.
+        boundary: boundary between the parts.
 
     Raises:
         BrokenOffError: if the message ends early.
@@ -62,21 +62,21 @@ def parts(read: Callable[[], bytes], boundary: bytes) -> Iterator[Part]:
 
 
 def use_up(pieces: Iterator[bytes]) -> None:
-    """Read to the end and keep nothing."""
+    """Read to the end and discard the data."""
     for _ in pieces:
         pass
 
 
 class _Body:
-    """A message with a delimiter between its parts."""
+    """A message whose parts are separated by a delimiter."""
 
     def __init__(self, read: Callable[[], bytes], delimiter: bytes) -> None:
         self._read = read
         self._delimiter = delimiter
-        self._buffer = bytearray(b"\r\n")  # the first delimiter may stand at the very beginning
+        self._buffer = bytearray(b"\r\n")  # the message may begin with the first delimiter
 
     def until_delimiter(self) -> Iterator[bytes]:
-        """What stands before the next delimiter, in pieces."""
+        """Yield the data before the next delimiter, in pieces."""
         kept = len(self._delimiter) - 1
         while (at := self._buffer.find(self._delimiter)) < 0:
             if len(self._buffer) > kept:
@@ -86,13 +86,13 @@ class _Body:
         del self._buffer[: len(self._delimiter)]
 
     def another_part(self) -> bool:
-        """Whether the delimiter that was just passed begins a part; else it ends the message."""
+        """Return whether a part follows the delimiter just passed; otherwise the message ended."""
         while len(self._buffer) < 2:
             self._fill()
         return not self._buffer.startswith(b"--")
 
     def head(self) -> bytes:
-        """The header fields of a part, with the empty line."""
+        """Read the header fields of a part, with the empty line."""
         while (at := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > MOST_PART_HEAD:
                 raise MultipartError("head of a part is too large")

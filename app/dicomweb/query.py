@@ -1,4 +1,4 @@
-"""QIDO-RS (PS3.18 10.6): which series an archive has."""
+"""QIDO-RS (PS3.18 10.6): list the series of an archive."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*", re.ASCII)  # PS3.5 9.1
 
 @dataclass(frozen=True)
 class FoundSeries:
-    """A series of an archive, as far as the archive says it.
+    """A series of an archive, with the attributes that the archive returns.
 
     Attributes:
-        instances: how many; None where the archive does not say.
+        instances: number of instances; None if the archive does not state it.
     """
 
     study_instance_uid: str
@@ -39,17 +39,17 @@ class FoundSeries:
 
 
 def all_series(endpoint: Endpoint) -> Iterator[FoundSeries]:
-    """Every series, study by study, a page at a time.
+    """Yield every series, study by study, page by page.
 
-    Studies are what is paged: what is stored into them meanwhile does not shift the pages.
+    Paging is over studies, so that series stored meanwhile do not shift the pages.
 
     Raises:
-        DicomWebError: if the archive does not answer, or not as PS3.18 says.
+        DicomWebError: if the archive does not answer, or not as PS3.18 requires.
     """
     for study in _pages(endpoint, "/studies", STUDY, {}):
         uid = text(study, STUDY)
-        if not is_uid(uid):  # it would become a path
-            log.warning("a study is passed over: the archive gives it no valid StudyInstanceUID")
+        if not is_uid(uid):  # it becomes part of a path
+            log.warning("a study is skipped: the archive returns no valid StudyInstanceUID for it")
             continue
         path = f"/studies/{uid}/series"
         for series in _pages(endpoint, path, SERIES, {"includefield": [INSTANCES]}):
@@ -57,10 +57,10 @@ def all_series(endpoint: Endpoint) -> Iterator[FoundSeries]:
 
 
 def series_by_uid(endpoint: Endpoint, series_instance_uid: str) -> FoundSeries | None:
-    """One series, wherever it is; None where the archive does not have it.
+    """Find one series in any study; None if the archive does not have it.
 
     Raises:
-        DicomWebError: if the archive does not answer, or not as PS3.18 says.
+        DicomWebError: if the archive does not answer, or not as PS3.18 requires.
     """
     wanted = {"SeriesInstanceUID": series_instance_uid, "includefield": [STUDY, INSTANCES]}
     for series in _pages(endpoint, "/series", SERIES, wanted):
@@ -70,10 +70,10 @@ def series_by_uid(endpoint: Endpoint, series_instance_uid: str) -> FoundSeries |
 
 
 def first_instance(endpoint: Endpoint, study: str, series: str) -> str | None:
-    """SOPInstanceUID of one instance of a series; None where it has none.
+    """Return the SOPInstanceUID of one instance of a series; None if it has no instance.
 
     Raises:
-        DicomWebError: if the archive does not answer, or not as PS3.18 says.
+        DicomWebError: if the archive does not answer, or not as PS3.18 requires.
     """
     path = f"/studies/{study}/series/{series}/instances"
     found = _page(endpoint, path, {"limit": 1})
@@ -93,12 +93,12 @@ def _found(series: dict[str, Any], study: str) -> FoundSeries:
 def _pages(
     endpoint: Endpoint, path: str, key: str, query: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """All matches; an archive may give fewer at a time than it is asked for."""
+    """Yield all matches; an archive may return fewer per request than asked for."""
     offset, last = 0, ""
     while page := _page(endpoint, path, {**query, "limit": PAGE, "offset": offset}):
         first = text(page[0], key)
         if first and first == last:
-            return  # it does not know `offset`: that was everything
+            return  # the archive ignores `offset`: this was everything
         yield from page
         offset, last = offset + len(page), first
 
@@ -119,14 +119,14 @@ def _page(endpoint: Endpoint, path: str, query: dict[str, Any]) -> list[dict[str
 
 
 def text(item: dict[str, Any], tag: str) -> str:
-    """The first value of an attribute in DICOM JSON (PS3.18 F.2); "" where there is none."""
+    """Return the first value of an attribute in DICOM JSON (PS3.18 F.2); "" if it is empty."""
     element = item.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
     return str(values[0]).strip() if isinstance(values, list) and values else ""
 
 
 def is_uid(value: str) -> bool:
-    """Whether a text is a UID, and so can be part of a path."""
+    """Return whether a text is a UID, and so can be part of a path."""
     return UID.fullmatch(value) is not None
 
 

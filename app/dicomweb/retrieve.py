@@ -1,4 +1,4 @@
-"""WADO-RS (PS3.18 10.4): the instances of a series, streamed into files as they come."""
+"""WADO-RS (PS3.18 10.4): retrieve the instances of a series, streamed into files."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ACCEPT = {"Accept": 'multipart/related; type="application/dicom"; transfer-synta
 
 
 def retrieve(endpoint: Endpoint, path: str, folder: Path) -> int:
-    """Fetch what lies at a path (a series, an instance) into `folder`, one file per instance.
+    """Fetch a series or an instance into `folder`, one file per instance.
 
     Args:
-        endpoint: of the archive.
-        path: such as `/studies/1.2/series/1.2.3`.
-        folder: is there; gets `000001.dcm`, ...
+        endpoint: the archive.
+        path: path of the resource, such as `/studies/1.2/series/1.2.3`.
+        folder: existing folder for `000001.dcm`, ...
 
     Returns:
-        How many instances came.
+        The number of instances.
 
     Raises:
-        DicomWebError: if the answer is no multipart message of DICOM, or breaks off.
+        DicomWebError: if the answer is not a multipart message of DICOM, or ends early.
         OutputError: if a file cannot be written.
     """
     number = 0
@@ -43,16 +43,18 @@ def retrieve(endpoint: Endpoint, path: str, folder: Path) -> int:
                 number += 1
                 _write(part, folder / f"{number:06d}.dcm")
         except BrokenOffError as error:
-            raise DicomWebError("broken-off", "a series broke off while it was fetched") from error
+            raise DicomWebError(
+                "broken-off", "the connection was lost while a series was fetched"
+            ) from error
         except MultipartError as error:
             raise DicomWebError(
-                "not-dicomweb", f"a series came in no such message: {error}"
+                "not-dicomweb", f"the answer is not multipart/related DICOM: {error}"
             ) from error
     return number
 
 
 def _write(part: Part, path: Path) -> None:
-    """What the disk says is named as such; what the network says is for the request."""
+    """Write a part to a file; only errors of the disk become an `OutputError`."""
     with naming_output_faults(KEEP):
         file = path.open("xb")
     with file:

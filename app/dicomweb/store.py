@@ -1,4 +1,4 @@
-"""STOW-RS (PS3.18 10.5): one request for all files, streamed from the disk."""
+"""STOW-RS (PS3.18 10.5): store files in one request, streamed from the disk."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FAILURE_REASON, WARNING_REASON = "00081197", "00081196"
 
 
 def store(endpoint: Endpoint, files: Sequence[Path]) -> int:
-    """Store files; what is there already has the same UIDs and stays as it is.
+    """Store files; instances that the archive already has keep their content.
 
     Returns:
-        How many were stored with a warning.
+        The number of instances that were stored with a warning.
 
     Raises:
-        DicomWebError: if not every instance is named as stored.
+        DicomWebError: if the answer does not confirm every instance.
     """
     boundary = uuid4().hex
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
@@ -52,17 +52,17 @@ def _body(files: Sequence[Path], head: bytes, tail: bytes) -> Iterator[bytes]:
 
 
 def _warned(status: int, content: bytes, sent: int) -> int:
-    """What the answer means: every instance has to be named as stored."""
+    """Evaluate the answer; every instance must be confirmed as stored."""
     try:
         answer = json.loads(content or b"{}")
         failed, stored = _items(answer, FAILED_SOPS), _items(answer, REFERENCED_SOPS)
     except (ValueError, AttributeError, TypeError) as error:
         if status in STORED:
-            raise DicomWebError("stow-failed", "an answer that is not DICOM JSON") from error
+            raise DicomWebError("stow-failed", "the answer is not DICOM JSON") from error
         failed, stored = [], []
     why = _why(failed)
     if status not in STORED:
-        raise DicomWebError(f"http-{status}", f"storing was answered with HTTP {status}{why}")
+        raise DicomWebError(f"http-{status}", f"storing failed with HTTP {status}{why}")
     if failed or len(stored) < sent:
         raise DicomWebError("stow-failed", f"{len(stored)} of {sent} instances stored{why}")
     return sum(WARNING_REASON in each for each in stored)
@@ -73,7 +73,7 @@ def _items(answer: Any, sequence: str) -> list[dict[str, Any]]:
 
 
 def _why(failed: Sequence[dict[str, Any]]) -> str:
-    """The failure reason of the first instance that failed, where the answer has one."""
+    """Return the failure reason of the first failed instance, if the answer has one."""
     try:
         return f", failure reason 0x{int(failed[0][FAILURE_REASON]['Value'][0]):04X}"
     except (LookupError, TypeError, ValueError, AttributeError):

@@ -1,1 +1,1 @@
-"""The bundles as MONAI's own tools see them: their files, their checks, their two configs."""
+"""Support for MONAI's bundle tools: files, checks and the two configs."""

@@ -1,7 +1,7 @@
-"""`python -m stillscan.app.monai_bundle.checks BUNDLE ...`: what the model zoo asks of a bundle.
+"""`python -m stillscan.app.monai_bundle.checks BUNDLE ...`: the model zoo's requirements.
 
-The zoo's own checks (`ci/verify_bundle.py` and CONTRIBUTING.md of the MONAI model zoo) fetch the
-schema from the network; these ask the same with MONAI's functions and nothing from outside: files,
+The zoo's own checks (`ci/verify_bundle.py` and CONTRIBUTING.md of the MONAI model zoo) download the
+schema; these make the same checks with MONAI's functions and without a network: files,
 version and changelog, metadata against the schema beside this file, names of the configs' keys,
 MONAI's properties of both workflows, sizes and types of the network's input and output, weights.
 """
@@ -35,7 +35,7 @@ FILES = (
     DATA_LICENSE,
     Path("configs/logging.conf"),
 )
-LARGEST_FILE = 25 * 10**6  # bytes: the zoo takes no larger one; checkpoints of a run do not count
+LARGEST_FILE = 25 * 10**6  # bytes: the zoo's limit; checkpoints of a run do not count
 SECTIONS = ("Model", "Intended use", "Data", "Performance", "Limits", "Licence")
 SIZES = (1, 3)  # n of "8*n"
 INFERENCE_KEYS = ("bundle_root", "device", "network_def", "inferer", "output_dir", "dataset_dir")
@@ -43,9 +43,9 @@ TRAIN_KEYS = ("bundle_root", "device", "dataset_dir", "output_dir", "train")
 
 
 def faults_of(bundle: Path) -> Iterator[str]:
-    """What a bundle lacks; nothing where the zoo would take it.
+    """Yield the faults of a bundle; none if the model zoo would accept it.
 
-    A bundle that lacks files or whose metadata are wrong is not looked at further.
+    If files are missing or the metadata are wrong, nothing else is checked.
     """
     found = [*_files(bundle)]
     if not found:
@@ -88,7 +88,7 @@ def _page(bundle: Path) -> Iterator[str]:
 
 
 def _weights(bundle: Path) -> Iterator[str]:
-    """The two files of weights hold the same numbers."""
+    """Check that the two files of weights hold the same numbers."""
     state = torch.load(bundle / STATE, weights_only=True)
     known = load_file(bundle / WEIGHTS)
     if state.keys() != known.keys():
@@ -98,7 +98,7 @@ def _weights(bundle: Path) -> Iterator[str]:
 
 
 def _configs(bundle: Path) -> Iterator[str]:
-    """Keys by their names, and what MONAI asks of a workflow, without running anything."""
+    """Check the keys of the configs and MONAI's properties of a workflow, without running it."""
     from monai.bundle import ConfigParser, ConfigWorkflow
     from monai.bundle.properties import InferProperties, TrainProperties
     from monai.utils import BundleProperty, BundlePropertyConfig
@@ -124,11 +124,11 @@ def _configs(bundle: Path) -> Iterator[str]:
         )
         for name, each in properties.items():
             if not each[BundleProperty.REQUIRED] and not workflow._check_optional_id(name, each):
-                yield f"{file} names '{name}' otherwise than MONAI does"
+                yield f"{file}: '{name}' does not have the name that MONAI requires"
 
 
 def _network(bundle: Path, n: int) -> Iterator[str]:
-    """MONAI's own check of channels and types, at one size."""
+    """Run MONAI's own check of channels and types, at one size."""
     from monai.bundle import verify_net_in_out
 
     try:
@@ -144,14 +144,14 @@ def _network(bundle: Path, n: int) -> Iterator[str]:
         yield f"verify_net_in_out with n = {n}: {error}"
 
 
-def main(bundles: Annotated[list[Path], typer.Argument(help="folders")]) -> None:
-    """Name every fault of every bundle; exit code 1 if there is one."""
+def main(bundles: Annotated[list[Path], typer.Argument(help="Folders of bundles")]) -> None:
+    """Print every fault of every bundle; exit code 1 if there is one."""
     say: Callable[[str], None] = typer.echo
     faulty = False
     for bundle in bundles:
         faults = list(faults_of(bundle))
         faulty |= bool(faults)
-        for fault in faults or ["nothing is missing"]:
+        for fault in faults or ["no faults"]:
             say(f"{bundle.name}: {fault}")
     raise typer.Exit(int(faulty))
 

@@ -1,7 +1,7 @@
-"""What `configs/inference.yaml` is made of: a data set of told slices, and who writes the results.
+"""Classes of `configs/inference.yaml`: a dataset of slices with their noise, and an evaluator.
 
-Series are found, scaled and measured by the functions that the application uses. The results are
-the network's own estimate: the gate and the strength belong to `stillscan denoise`.
+Series are found, scaled and measured by the functions of the application. The results are the
+network's own estimate: gate and strength belong to `stillscan denoise`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Inferer = Callable[[Tensor, nn.Module], Tensor]
 
 
 @dataclass(frozen=True)
-class ToldSeries:
-    """A series with the scaling and the noise that hold for all of it."""
+class MeasuredSeries:
+    """A series with its scaling and noise profile."""
 
     source: SeriesSource
     scaling: Scaling
@@ -43,18 +43,18 @@ class ToldSeries:
 
 
 class SeriesDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """The slices of every series of a folder as `OneTensorStudent` is shown them.
+    """The slices of every series of a folder as inputs of `OneTensorStudent`.
 
-    An item: `image` (the channels, padded to the network's multiple), and which `series` and
-    `slice` it is. A series that cannot be used is named in the log and left out.
+    An item has `image` (the channels, padded to the network's multiple), `series` and `slice`. A
+    series that cannot be used is logged and left out.
 
     Args:
-        folder: with DICOM, NIfTI, PNG or npz files.
-        modality: of files that do not say it.
-        multiple: that height and width must be divisible by.
+        folder: folder with DICOM, NIfTI, PNG or npz files.
+        modality: modality of files that do not state it.
+        multiple: divisor of height and width after padding.
 
     Raises:
-        NothingToDoError: if there is no series that can be used.
+        NothingToDoError: if there is no usable series.
     """
 
     def __init__(self, folder: str | Path, modality: str = "", multiple: int = 8) -> None:
@@ -65,7 +65,7 @@ class SeriesDataset(torch.utils.data.Dataset[dict[str, Any]]):
         )
         for each in refused:
             log.warning("not used (%s): %s", each.reason, each.message)
-        self.series = tuple(_told(sources))
+        self.series = tuple(_measured(sources))
         if not self.series:
             self.close()
             raise NothingToDoError(f"{folder} holds no series that can be denoised")
@@ -77,11 +77,11 @@ class SeriesDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self._open: tuple[int, list[tuple[Pixels, Padding]]] = (-1, [])
 
     def __len__(self) -> int:
-        """How many slices."""
+        """Return the number of slices."""
         return len(self._slices)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """One slice."""
+        """Return one slice."""
         which, index = self._slices[number]
         series = self.series[which]
         pixels, padding = self.pixels(which, index)
@@ -90,27 +90,27 @@ class SeriesDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return {"image": planes, "series": which, "slice": index}
 
     def pixels(self, which: int, index: int) -> tuple[Pixels, Padding]:
-        """A slice in modality units; the series it belongs to is read once."""
+        """Return a slice in modality units; its series is read once."""
         if self._open[0] != which:
             source = self.series[which].source
             self._open = (which, list(source.read(range(len(source.sizes)))))
         return self._open[1][index]
 
     def close(self) -> None:
-        """End the process that reads DICOM."""
+        """Stop the process that reads DICOM."""
         self._decoder.close()
 
 
 @dataclass
 class SeriesEvaluator:
-    """Runs the network over a data set, slice by slice, and writes each series when it is whole.
+    """Runs the network over a dataset and writes each series when it is complete.
 
     Args:
-        dataset: of slices.
-        network: as `configs/inference.yaml` names it.
-        inferer: how the network sees a slice: whole, or in windows.
-        device: where the network is.
-        output_dir: gets one file per series, float32, in the unit of the input.
+        dataset: the slices.
+        network: the network of `configs/inference.yaml`.
+        inferer: applies the network to a slice, whole or in windows.
+        device: torch device of the network.
+        output_dir: folder for one file per series, float32, in the unit of the input.
         save_spread: also write the standard deviation of the error.
     """
 
@@ -122,7 +122,7 @@ class SeriesEvaluator:
     save_spread: bool = False
 
     def run(self) -> list[Path]:
-        """Denoise every series; gives the files that were written."""
+        """Denoise every series and return the files that were written."""
         written: list[Path] = []
         means: list[Pixels] = []
         spreads: list[Pixels] = []
@@ -142,7 +142,7 @@ class SeriesEvaluator:
 
     @torch.inference_mode()
     def denoise(self, item: dict[str, Any]) -> tuple[Pixels, Pixels]:
-        """The estimate of one slice and the deviation of its error, in the unit of the input."""
+        """Estimate one slice and the standard deviation of its error, in the unit of the input."""
         scaling = self.dataset.series[item["series"]].scaling
         pixels, padding = self.dataset.pixels(item["series"], item["slice"])
         rows, columns = pixels.shape
@@ -155,8 +155,8 @@ class SeriesEvaluator:
         return quiet.astype(np.float32), np.where(padding, 0, spread * unit).astype(np.float32)
 
 
-def _told(sources: list[SeriesSource]) -> Iterator[ToldSeries]:
-    """Scaling and noise from the sample of slices that the application takes."""
+def _measured(sources: list[SeriesSource]) -> Iterator[MeasuredSeries]:
+    """Yield the series with scaling and noise from the application's sample of slices."""
     for source in sources:
         indices = sample_of(len(source.sizes))
         again = acquired_again(source.places or [None] * len(source.sizes), indices)
@@ -172,4 +172,4 @@ def _told(sources: list[SeriesSource]) -> Iterator[ToldSeries]:
         except InputError as error:
             log.warning("not used (%s): %s: %s", error.reason, source.name, error)
             continue
-        yield ToldSeries(source, scaling, noise)
+        yield MeasuredSeries(source, scaling, noise)

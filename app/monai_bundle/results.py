@@ -1,4 +1,4 @@
-"""Where results of `configs/inference.yaml` go: NIfTI for DICOM and NIfTI, npz for all else."""
+"""Writes results of `configs/inference.yaml`: NIfTI for DICOM and NIfTI, npz otherwise."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ log = logging.getLogger("stillscan")
 def save_result(
     source: SeriesSource, slices: Sequence[Pixels], folder: Path, what: str
 ) -> list[Path]:
-    """Write one series; gives the file.
+    """Write one series and return the files.
 
     DICOM becomes NIfTI with the series' geometry; NIfTI keeps its shape, affine and header; npz,
-    PNG and DICOM that is no even stack of slices become npz: `slices` [slice, row, column], or one
+    PNG and DICOM without evenly spaced slices become npz: `slices` [slice, row, column], or one
     array per slice where sizes differ.
 
     Args:
-        source: that was denoised.
-        slices: of the result.
-        folder: made if needed.
-        what: the end of the file's name: `denoised`, `spread`.
+        source: the series that was denoised.
+        slices: slices of the result.
+        folder: output folder, created if needed.
+        what: end of the file's name: `denoised`, `spread`.
 
     Raises:
         OutputError: if it cannot be written.
@@ -58,7 +58,7 @@ def save_result(
 
 
 def _nifti(origin: Volume | Path | None, slices: Sequence[Pixels]) -> nibabel.Nifti1Image | None:
-    """The slices where they lie; None where NIfTI cannot say it."""
+    """Build a NIfTI image with the slices' geometry; None if NIfTI cannot represent it."""
     if isinstance(origin, Volume):
         return _nifti_of_series(origin, slices)
     if origin is not None and origin.name.lower().endswith(NIFTI):
@@ -72,7 +72,7 @@ def _nifti_of_series(volume: Volume, slices: Sequence[Pixels]) -> nibabel.Nifti1
     try:
         affine = volume.affine_ras
     except NotOneVolumeError as error:
-        log.warning("written as npz, without its place: %s", error)
+        log.warning("written as npz, without geometry: %s", error)
         return None
     return nibabel.Nifti1Image(np.stack(slices).transpose(2, 1, 0), affine)
 

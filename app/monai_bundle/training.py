@@ -1,4 +1,4 @@
-"""What `configs/train.yaml` is made of: Stillscan's own training behind a MONAI trainer's names."""
+"""Trainer of `configs/train.yaml`: `stillscan train` with the interface of a MONAI trainer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stillscan.operators.reading.selection import SelectionRules
 
 
 def noisy_images(folder: str | Path, modality: str = "") -> Sequence[NoisyImage]:
-    """All images of a folder that the stages would draw patches from, with their noise."""
+    """Load the training images of a folder, with their noise profiles."""
     with Decoder() as decoder:
         found = read_noisy_folder(Path(folder), decoder, SelectionRules(), modality)
     return [image for series in found.series for image in series.images]
@@ -31,15 +31,15 @@ class StagesTrainer:
     """Trains a bundle as `stillscan train` does; one epoch is all updates of the profile.
 
     Args:
-        bundle_root: of the bundle that this config belongs to.
+        bundle_root: folder of the bundle to which this config belongs.
         dataset_dir: folder of noisy series.
-        output_dir: of the new bundle.
+        output_dir: folder of the new bundle.
         device: "cpu" or "cuda", or a torch device.
-        modality: as `stillscan train --modality`; "" where DICOM says it.
-        profile: name of a profile, or one.
-        max_epochs: how many times the profile's updates each stage makes.
-        adapt: begin with the student of `bundle_root` (`stillscan train --from`).
-        seed: of first weights and examples.
+        modality: as `stillscan train --modality`; "" to read it from DICOM.
+        profile: a profile or its name.
+        max_epochs: factor on the profile's updates of each stage.
+        adapt: start from the student of `bundle_root` (`stillscan train --from`).
+        seed: random seed of weight initialisation and training patches.
     """
 
     bundle_root: str | Path
@@ -53,7 +53,7 @@ class StagesTrainer:
     seed: int = 0
 
     def run(self) -> ExitCode:
-        """Train, write the bundle, and say how it went.
+        """Train, write the bundle, and return the exit code.
 
         Raises:
             StillscanError: as `stillscan.app.training.command.train_bundle`.
@@ -62,7 +62,7 @@ class StagesTrainer:
             return train_bundle(self.training_request(), decoder, Console())
 
     def training_request(self) -> TrainingRequest:
-        """What `stillscan train` would be asked for."""
+        """Return the arguments of the equivalent `stillscan train`."""
         name, profile = "own", self.profile
         if not isinstance(profile, TrainingProfile):
             name, profile = profile, PROFILES[profile]
@@ -80,7 +80,7 @@ class StagesTrainer:
 
 
 def lengthened(profile: TrainingProfile, times: int) -> TrainingProfile:
-    """The profile with so many times the updates in every stage."""
+    """Return the profile with `times` times the updates in every stage."""
     stages = ("blind_spot", "diffusion", "one_step", "student")
     plans = {stage: getattr(profile, stage) for stage in stages}
     return replace(

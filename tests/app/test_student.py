@@ -135,7 +135,7 @@ def test_a_bundle_may_be_chosen_by_name(tmp_path: Path) -> None:
     arguments = ["denoise", str(tmp_path / "in"), str(tmp_path / "out"), "--model"]
     unknown = CliRunner().invoke(app, [*arguments, "none"])
     assert unknown.exit_code == 2
-    assert "no bundle is called 'none'; there are: ct, mr, xray" in unknown.stderr
+    assert "no bundle is called 'none'; available: ct, mr, xray" in unknown.stderr
     other = CliRunner().invoke(app, [*arguments, "ct"])
     assert other.exit_code == 4
     assert "no-bundle-for-modality" in other.stderr

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from stillscan.app.backfill.command import Request, Work, backfill
 from stillscan.app.backfill.configuration import Configuration
-from stillscan.app.backfill.console import Told
+from stillscan.app.backfill.console import OnProgress
 from stillscan.app.backfill.pool import Ended
 from stillscan.app.backfill.records import Ready
 from stillscan.app.backfill.work_items import WorkItem
@@ -49,14 +49,14 @@ class InProcess:
         return ended
 
 
-def in_process(work: Work, told: Told) -> None:
+def in_process(work: Work, progress: OnProgress) -> None:
     """Do the work with a worker here."""
     worker = Worker(work.order)
     ready = worker.prepare(None)
     assert isinstance(ready, Ready)
     work.agree(ready)
     try:
-        work.on(InProcess(worker), told)
+        work.on(InProcess(worker), progress)
     finally:
         worker.close()
 
@@ -67,7 +67,7 @@ def fill(
     *,
     mode: Mode = "identity",
     environment: Mapping[str, str] | None = None,
-    do: Callable[[Work, Told], None] = in_process,
+    do: Callable[[Work, OnProgress], None] = in_process,
     **options: Any,
 ) -> tuple[ExitCode, str]:
     """`stillscan backfill`; its exit code and what it printed."""

@@ -71,7 +71,7 @@ def test_what_is_not_derived_is_in_the_table_with_its_reason(tmp_path: Path):
         ("not-selected", "quantitative-map"): 1,
         ("refused", "truncated-file"): 1,
     }
-    assert "1 files are no DICOM" in printed
+    assert "1 files are not DICOM" in printed
 
 
 def test_our_own_series_are_not_denoised_again(tmp_path: Path):

@@ -28,7 +28,7 @@ Try = Callable[[WorkItem, int], Outcome | Fault]
 
 
 class Scripted:
-    """Two workers that end as they are told; time goes on while the loop waits."""
+    """Two workers that end as the test says; time goes on while the loop waits."""
 
     def __init__(self, ending: Try) -> None:
         self._ending = ending
