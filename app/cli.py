@@ -16,7 +16,8 @@ from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.exit_status import exit_code_of, leave
 from stillscan.app.logging_setup import set_up_logging
 from stillscan.app.pipeline.lines import log_refusals, log_warnings
-from stillscan.app.pipeline.pipeline import Job, run, survey
+from stillscan.app.pipeline.pipeline import run
+from stillscan.app.pipeline.survey import Job, survey
 from stillscan.app.process_setup import share_one_heap
 from stillscan.app.settings import (
     DEFAULT_SETTINGS,

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stillscan.app.pipeline.pipeline import Job, RunResult, run, survey
+    from stillscan.app.pipeline.pipeline import RunResult, run
+    from stillscan.app.pipeline.survey import Job, survey
     from stillscan.app.settings import Settings, load_settings
     from stillscan.models.bundle import find_bundles
     from stillscan.models.denoisers.denoiser import Denoiser, Estimate
@@ -28,7 +29,7 @@ _HOMES = {
     "Denoiser": "models.denoisers.denoiser",
     "Estimate": "models.denoisers.denoiser",
     "ExitCode": "operators.errors",
-    "Job": "app.pipeline.pipeline",
+    "Job": "app.pipeline.survey",
     "NoiseProfile": "models.noise.profile",
     "RunResult": "app.pipeline.pipeline",
     "Settings": "app.settings",
@@ -40,7 +41,7 @@ _HOMES = {
     "load_settings": "app.settings",
     "read_series": "operators.reading.read_series",
     "run": "app.pipeline.pipeline",
-    "survey": "app.pipeline.pipeline",
+    "survey": "app.pipeline.survey",
 }
 
 __all__ = [

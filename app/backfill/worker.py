@@ -21,7 +21,8 @@ from stillscan.app.backfill.records import Fault, Outcome, Place, Ready
 from stillscan.app.backfill.work_items import WorkItem
 from stillscan.app.bundles.warm_networks import WarmNetworks
 from stillscan.app.dicomweb.endpoint import DicomWebError, Endpoint
-from stillscan.app.pipeline.pipeline import Job, RunResult
+from stillscan.app.pipeline.pipeline import IN_TURN, RunResult, run_with
+from stillscan.app.pipeline.survey import Job
 from stillscan.app.process_setup import import_torch
 from stillscan.operators.errors import ExitCode, InputError, StillscanError
 from stillscan.operators.output_faults import naming_output_faults
@@ -78,7 +79,7 @@ class Worker:
             import_torch()  # the child has begun
             if core is not None:
                 import_module("torch").set_num_threads(1)
-            import_module("stillscan.app.pipeline.sequential")
+            import_module(IN_TURN)
             if self._order.scratch is None:
                 remove_abandoned(SCRATCH)
             configuration = self._order.configuration
@@ -136,9 +137,7 @@ class Worker:
             configuration.bundle,
             item.taken_numbers,
         )
-        from stillscan.app.pipeline.sequential import run_one_by_one  # it imports torch
-
-        result = run_one_by_one(job, self._decoder, self._networks)
+        result = run_with(job, self._decoder, self._networks, overlapped=False)
         derived = next((each for each in result.outcomes if each.status == "derived"), None)
         if derived is None:
             return ending_of(result)

@@ -17,7 +17,7 @@ from stillscan.operators.writing.provenance import Provenance
 
 if TYPE_CHECKING:
     from stillscan.models.denoisers.denoiser import Denoiser
-    from stillscan.operators.graph.stages import Method
+    from stillscan.operators.graph.messages import Method
 
 log = logging.getLogger("stillscan")
 
@@ -116,7 +116,7 @@ def _release(bundle: BundleInfo) -> dict[str, Any]:
 def identity_method(settings: Settings) -> Method:
     """Return the control method: pixels are unchanged, all other steps are done."""
     from stillscan.models.denoisers.denoiser import IdentityDenoiser
-    from stillscan.operators.graph.stages import Method
+    from stillscan.operators.graph.messages import Method
 
     provenance = Provenance(
         version=__version__,
@@ -139,7 +139,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
     """
     from stillscan.models.bundle import load_mode
     from stillscan.models.engines.engine import EngineError
-    from stillscan.operators.graph.stages import Method
+    from stillscan.operators.graph.messages import Method
 
     mode = settings.denoise.mode
     assert mode != "identity", "the control needs no bundle"

@@ -10,7 +10,7 @@ from stillscan.app.settings import Settings
 from stillscan.models.bundle import BundleInfo
 
 if TYPE_CHECKING:  # it imports torch
-    from stillscan.operators.graph.stages import Method
+    from stillscan.operators.graph.messages import Method
 
 
 class WarmNetworks:

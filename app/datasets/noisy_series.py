@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32
 from stillscan.app.datasets.errors import ImageTooSmallError, NotFiniteValuesError
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.training.noisy_images import NoisyImage
-from stillscan.operators.denoising.denoise_series import measure_noise, sample_of
+from stillscan.operators.denoising.plan import measure_noise, sample_of
 from stillscan.operators.denoising.repeats import acquired_again
 from stillscan.operators.errors import NoNoiseInSeriesError
 from stillscan.operators.volume import Place, Volume

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 from jaxtyping import Float32
 
-from stillscan.operators.denoising.repeats import acquired_again
+from stillscan.operators.volume import Place
 
 Slices = Float32[np.ndarray, "slice row column"]
 
@@ -38,11 +38,11 @@ class Repeat:
     second: Slices
     volumes: int = 1
 
-    def again(self) -> list[int | None]:
-        """Return for each slice of `first` its next repeat in `first`, or else the previous one."""
-        count = len(self.first)
-        slices = count // self.volumes
-        return acquired_again([(index % slices,) for index in range(count)], range(count))
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where each slice of `first` lies: repeated acquisitions share a place."""
+        slices = len(self.first) // self.volumes
+        return tuple((index % slices,) for index in range(len(self.first)))
 
 
 def repeats(dev: Path) -> Iterator[Repeat]:

@@ -1,4 +1,4 @@
-"""Denoising as the application does it, told nothing: profile of the series, network, gate."""
+"""Arrays through the application's own pipeline: plan, network, gate, repeated acquisitions."""
 
 from __future__ import annotations
 
@@ -10,32 +10,41 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from stillscan.models.denoisers.denoiser import Denoiser, Estimate, Seeded
-from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
+from stillscan.models.denoisers.denoiser import Denoiser
 from stillscan.models.noise.profile import NoiseProfile
-from stillscan.operators.denoising.denoise_series import sample_of
-from stillscan.operators.denoising.gate import judge
-from stillscan.operators.denoising.gate_limits import GateLimits
-from stillscan.operators.denoising.repeats import RepeatCheck, are_alike, check_against_repeats
+from stillscan.operators.array_volume import array_volume
+from stillscan.operators.denoising.denoise_series import (
+    estimate_block,
+    judge_block,
+    plan_series,
+)
+from stillscan.operators.denoising.gate import GateRefusedError
+from stillscan.operators.denoising.intensity import Scaling
+from stillscan.operators.denoising.plan import plan_from, read_sample
+from stillscan.operators.denoising.summary import SeriesSummary
+from stillscan.operators.errors import NoNoiseInSeriesError
+from stillscan.operators.volume import Place
 
 Slices = Float32[np.ndarray, "slice row column"]
 Series = Float[Tensor, "slice height width"]
 
-Again = Sequence[int | None]  # for each slice another acquisition of it, None where there is none
+NETWORK_SCALE = Scaling(0.0, 1.0)  # the arrays are network numbers already
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """A series and, where the denoiser says it, the deviation of its error per pixel."""
+    """A series and, where the denoiser says it, the standard deviation of its error per pixel."""
 
     slices: Series
     spread: Series | None = None
 
 
-def denoise_blind(denoiser: Denoiser, slices: Slices, again: Again | None = None) -> Slices:
-    """What the application would make of these slices on the network's scale, as arrays."""
+def denoise_blind(
+    denoiser: Denoiser, slices: Slices, places: Sequence[Place] | None = None
+) -> Slices:
+    """Denoise network numbers as the application does; see `denoise_series`."""
     noisy = torch.from_numpy(slices)
-    return denoise_series(denoiser, noisy, gated=True, again=again).slices.numpy()
+    return denoise_series(denoiser, noisy, gated=True, places=places).slices.numpy()
 
 
 def denoise_series(
@@ -44,90 +53,47 @@ def denoise_series(
     profile: NoiseProfile | None = None,
     *,
     gated: bool,
-    again: Again | None = None,
+    places: Sequence[Place] | None = None,
+    modality: str = "",
 ) -> Denoised:
-    """Slice by slice: a slice's result does not depend on its neighbours.
+    """Denoise a series of arrays.
 
     Args:
         denoiser: any.
         noisy: slices of one series on the network's scale, where 0 is no signal.
-        profile: its noise; estimated from the series where None. A series without any noise comes
-            back as it is.
-        gated: whether the gate judges each slice and repeats inside the series the correction, as
-            in the application.
-        again: the repeats inside the series.
+        profile: its noise; measured in the series where None.
+        gated: whether gate and repeated acquisitions judge the result, as in the application.
+        places: of the slices; those of one place are repeated acquisitions.
+        modality: of the series.
+
+    Returns:
+        The denoised series. A series that the application refuses comes back as it is: without
+        noise, or because the gate or its repeated acquisitions do not support the result.
     """
-    if profile is None:
-        try:
-            profile = series_profile(noisy, again)
-        except NoNoiseError:
-            return Denoised(noisy)
-    estimates = [
-        _seeded(denoiser, number).denoise(plane[None, None], profile)
-        for number, plane in enumerate(noisy)
-    ]
-    means = [
-        _gated(plane, estimate, profile) if gated else estimate.mean[0, 0]
-        for plane, estimate in zip(noisy, estimates, strict=True)
-    ]
-    denoised = Denoised(torch.stack(means), _spread(estimates))
-    if not gated or again is None:
-        return denoised
-    sigma = torch.cat([profile.sigma_map(plane[None, None]) for plane in noisy])[:, 0]
-    check = check_against_repeats(
-        (noisy[at].numpy(), denoised.slices[at].numpy(), noisy[other].numpy())
-        for at, other in _repeated(len(noisy), again)
-        if are_alike(noisy[at].numpy(), noisy[other].numpy(), sigma[at].numpy())
-    )
-    return denoised if check is None else _borne_out(noisy, denoised, sigma, check)
-
-
-def _borne_out(noisy: Series, denoised: Denoised, sigma: Series, check: RepeatCheck) -> Denoised:
-    """As much of the correction as the repeats bear out."""
-    share = check.borne_out
-    slices = noisy + share * (denoised.slices - noisy)
-    if denoised.spread is None:
-        return Denoised(slices)
-    return Denoised(slices, torch.hypot(share * denoised.spread, (1 - share) * sigma))
-
-
-def _repeated(count: int, again: Again) -> list[tuple[int, int]]:
-    """The slices of the sample that were acquired again, and where."""
-    pairs = [(index, again[index]) for index in sample_of(count)]
-    return [(index, other) for index, other in pairs if other is not None]
-
-
-def _seeded(denoiser: Denoiser, number: int) -> Denoiser:
-    """A denoiser that draws random numbers draws others for each slice, and the same every time."""
-    return denoiser.seeded((number,)) if isinstance(denoiser, Seeded) else denoiser
-
-
-def series_profile(noisy: Series, again: Again | None = None) -> NoiseProfile:
-    """The noise of a series, from the sample of its slices that the application takes.
-
-    Raises:
-        NoNoiseError: if it is constant.
-    """
-    sample = sample_of(len(noisy))
-    others = dict(_repeated(len(noisy), again)) if again is not None else {}
-    return estimate_noise_profile(
-        [noisy[index] for index in sample],
-        again=[noisy[others[index]] if index in others else None for index in sample],
-    )
-
-
-def _gated(noisy: Tensor, estimate: Estimate, profile: NoiseProfile) -> Tensor:
-    """What the gate lets out; what came in where it refuses."""
-    before = noisy[None].numpy()
-    lowest = min(float(before.min()), 0.0)  # 0 is no signal: less cannot be
-    clean = np.maximum(estimate.mean[:, 0].numpy(), lowest)
-    sigma = profile.sigma_map(noisy[None, None])[:, 0].numpy()
-    pixels, _ = judge(before, clean, sigma, profile.acf, GateLimits())
-    return torch.from_numpy(np.asarray(pixels[0]))
-
-
-def _spread(estimates: Sequence[Estimate]) -> Series | None:
-    spreads = [estimate.spread for estimate in estimates]
-    if any(spread is None for spread in spreads):
-        return None
-    return torch.stack([spread[0, 0] for spread in spreads if spread is not None])
+    volume = array_volume(noisy.float().numpy(), modality, places or [None] * len(noisy))
+    summary = SeriesSummary()
+    slices: list[Tensor] = []
+    spreads: list[Tensor | None] = []
+    try:
+        if gated:
+            volume, plan = plan_series(volume, denoiser, scaling=NETWORK_SCALE, noise=profile)
+        else:
+            plan = plan_from(read_sample(volume), scaling=NETWORK_SCALE, noise=profile)
+        for block in volume.blocks():
+            estimated = estimate_block(denoiser, block, plan)
+            if gated:
+                denoised = judge_block(estimated)
+                summary.add(denoised)
+                slices.append(torch.from_numpy(denoised.pixels))
+                spread = denoised.spread
+                spreads.append(None if spread is None else torch.from_numpy(spread))
+            else:
+                mean, spread_ = estimated.estimate.mean, estimated.estimate.spread
+                slices.append(mean[:, 0])
+                spreads.append(None if spread_ is None else spread_[:, 0])
+        if gated:
+            summary.accepted()
+    except (NoNoiseInSeriesError, GateRefusedError):
+        return Denoised(noisy)
+    known = [each for each in spreads if each is not None]
+    return Denoised(torch.cat(slices), torch.cat(known) if len(known) == len(spreads) else None)

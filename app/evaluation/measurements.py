@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from stillscan.app.datasets.repeated_scans import Repeat, with_structure
-from stillscan.app.evaluation.blind_denoising import Again
 from stillscan.app.evaluation.images import ReferenceSeries
 from stillscan.app.evaluation.lesions import (
     FOREGROUND,
@@ -38,6 +37,7 @@ from stillscan.models.metrics.noise_power import (
     mean_frequency_shift,
     patch_distance,
 )
+from stillscan.operators.volume import Place
 
 Series = Float[Tensor, "slice height width"]
 Plane = Float[Tensor, "height width"]
@@ -181,13 +181,13 @@ def measure_repeat(repeat: Repeat, method: Method) -> Record | None:
         for part in (repeat.first, repeat.second)
     )
     chosen = with_structure(repeat.first)
-    again: Again | None = repeat.again()
+    places: tuple[Place, ...] | None = repeat.places
     if method.costly:
         step = max(1, len(chosen) // COSTLY_SLICES)
         chosen = chosen[::step][:COSTLY_SLICES]
-        first, second, again = first[chosen], second[chosen], None
+        first, second, places = first[chosen], second[chosen], None
         chosen = list(range(len(chosen)))
-    run = method.run(first, "mr", again=again)
+    run = method.run(first, "mr", places=places)
     if run is None:
         return None
     rows = []

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stillscan.app.bundles.choice import available_bundles
-from stillscan.app.evaluation.blind_denoising import Again, Denoised, denoise_series
+from stillscan.app.evaluation.blind_denoising import Denoised, denoise_series
 from stillscan.app.evaluation.noise_cases import NoiseCase
 from stillscan.app.evaluation.peers import (
     SliceBySlice,
@@ -43,6 +43,7 @@ from stillscan.models.denoisers.denoiser import Denoiser, IdentityDenoiser
 from stillscan.models.engines.engine import EngineError, WantedEngine
 from stillscan.models.noise.profile import MAX_LAG, NoiseProfile
 from stillscan.operators.errors import ModelError, SettingsError
+from stillscan.operators.volume import Place
 
 Series = Float[Tensor, "slice height width"]
 Conditioning = Literal["blind", "oracle"]
@@ -87,7 +88,7 @@ class Method:
         domain: str,
         truth: NoiseProfile | None = None,
         case: NoiseCase | None = None,
-        again: Again | None = None,
+        places: Sequence[Place] | None = None,
     ) -> Run | None:
         """Denoise a series; None if the method does not apply.
 
@@ -96,7 +97,7 @@ class Method:
             domain: selects one of several bundles.
             truth: the noise that was added; None for real noise.
             case: name and distribution of the noise; None for real noise.
-            again: the repeated acquisitions inside the series.
+            places: of the slices, where the series holds some of them more than once.
         """
         denoiser = self.denoiser(case, domain)
         if denoiser is None:
@@ -106,7 +107,14 @@ class Method:
         clock = time.perf_counter if on_gpu else time.process_time
         began = clock()
         profile = UNREAD if self.alone else truth if self.conditioning == "oracle" else None
-        result = denoise_series(denoiser, noisy, profile, gated=self.gated, again=again)
+        result = denoise_series(
+            denoiser,
+            noisy,
+            profile,
+            gated=self.gated,
+            places=places,
+            modality=MODALITIES.get(domain, ""),
+        )
         return Run(result, clock() - began)
 
 

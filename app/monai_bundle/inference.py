@@ -21,8 +21,8 @@ from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource, w
 from stillscan.app.monai_bundle.results import save_result
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.one_tensor import input_planes
-from stillscan.operators.denoising.denoise_series import measure_noise, sample_of
 from stillscan.operators.denoising.intensity import Scaling
+from stillscan.operators.denoising.plan import measure_noise, sample_of
 from stillscan.operators.denoising.repeats import acquired_again
 from stillscan.operators.errors import InputError, NothingToDoError
 from stillscan.operators.reading.decoder import Decoder

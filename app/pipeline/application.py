@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,15 +23,13 @@ from stillscan.app.settings import OutputSection
 from stillscan.operators.graph.denoise_operator import DenoiseOperator
 from stillscan.operators.graph.derived_series_writer_operator import DerivedSeriesWriterOperator
 from stillscan.operators.graph.gate_operator import GateOperator
+from stillscan.operators.graph.messages import Method, SeriesBlock, SeriesFailed, SeriesSource
 from stillscan.operators.graph.series_reader_operator import SeriesReaderOperator
 from stillscan.operators.graph.stages import (
-    DenoisingStage,
+    EstimatingStage,
     GateStage,
-    Method,
-    SeriesFailed,
-    SeriesSource,
+    ReadingStage,
     WritingStage,
-    read_in_blocks,
 )
 from stillscan.operators.report.outcome import SeriesOutcome, Watch
 from stillscan.operators.volume import VolumeBlock
@@ -48,14 +47,14 @@ class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
 
     def __init__(
         self,
-        blocks: Iterator[VolumeBlock | SeriesFailed],
-        denoising: DenoisingStage,
+        blocks: Iterator[SeriesBlock[VolumeBlock] | SeriesFailed],
+        estimating: EstimatingStage,
         gate: GateStage,
         writing: WritingStage,
     ) -> None:
         """The stages do the work; the outcomes are in `writing.outcomes` after `run`."""
         self._blocks = blocks
-        self._denoising = denoising
+        self._estimating = estimating
         self._gate = gate
         self._writing = writing
         if "HOLOSCAN_LOG_LEVEL" not in os.environ:
@@ -74,9 +73,9 @@ class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
         self.scheduler(scheduler)
 
     def compose(self) -> None:
-        """Connect the four doors."""
+        """Connect the four operators."""
         reader = SeriesReaderOperator(self, blocks=self._blocks, name="series_reader")
-        denoiser = DenoiseOperator(self, stage=self._denoising, name="denoiser")
+        denoiser = DenoiseOperator(self, stage=self._estimating, name="denoiser")
         gate = GateOperator(self, stage=self._gate, name="gate")
         writer = DerivedSeriesWriterOperator(self, stage=self._writing, name="series_writer")
         self.add_flow(reader, denoiser, {("block", "block")})
@@ -107,20 +106,14 @@ def derive_all(
     Returns:
         One outcome per source, in their order.
     """
-    abandoned: set[str] = set()
+    network = threading.Lock()
     writing = WritingStage(
-        staging,
-        methods,
-        output.series,
-        abandoned,
-        report=output.report,
-        watch=watch,
-        objects=output.objects,
+        staging, output.series, report=output.report, watch=watch, objects=output.objects
     )
     app = DenoiseApp(
-        read_in_blocks(sources, abandoned),
-        DenoisingStage(methods, abandoned),
-        GateStage(methods, abandoned),
+        iter(ReadingStage(sources, methods, network)),
+        EstimatingStage(network),
+        GateStage(),
         writing,
     )
     try:

@@ -13,7 +13,8 @@ from rich.table import Table
 from stillscan.app.bundles.choice import is_preliminary, is_refused
 from stillscan.app.pipeline.lines import derived_line, refusal_line, skipped_line
 from stillscan.app.pipeline.output_folder import REPORT
-from stillscan.app.pipeline.pipeline import RunResult, Survey
+from stillscan.app.pipeline.pipeline import RunResult
+from stillscan.app.pipeline.survey import Survey
 from stillscan.operators.report.outcome import Progress as SeriesProgress
 from stillscan.operators.report.outcome import (
     SeriesOutcome,

@@ -1,4 +1,4 @@
-"""The one way through the application: what `python app` and `stillscan denoise` both call.
+"""Denoise every series of a folder: what every command, worker and service calls.
 
 Order and laziness matter here: a short series is mostly start-up. The reading child starts first,
 then torch and holoscan are imported in the background while the headers are read.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -18,71 +18,37 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from stillscan import __version__
-from stillscan.app.bundles.choice import (
-    DEFAULT_BUNDLES,
-    available_bundles,
-    bundle_for,
-    identity_method,
-    load_methods,
-)
+from stillscan.app.bundles.choice import identity_method, load_methods
 from stillscan.app.pipeline.output_folder import REPORT, publish, require_apart, staging_in
+from stillscan.app.pipeline.survey import Job, Survey, survey
 from stillscan.app.process_setup import import_torch
-from stillscan.app.settings import Settings
+from stillscan.app.settings import OutputSection, Settings
 from stillscan.models.bundle import BundleInfo
-from stillscan.operators.errors import ExitCode, InputError
+from stillscan.operators.errors import ExitCode
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.reading.read_series import Candidate, Refusal, find_series, read_series
+from stillscan.operators.reading.read_series import read_series
 from stillscan.operators.report.outcome import (
     Progress,
     SeriesOutcome,
     SkippedFile,
     Watch,
     exit_code_of,
-    refused,
 )
 
 if TYPE_CHECKING:  # it imports torch
-    from stillscan.operators.graph.stages import Method, SeriesSource
+    from stillscan.operators.graph.messages import Method, SeriesSource
 
     Load = Callable[[Mapping[str, BundleInfo], Settings], Mapping[str, Method]]
+    Derive = Callable[
+        [Sequence[SeriesSource], Mapping[str, Method], Path, OutputSection, Watch],
+        tuple[SeriesOutcome, ...],
+    ]
 
 log = logging.getLogger("stillscan")
 
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be done.
-
-    Attributes:
-        source: a folder with DICOM files, or one file.
-        output: the folder that gets the derived series.
-        models: a folder with bundles, or a bundle.
-        bundle: use only the bundle of this name; None for the one that fits the modality.
-        taken_numbers: SeriesNumber of what else is known of the study of every series.
-    """
-
-    source: Path
-    output: Path
-    settings: Settings
-    models: Path = DEFAULT_BUNDLES
-    bundle: str | None = None
-    taken_numbers: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What was found and what would be done with it.
-
-    Attributes:
-        chosen: the series that are going to be processed, each with its bundle (None: identity).
-        passed_over: outcomes of the series that are not.
-        skipped: files that are no images to process.
-    """
-
-    chosen: tuple[tuple[Candidate, BundleInfo | None], ...]
-    passed_over: tuple[SeriesOutcome, ...]
-    skipped: tuple[SkippedFile, ...]
+# modules with `derive_all`, imported when they are needed
+OVERLAPPED, IN_TURN = "stillscan.app.pipeline.application", "stillscan.app.pipeline.in_turn"
 
 
 @dataclass(frozen=True)
@@ -95,62 +61,12 @@ class RunResult:
     seconds: float
 
 
-def survey(job: Job, decoder: Decoder) -> Survey:
-    """Find the series of the input and decide what is done with each; reads headers only.
-
-    Raises:
-        SettingsError: if the input is missing or the named bundle is.
-        ModelError: if there are no bundles, or broken ones.
-    """
-    identity = job.settings.denoise.mode == "identity"
-    bundles = [] if identity else available_bundles(job.models, job.bundle)
-    catalogue = find_series(job.source, decoder, job.settings.selection)
-    chosen: list[tuple[Candidate, BundleInfo | None]] = []
-    passed_over = [_passed_over(each) for each in catalogue.refused]
-    for found in catalogue.candidates:
-        numbers = found.sibling_series_numbers | job.taken_numbers
-        candidate = replace(found, sibling_series_numbers=numbers)
-        try:
-            bundle = None if identity else bundle_for(candidate.modality, bundles)
-        except InputError as error:
-            passed_over.append(_no_bundle(candidate, error))
-        else:
-            chosen.append((candidate, bundle))
-    skipped = tuple(
-        SkippedFile(
-            str(path.relative_to(job.source)) if path != job.source else path.name,
-            each.reason,
-            each.message.removeprefix(f"{path.name}: "),
-        )
-        for each in catalogue.skipped
-        for path in each.files
-    )
-    return Survey(tuple(chosen), tuple(passed_over), skipped)
-
-
-def _passed_over(refusal: Refusal) -> SeriesOutcome:
-    return SeriesOutcome(
-        series_instance_uid=refusal.series_instance_uid,
-        status="not-selected" if refusal.by_rules else "refused",
-        reason=refusal.reason,
-        message=refusal.message,
-        exit_code=ExitCode.NOTHING_TO_DO if refusal.by_rules else ExitCode.BAD_INPUT,
-        modality=refusal.modality,
-        slices=len(refusal.files),
-    )
-
-
-def _no_bundle(candidate: Candidate, error: InputError) -> SeriesOutcome:
-    files = tuple(each.path for each in candidate.instances)
-    return refused(candidate.series_instance_uid, files, error, candidate.modality)
-
-
 def _silent(progress: Progress) -> None:
     """Watch nothing."""
 
 
 def run(job: Job, watch: Watch = _silent) -> RunResult:
-    """Derive a quiet series from every chosen series of the input; publish all of them at the end.
+    """Denoise every chosen series of the input; publish all derived series at the end.
 
     What cannot be derived is listed with its reason; where nothing could be derived, the output
     stays empty.
@@ -167,6 +83,8 @@ def run_with(
     decoder: Decoder,
     load: Load,
     watch: Watch = _silent,
+    *,
+    overlapped: bool = True,
 ) -> RunResult:
     """`run` for a service: with a reading child and networks that stay from job to job.
 
@@ -174,24 +92,26 @@ def run_with(
         job: what is to be done.
         decoder: its child may have been started long ago.
         load: gives the method for each modality, as `load_methods` does.
-        watch: told after each block.
+        watch: is called after each block.
+        overlapped: run the stages side by side on holoscan; otherwise one after the other.
 
     Raises:
         StillscanError: for what concerns the whole run (settings, models, output).
     """
+    stages = OVERLAPPED if overlapped else IN_TURN
     started = time.monotonic()
     require_apart(job.source, job.output)
     with staging_in(job.output) as staging:
-        imports = Thread(target=_import_graph)
+        imports = Thread(target=_import_stages, args=(stages,))
         imports.start()
         found = survey(job, decoder)
         log.info("input read: %.2f s", time.monotonic() - started)
         outcomes = found.passed_over
         if found.chosen:
             imports.join()
-            log.info("torch and holoscan imported: %.2f s", time.monotonic() - started)
-            outcomes += _derive(job, found, decoder, load, staging, watch)
-            log.info("graph run: %.2f s", time.monotonic() - started)
+            log.info("stages imported: %.2f s", time.monotonic() - started)
+            outcomes += _derive(job, found, decoder, load, staging, watch, stages)
+            log.info("stages run: %.2f s", time.monotonic() - started)
         result = RunResult(
             outcomes, found.skipped, exit_code_of(outcomes), time.monotonic() - started
         )
@@ -203,25 +123,29 @@ def run_with(
     return result
 
 
-def _import_graph() -> None:
-    """Import torch and holoscan ahead of need."""
-    with suppress(Exception):  # the import statement of `_derive` raises it again
+def _import_stages(stages: str) -> None:
+    """Import torch, and holoscan where the stages run on it, ahead of need."""
+    with suppress(Exception):  # the import of `_derive` raises it again
         import_torch()
-        import_module("stillscan.app.pipeline.application")
+        import_module(stages)
 
 
 def _derive(
-    job: Job, found: Survey, decoder: Decoder, load: Load, staging: Path, watch: Watch
+    job: Job,
+    found: Survey,
+    decoder: Decoder,
+    load: Load,
+    staging: Path,
+    watch: Watch,
+    stages: str,
 ) -> tuple[SeriesOutcome, ...]:
-    """Load the networks and send the chosen series through the graph."""
-    from stillscan.app.pipeline.application import derive_all  # it imports torch and holoscan
-
-    methods = methods_for(found, job.settings, load)
-    sources = sources_of(found, decoder)
-    return derive_all(sources, methods, staging, job.settings.output, watch)
+    """Load the networks and send the chosen series through the stages."""
+    derive_all: Derive = import_module(stages).derive_all
+    methods = _methods_for(found, job.settings, load)
+    return derive_all(_sources_of(found, decoder), methods, staging, job.settings.output, watch)
 
 
-def methods_for(found: Survey, settings: Settings, load: Load) -> Mapping[str, Method]:
+def _methods_for(found: Survey, settings: Settings, load: Load) -> Mapping[str, Method]:
     """The method for each modality of the chosen series; `load` is not called for the control.
 
     Raises:
@@ -233,9 +157,9 @@ def methods_for(found: Survey, settings: Settings, load: Load) -> Mapping[str, M
     return load({candidate.modality: info for candidate, info in found.chosen if info}, settings)
 
 
-def sources_of(found: Survey, decoder: Decoder) -> list[SeriesSource]:
+def _sources_of(found: Survey, decoder: Decoder) -> list[SeriesSource]:
     """The chosen series, to be read one after the other."""
-    from stillscan.operators.graph.stages import SeriesSource
+    from stillscan.operators.graph.messages import SeriesSource
 
     return [
         SeriesSource(

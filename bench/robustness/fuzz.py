@@ -26,7 +26,7 @@ from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
 from stillscan.operators.reading.selection import SelectionRules
 from stillscan.operators.volume import Volume, VolumeBlock
-from stillscan.operators.writing.derive_series import SeriesStage
+from stillscan.operators.writing.derive_series import SeriesWriter
 from stillscan.operators.writing.provenance import Provenance
 
 DERIVED = "derived"
@@ -132,11 +132,11 @@ def outcome_of(path: Path, decoder: Decoder, folder: Path) -> str:
 
 def derive(volume: Volume, folder: Path) -> None:
     """Derive the series by a denoiser that changes nothing; what is written goes away again."""
-    with SeriesStage(volume, CONTROL, folder) as stage:
+    with SeriesWriter(volume, CONTROL, folder) as writer:
         for block in volume.blocks():
-            stage.add(Unchanged(block, block.pixels))
-        stage.finish()
-        stage.discard()
+            writer.add(Unchanged(block, block.pixels))
+        writer.finish()
+        writer.discard()
 
 
 def peak_kilobytes(process_id: int | None) -> int:

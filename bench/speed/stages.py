@@ -38,7 +38,7 @@ from stillscan.operators.denoising.intensity import scaling_for
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
 from stillscan.operators.volume import VolumeBlock
-from stillscan.operators.writing.derive_series import SeriesStage
+from stillscan.operators.writing.derive_series import SeriesWriter
 from stillscan.operators.writing.provenance import Provenance
 
 MATRIX = 512
@@ -169,10 +169,10 @@ def _files() -> Iterator[StageTime]:
         blocks = list(volume.blocks())
         yield _per_slice("read", time.perf_counter() - began, _all_seconds(decoder) - used)
         began, used = time.perf_counter(), _all_seconds(decoder)
-        with SeriesStage(volume, CONTROL, folder) as stage:
+        with SeriesWriter(volume, CONTROL, folder) as writer:
             for block in blocks:
-                stage.add(_Unchanged(block, block.pixels))
-            stage.finish()
+                writer.add(_Unchanged(block, block.pixels))
+            writer.finish()
         yield _per_slice("write", time.perf_counter() - began, _all_seconds(decoder) - used)
 
 

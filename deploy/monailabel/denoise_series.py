@@ -1,9 +1,7 @@
-"""A series through network, gate and, where it is wanted, into a derived DICOM series."""
+"""A series through the pipeline of the application, as pixels and, if wanted, as derived DICOM."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,25 +11,17 @@ from jaxtyping import Float32
 
 from stillscan.deploy.monailabel.dicom_volume import Plane, planes_of
 from stillscan.deploy.monailabel.errors import NotDerivedError
-from stillscan.operators.denoising.denoise_series import DenoisedBlock
-from stillscan.operators.denoising.gate import Verdict, combine
 from stillscan.operators.denoising.repeats import RepeatCheck
-from stillscan.operators.graph.stages import (
-    DenoisingStage,
-    GateRefusedError,
-    GateStage,
-    Method,
-    SeriesFailed,
-    WritingStage,
-)
-from stillscan.operators.report.outcome import Progress
+from stillscan.operators.denoising.summary import SeriesSummary
+from stillscan.operators.graph.messages import Method
+from stillscan.operators.graph.stages import WritingStage, denoised_blocks
 from stillscan.operators.volume import Volume
 from stillscan.operators.writing.derive_series import DerivedSeries, OutputOptions
 
 
 @dataclass(frozen=True)
-class QuietSeries:
-    """What came of a series.
+class DenoisedSeries:
+    """A denoised series.
 
     Attributes:
         pixels: modality units.
@@ -46,13 +36,13 @@ class QuietSeries:
     derived: DerivedSeries | None = None
 
 
-def quiet_series(
+def denoise_series(
     volume: Volume,
     method: Method,
     staging: Path | None = None,
     options: OutputOptions | None = None,
-) -> QuietSeries:
-    """Denoise and judge a series.
+) -> DenoisedSeries:
+    """Denoise and judge a series as `stillscan denoise` does.
 
     Args:
         volume: DICOM or not.
@@ -62,65 +52,44 @@ def quiet_series(
 
     Raises:
         GateRefusedError: if the quality gate does not let the result pass.
-        StillscanError: if the series cannot be read or denoised, or the derived one not written.
+        NotDerivedError: if the derived series may not be shown or cannot be written.
+        StillscanError: if the series cannot be read or denoised.
     """
     writing = None
     if staging is not None:
         writing = WritingStage(
-            staging,
-            {volume.modality: method},
-            options or OutputOptions(),
-            set(),
-            report=False,
-            watch=_silent,
+            staging, options or OutputOptions(), report=False, watch=lambda _: None
         )
-    verdicts: list[Verdict] = []
+    summary, repeats = SeriesSummary(), None
     planes: list[Plane] = []
-    before, after = 0.0, []
-    repeats: RepeatCheck | None = None
     pixels = np.empty((len(volume.slices), volume.rows, volume.columns), np.float32)
-    for denoised in _denoised(volume, method):
+    for message in denoised_blocks(volume, method):
         if writing is not None:
-            writing.take(denoised)
+            writing.take(message)
+        denoised, repeats = message.content, message.series.plan.repeats
+        summary.add(denoised)
         pixels[denoised.block.start : denoised.block.stop] = denoised.pixels
         planes += planes_of(denoised.block)
-        verdicts.append(denoised.verdict)
-        before, repeats = denoised.noise_before, denoised.repeats
-        after += [] if denoised.noise_after is None else [denoised.noise_after]
-    verdict = combine(verdicts)
-    if verdict.decision == "refuse":
-        raise GateRefusedError("; ".join(verdict.reasons))
-    derived = None if writing is None else _derived(writing)
+    verdict = summary.accepted()
     facts = {
         "modality": volume.modality,
         "bundle": method.provenance.bundle,
         "mode": method.provenance.mode,
         "strength": method.strength,
         "unit": volume.unit,
-        "noise_before": before,
-        "noise_after": math.sqrt(sum(each**2 for each in after) / len(after)) if after else None,
+        "noise_before": summary.noise_before,
+        "noise_after": summary.noise_after,
         "verdict": verdict.decision,
         "reasons": list(verdict.reasons),
         "borne_out": repeats.borne_out if repeats else 1.0,
         "warnings": [*method.warnings, *_of(repeats), *volume.warnings],
     }
-    return QuietSeries(pixels, tuple(planes), facts, derived)
+    derived = None if writing is None else _derived(writing)
+    return DenoisedSeries(pixels, tuple(planes), facts, derived)
 
 
 def _of(repeats: RepeatCheck | None) -> list[str]:
     return [repeats.warning] if repeats and repeats.warning else []
-
-
-def _denoised(volume: Volume, method: Method) -> Iterator[DenoisedBlock]:
-    methods = {volume.modality: method}
-    denoising, gate = DenoisingStage(methods, set()), GateStage(methods, set())
-    for block in volume.blocks():
-        estimated = denoising.take(block)
-        result = gate.take(estimated) if estimated is not None else None
-        if isinstance(result, SeriesFailed):
-            raise result.error
-        assert result is not None, "a stage gave up a series and said nothing"
-        yield result
 
 
 def _derived(writing: WritingStage) -> DerivedSeries:
@@ -128,7 +97,3 @@ def _derived(writing: WritingStage) -> DerivedSeries:
     if outcome.derived is None:
         raise NotDerivedError(f"{outcome.reason}: {outcome.message}")
     return outcome.derived
-
-
-def _silent(progress: Progress) -> None:
-    """Watch nothing."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from pydicom import Dataset
 
 from stillscan.app.datasets.errors import ImageTooSmallError, NotFiniteValuesError
 from stillscan.deploy.monailabel.errors import UnsupportedFileError
-from stillscan.operators.volume import SliceHeader, Volume
+from stillscan.operators.array_volume import array_volume
+from stillscan.operators.volume import Volume
 
 NIFTI = (".nii", ".nii.gz")
 SUFFIXES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -77,39 +76,7 @@ def volume_of(image: Image, modality: str) -> Volume:
     if wrong:
         raise NotFiniteValuesError(f"the image has {wrong} values that are infinite or NaN")
     stack = stack_of(image)
-    slices, rows, columns = stack.shape
+    slices = len(stack)
     times = math.prod(image.shape[3:])  # how often each slice is there, one after the other
-    return Volume(
-        study_instance_uid="",
-        series_instance_uid="image",
-        sop_class_uid="",
-        modality=modality,
-        rows=rows,
-        columns=columns,
-        unit="HU" if modality == "CT" else "1",
-        slices=tuple(
-            SliceHeader(
-                Path("image"),
-                index,
-                "",
-                None,
-                None,
-                slope=1.0,
-                intercept=0.0,
-                place=(index // times,),
-            )
-            for index in range(slices)
-        ),
-        reader=_StackReader(stack),
-    )
-
-
-@dataclass(frozen=True)
-class _StackReader:
-    """A `SliceReader` of what is in memory; there are no headers."""
-
-    stack: Stack
-
-    def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
-        """Empty headers and the values of these slices."""
-        return [Dataset()] * len(slices), self.stack[[each.frame for each in slices]]
+    places = [(index // times,) for index in range(slices)]
+    return array_volume(stack, modality, places, unit="HU" if modality == "CT" else "1")

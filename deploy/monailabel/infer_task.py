@@ -1,4 +1,4 @@
-"""MONAI Label's inference task: an image in, a quiet image of the same geometry out.
+"""MONAI Label's inference task: an image in, a denoised image of the same geometry out.
 
 The result is an image of floats, not a label: nothing is resampled, so nothing has to be restored,
 and nothing is made discrete, whatever type of label the client asks for (3D Slicer and OHIF send
@@ -23,7 +23,7 @@ from monailabel.transform.writer import write_itk
 
 from stillscan.app.bundles.choice import bundle_for
 from stillscan.app.settings import Settings
-from stillscan.deploy.monailabel.denoise_series import QuietSeries, quiet_series
+from stillscan.deploy.monailabel.denoise_series import DenoisedSeries, denoise_series
 from stillscan.deploy.monailabel.dicom_volume import read_volume
 from stillscan.deploy.monailabel.errors import NotStoredError
 from stillscan.deploy.monailabel.image_volume import NIFTI, image_of, suffix_of, volume_of
@@ -38,7 +38,7 @@ from stillscan.deploy.monailabel.networks import (
 from stillscan.models.bundle import BundleInfo
 from stillscan.operators.errors import NotOneVolumeError
 from stillscan.operators.geometry import Affine
-from stillscan.operators.graph.stages import Method
+from stillscan.operators.graph.messages import Method
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.volume import Volume
 
@@ -132,13 +132,13 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         reader = "NibabelReader" if suffix in NIFTI else "ITKReader"
         image = LoadImage(reader=reader, image_only=True, dtype=np.float32)(path)
         volume = volume_of(image.numpy(), modality_of(data, self._bundle))
-        quiet = quiet_series(volume, self._method(volume, wish))
+        denoised = denoise_series(volume, self._method(volume, wish))
         meta = {
             "affine": np.asarray(image.affine, np.float64),
             "suffix": suffix,
             "like": path if suffix in NIFTI else None,
         }
-        return self._found(image_of(quiet.pixels, image.shape), meta, quiet)
+        return self._found(image_of(denoised.pixels, image.shape), meta, denoised)
 
     def _denoise_series(self, folder: Path, data: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
         """A DICOM series; with `store`, what is derived from it goes where it came from."""
@@ -146,8 +146,8 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
             with Decoder() as decoder:
                 volume = read_volume(folder, decoder, self._shared.settings.selection)
                 affine = _viewers_affine(volume)
-                quiet = quiet_series(volume, self._method(volume, wish))
-            return self._in_space(quiet, affine)
+                denoised = denoise_series(volume, self._method(volume, wish))
+            return self._in_space(denoised, affine)
         store = self._shared.store
         if store is None:
             raise NotStoredError(
@@ -156,27 +156,27 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         options = self._shared.settings.output.series
         with Decoder() as decoder, tempfile.TemporaryDirectory() as staging:
             volume = read_volume(folder, decoder, self._shared.settings.selection)
-            quiet = quiet_series(volume, self._method(volume, wish), Path(staging), options)
-            assert quiet.derived is not None, "a derived series was asked for"
-            store(sorted(quiet.derived.folder.glob("*.dcm")))
-        quiet.facts["derived_series_instance_uid"] = quiet.derived.series_instance_uid
+            denoised = denoise_series(volume, self._method(volume, wish), Path(staging), options)
+            assert denoised.derived is not None, "a derived series was asked for"
+            store(sorted(denoised.derived.folder.glob("*.dcm")))
+        denoised.facts["derived_series_instance_uid"] = denoised.derived.series_instance_uid
         try:
-            return self._in_space(quiet, volume.affine_ras)
+            return self._in_space(denoised, volume.affine_ras)
         except NotOneVolumeError:  # the viewer finds it in the PACS
-            return self._found(None, {}, quiet)
+            return self._found(None, {}, denoised)
 
-    def _in_space(self, quiet: QuietSeries, affine: Affine) -> dict[str, Any]:
-        slices, rows, columns = quiet.pixels.shape
+    def _in_space(self, denoised: DenoisedSeries, affine: Affine) -> dict[str, Any]:
+        slices, rows, columns = denoised.pixels.shape
         meta = {"affine": affine, "suffix": ".nii.gz", "like": None}
-        return self._found(image_of(quiet.pixels, (columns, rows, slices)), meta, quiet)
+        return self._found(image_of(denoised.pixels, (columns, rows, slices)), meta, denoised)
 
     def _found(
-        self, image: np.ndarray | None, meta: dict[str, Any], quiet: QuietSeries
+        self, image: np.ndarray | None, meta: dict[str, Any], denoised: DenoisedSeries
     ) -> dict[str, Any]:
         return {
             self.output_label_key: image,
             f"{self.output_label_key}_meta_dict": meta,
-            self.output_json_key: quiet.facts,
+            self.output_json_key: denoised.facts,
         }
 
     def _method(self, volume: Volume, wish: Wish) -> Method:

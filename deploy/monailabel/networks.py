@@ -12,7 +12,7 @@ from stillscan.app.bundles.choice import bundle_for, load_methods
 from stillscan.app.settings import Device, Mode, Settings, Strength
 from stillscan.deploy.monailabel.errors import ModalityUnknownError, RequestError
 from stillscan.models.bundle import BundleInfo
-from stillscan.operators.graph.stages import Method
+from stillscan.operators.graph.messages import Method
 
 MODES = tuple(mode for mode in get_args(Mode) if mode != "identity")
 STRENGTHS = ("high", "medium", "low")  # the first is what a client gets that does not choose

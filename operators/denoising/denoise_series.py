@@ -1,61 +1,29 @@
-"""From a volume to a quiet volume: a plan from a sample of the series, then block by block."""
+"""From a volume to a denoised volume: a plan for the series, then estimate and gate block by block.
+
+`plan_series` comes first: it reads a sample of the series once, and what cannot be denoised is
+refused there, before anything is denoised or written.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
-from torch import Tensor
+from jaxtyping import Float32
 
 from stillscan.models.denoisers.denoiser import Denoiser, Estimate, Seeded
-from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile, remaining_share
+from stillscan.models.noise.estimation import remaining_share
 from stillscan.models.noise.profile import NoiseProfile
-from stillscan.operators.denoising.gate import Verdict, judge
+from stillscan.operators.denoising.gate import GateRefusedError, Verdict, judge
 from stillscan.operators.denoising.gate_limits import GateLimits
-from stillscan.operators.denoising.intensity import Scaling, scaling_for
-from stillscan.operators.denoising.repeats import (
-    RepeatCheck,
-    acquired_again,
-    are_alike,
-    check_against_repeats,
-)
-from stillscan.operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
+from stillscan.operators.denoising.intensity import Scaling
+from stillscan.operators.denoising.plan import Plan, SeriesSample, plan_from, read_sample
+from stillscan.operators.denoising.repeats import RepeatCheck, are_alike, check_against_repeats
 from stillscan.operators.volume import Volume, VolumeBlock
-
-SAMPLE_SLICES = 8
-SAMPLE_PIXELS = 2**22  # in all slices of the sample: what the estimate may cost in time and memory
-
-Pixels = Float32[np.ndarray, "row column"]
-Padding = Bool[np.ndarray, "row column"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What holds for a whole series, found from a sample of its slices.
-
-    Attributes:
-        scaling: modality units to network numbers.
-        noise: the noise in network numbers.
-        sample: indices of the slices it was found on.
-        again: for each of them another acquisition of the same slice, None where there is none.
-        repeats: what those say of the denoiser; None where there are none, or nobody asked.
-    """
-
-    scaling: Scaling
-    noise: NoiseProfile
-    sample: tuple[int, ...]
-    again: tuple[int | None, ...] = ()
-    repeats: RepeatCheck | None = None
-
-    @property
-    def noise_before(self) -> float:
-        """Standard deviation of the noise in modality units."""
-        return self.noise.sigma / self.scaling.gain
 
 
 @dataclass(frozen=True)
@@ -103,58 +71,62 @@ class DenoisedBlock:
     repeats: RepeatCheck | None = None
 
 
-def plan_denoising(volume: Volume, noise_range: tuple[float, float] | None = None) -> Plan:
-    """Scaling and noise of a series, from at most SAMPLE_SLICES of its slices.
-
-    Where the series holds these slices again, their differences say what is noise.
+def plan_series(
+    volume: Volume,
+    denoiser: Denoiser,
+    noise_range: tuple[float, float] | None = None,
+    limits: GateLimits | None = None,
+    *,
+    scaling: Scaling | None = None,
+    noise: NoiseProfile | None = None,
+    network: AbstractContextManager[object] | None = None,
+) -> tuple[Volume, Plan]:
+    """Read the sample of a series once and plan how all of it is denoised.
 
     Args:
         volume: the series.
+        denoiser: the one that is going to be used; repeated acquisitions are asked about it.
         noise_range: sigma on the network scale that the bundle was trained for; None for any.
+        limits: of the quality gate.
+        scaling: in place of the one that the modality and the sample give.
+        noise: in place of the measured one, on the scale of `scaling`.
+        network: is held while the denoiser runs.
+
+    Returns:
+        The volume, which gives the slices of the sample from memory the first time that they are
+        read, and the plan.
 
     Raises:
+        InputError: if a slice of the sample cannot be read.
         NoNoiseInSeriesError: if every part of the sample is constant.
         NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
+        GateRefusedError: if repeated acquisitions do not support the denoised result at all.
     """
-    sample = sample_of(len(volume.slices))
-    again = tuple(acquired_again([each.place for each in volume.slices], sample))
-    blocks = [volume.read(index, index + 1) for index in sample]
-    try:
-        scaling, noise = measure_noise(
-            volume.modality,
-            [block.pixels[0] for block in blocks],
-            [block.padding[0] for block in blocks],
-            [None if index is None else _one(volume, index) for index in again],
+    sample = read_sample(volume)
+    plan = plan_from(sample, noise_range, scaling, noise)
+    with network or nullcontext():
+        repeats = checked_by_repeats(sample, plan, denoiser, limits)
+    if repeats is not None and repeats.borne_out == 0:
+        raise GateRefusedError(
+            "the repeated acquisitions do not support the denoised result "
+            "(0 % of the correction confirmed)"
         )
-    except NoNoiseInSeriesError as error:
-        raise NoNoiseInSeriesError(f"series {volume.series_instance_uid}: {error}") from error
-    if noise_range is not None and noise.sigma > noise_range[1]:
-        raise NoiseOutsideBundleError(
-            f"series {volume.series_instance_uid}: noise of {noise.sigma:.3f} of the intensity "
-            f"range; the bundle was trained for at most {noise_range[1]:.3f}"
-        )
-    return Plan(scaling, noise, sample, again)
+    return sample.volume, replace(plan, repeats=repeats)
 
 
-def _one(volume: Volume, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and padding of a slice."""
-    block = volume.read(index, index + 1)
-    return block.pixels[0], block.padding[0]
+def checked_by_repeats(
+    sample: SeriesSample, plan: Plan, denoiser: Denoiser, limits: GateLimits | None = None
+) -> RepeatCheck | None:
+    """Compare what the denoiser and the gate make of the sample with its other acquisition.
 
-
-def checked_plan(
-    denoiser: Denoiser, volume: Volume, plan: Plan, limits: GateLimits | None = None
-) -> Plan:
-    """The plan with what the repeats inside the series say of this denoiser.
-
-    Without repeats, the plan as it is. Judged is what the gate with these limits lets pass.
+    Returns:
+        None where there is no other acquisition, or nothing was corrected.
     """
 
     def compared() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for index, again in zip(plan.sample, plan.again, strict=True):
-            if again is None:
+        for block, other in zip(sample.slices(), sample.repeats(), strict=True):
+            if other is None:
                 continue
-            block, other = volume.read(index, index + 1), volume.read(again, again + 1)
             seen = ~(block.padding | other.padding)
             image = torch.from_numpy(plan.scaling.to_network(without_padding(block)))
             sigma = plan.noise.sigma_map(image[None])[0].numpy() / plan.scaling.gain
@@ -162,52 +134,7 @@ def checked_plan(
                 denoised = denoise_block(denoiser, block, plan, limits=limits)
                 yield block.pixels[seen], denoised.pixels[seen], other.pixels[seen]
 
-    return replace(plan, repeats=check_against_repeats(compared()))
-
-
-def sample_of(count: int) -> tuple[int, ...]:
-    """Indices of at most SAMPLE_SLICES of `count` slices, evenly spread."""
-    wanted = np.linspace(0, count - 1, min(count, SAMPLE_SLICES)).round()
-    return tuple(int(index) for index in np.unique(wanted))
-
-
-def measure_noise(
-    modality: str,
-    slices: Sequence[Pixels],
-    padding: Sequence[Padding],
-    again: Sequence[tuple[Pixels, Padding] | None] | None = None,
-) -> tuple[Scaling, NoiseProfile]:
-    """Scaling of a series and its noise in network numbers, from a sample of its slices.
-
-    Args:
-        modality: of the series.
-        slices: in modality units; sizes may differ.
-        padding: True where a pixel is no image.
-        again: the same slices, acquired once more, and their padding; None where a slice was not.
-            One whose padding is another is not looked at.
-
-    Raises:
-        NoNoiseInSeriesError: if every part of the sample is constant.
-    """
-    seen = [pixels[~mask] for pixels, mask in zip(slices, padding, strict=True)]
-    if sum(len(pixels) for pixels in seen) == 0:
-        raise NoNoiseInSeriesError("every pixel of the series is padding")
-    scaling = scaling_for(modality, np.concatenate(seen))
-    middles = [_middle(*pixels.shape, count=len(slices)) for pixels in slices]
-
-    def to_network(pixels: Pixels, at: tuple[slice, slice]) -> Tensor:
-        return torch.from_numpy(scaling.to_network(pixels[at]))
-
-    images = [to_network(*each) for each in zip(slices, middles, strict=True)]
-    others = [
-        to_network(other[0], at) if other is not None and np.array_equal(mask, other[1]) else None
-        for mask, other, at in zip(padding, again or [None] * len(slices), middles, strict=True)
-    ]
-    valid = [torch.from_numpy(~mask[at]) for mask, at in zip(padding, middles, strict=True)]
-    try:
-        return scaling, estimate_noise_profile(images, valid, others)
-    except NoNoiseError as error:
-        raise NoNoiseInSeriesError(str(error)) from error
+    return check_against_repeats(compared())
 
 
 def denoise_block(
@@ -222,7 +149,7 @@ def denoise_block(
     Args:
         denoiser: any; sees network numbers.
         block: of the series that the plan was made for.
-        plan: from `plan_denoising`.
+        plan: from `plan_series`.
         strength: share of the correction that is applied, 0 to 1.
         limits: of the gate.
     """
@@ -300,7 +227,7 @@ def denoise_volume(
     denoiser: Denoiser, volume: Volume, strength: float = 1.0, limits: GateLimits | None = None
 ) -> Iterator[DenoisedBlock]:
     """The whole series, block by block."""
-    plan = checked_plan(denoiser, volume, plan_denoising(volume), limits)
+    volume, plan = plan_series(volume, denoiser, limits=limits)
     for block in volume.blocks():
         yield denoise_block(denoiser, block, plan, strength, limits)
 
@@ -314,13 +241,6 @@ def without_padding(block: VolumeBlock) -> Float32[np.ndarray, "slice row column
         if padding.any() and not padding.all():
             values[padding] = values[~padding].min()
     return pixels
-
-
-def _middle(rows: int, columns: int, *, count: int) -> tuple[slice, slice]:
-    """The middle of an image, as much of it as each of `count` slices of a sample may have."""
-    side = math.isqrt(SAMPLE_PIXELS // count)
-    top, left = max(0, (rows - side) // 2), max(0, (columns - side) // 2)
-    return slice(top, top + side), slice(left, left + side)
 
 
 def _noise_after(block: VolumeBlock, pixels: np.ndarray, plan: Plan) -> float | None:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32
 
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.denoising.multiscale_clamp import clamp
+from stillscan.operators.errors import ResultError
 
 Decision = Literal["accept", "accept with clamp", "refuse"]
 Pixels = Float32[np.ndarray, "slice row column"]
@@ -29,6 +30,12 @@ BINS = 8
 FEWEST_IN_BIN = 500  # pixels; fewer say little of a mean
 CLAMPED = 0.99  # a weight below this counts as clamped
 FAR_TOO_MUCH = 2.0  # times the limit of std(r): beyond it nothing is drawn back, all is refused
+
+
+class GateRefusedError(ResultError):
+    """The quality gate, or repeated acquisitions of the series, do not support the result."""
+
+    reason = "quality-gate"
 
 
 @dataclass(frozen=True)

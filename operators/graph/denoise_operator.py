@@ -1,48 +1,17 @@
-"""The second door of the graph: noisy blocks in, the network's estimates out."""
+"""Second operator of the graph: runs the network on each block."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import stillscan.operators.graph.cuda_runtime  # noqa: F401 - loads what holoscan is linked with
-
-# isort: split
-from holoscan.core import (
-    ExecutionContext,
-    Fragment,
-    InputContext,
-    Operator,
-    OperatorSpec,
-    OutputContext,
-)
-
-from stillscan.operators.graph.stages import DenoisingStage
+from stillscan.operators.graph.stage_operator import StageOperator
 
 
-class DenoiseOperator(Operator):  # type: ignore[misc]  # holoscan has no type information
-    """Denoises block by block.
+class DenoiseOperator(StageOperator):
+    """Denoises block by block; its stage is an `EstimatingStage`.
 
     Ports:
-        in `block`: a `VolumeBlock` or a `SeriesFailed`.
-        out `estimated_block`: an `EstimatedBlock` or a `SeriesFailed`, once per series.
+        in `block`: a `SeriesBlock` of a `VolumeBlock`, or a `SeriesFailed`.
+        out `estimated_block`: a `SeriesBlock` of an `EstimatedBlock`, or a `SeriesFailed`.
     """
 
-    def __init__(
-        self, fragment: Fragment, *conditions: Any, stage: DenoisingStage, name: str
-    ) -> None:
-        """`stage` holds the loaded networks."""
-        self._stage = stage
-        super().__init__(fragment, *conditions, name=name)
-
-    def setup(self, spec: OperatorSpec) -> None:
-        """Name the ports."""
-        spec.input("block")
-        spec.output("estimated_block")
-
-    def compute(
-        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
-    ) -> None:
-        """Denoise one block and pass it on."""
-        estimated = self._stage.take(op_input.receive("block"))
-        if estimated is not None:
-            op_output.emit(estimated, "estimated_block")
+    input_port = "block"
+    output_port = "estimated_block"

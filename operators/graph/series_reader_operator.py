@@ -1,4 +1,4 @@
-"""The first door of the graph: series come in, one block of slices at a time."""
+"""First operator of the graph: emits planned series, one block of slices at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from holoscan.core import (
     OutputContext,
 )
 
-from stillscan.operators.graph.stages import SeriesFailed
+from stillscan.operators.graph.messages import SeriesBlock, SeriesFailed
 from stillscan.operators.volume import VolumeBlock
 
 
@@ -25,17 +25,18 @@ class SeriesReaderOperator(Operator):  # type: ignore[misc]  # holoscan has no t
     """Emits the blocks of all series and stops when there are no more.
 
     Ports:
-        out `block`: a `VolumeBlock`, or a `SeriesFailed` for a series that cannot be read.
+        out `block`: a `SeriesBlock` of a `VolumeBlock`, or a `SeriesFailed` for a series that
+            cannot be read or planned.
     """
 
     def __init__(
         self,
         fragment: Fragment,
         *conditions: Any,
-        blocks: Iterator[VolumeBlock | SeriesFailed],
+        blocks: Iterator[SeriesBlock[VolumeBlock] | SeriesFailed],
         name: str,
     ) -> None:
-        """`blocks` is what `read_in_blocks` gives."""
+        """`blocks` are those of a `ReadingStage`."""
         self._blocks = blocks
         super().__init__(fragment, *conditions, name=name)
 

@@ -1,32 +1,47 @@
-"""A volume that serves what has been read already from memory, so that nothing is decoded twice."""
+"""A volume that serves some of its slices from memory, so that nothing is decoded twice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
 
-from stillscan.operators.volume import SliceHeader, Volume, VolumeBlock
+from stillscan.operators.volume import SliceHeader, SliceReader, Volume
 
 
-def volume_with(block: VolumeBlock) -> Volume:
-    """The volume of `block`, which reads the slices of the block from it and others as before."""
-    return replace(block.volume, reader=_ReadAhead(block))
+def with_slices_in_memory(volume: Volume, indices: Sequence[int]) -> Volume:
+    """Read these slices now; the volume that is returned serves them from memory.
+
+    Raises:
+        InputError: if one of them cannot be read.
+    """
+    return replace(volume, reader=_Memory(volume.reader, [volume.slices[i] for i in indices]))
 
 
-class _ReadAhead:
-    """A `SliceReader` that holds one block."""
+class _Memory:
+    """A `SliceReader` that holds some slices and asks another reader for the rest."""
 
-    def __init__(self, block: VolumeBlock) -> None:
-        self._block = block
-        slices = block.volume.slices[block.start : block.stop]
-        self._held = {slice_: index for index, slice_ in enumerate(slices)}
+    def __init__(self, reader: SliceReader, slices: Sequence[SliceHeader]) -> None:
+        headers, stored = reader.read(slices)
+        self._reader = reader
+        self._held = dict(zip(slices, zip(headers, stored, strict=True), strict=True))
+        self._last: tuple[Path, Dataset] | None = None
 
     def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
-        """Slices of the block from memory; any others through the volume's own reader."""
-        if not all(each in self._held for each in slices):
-            return self._block.volume.reader.read(slices)
-        at = [self._held[each] for each in slices]
-        return [self._block.headers[index] for index in at], self._block.stored[at]
+        """See `SliceReader`: frames of one instance keep one header, wherever they come from."""
+        missing = [each for each in slices if each not in self._held]
+        found = dict(self._held)
+        stored = None
+        if missing:
+            read, stored = self._reader.read(missing)
+            found |= zip(missing, zip(read, stored, strict=True), strict=True)
+        of_file = dict([self._last]) if self._last else {}
+        headers = [of_file.setdefault(each.path, found[each][0]) for each in slices]
+        last = slices[-1]
+        self._last = (last.path, headers[-1]) if last.frames > 1 else None
+        if stored is None or len(missing) < len(slices):
+            stored = np.stack([found[each][1] for each in slices])
+        return headers, stored

@@ -9,7 +9,7 @@ with Decoder() as decoder:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,12 @@ NAMELESS = (MissingUidError, InvalidUidError)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A series that the rules choose, its instances in the order of their paths."""
+    """A series that the rules choose and that is consistent: one patient, one matrix, one unit.
+
+    Attributes:
+        instances: each once, in the order of their paths.
+        warnings: copies of instances that were left out.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
@@ -63,6 +68,7 @@ class Candidate:
     why: str
     instances: tuple[Instance, ...]
     sibling_series_numbers: frozenset[int]
+    warnings: tuple[str, ...] = ()
 
     @property
     def slices(self) -> int:
@@ -129,10 +135,10 @@ def find_series(source: Path, decoder: Decoder, rules: SelectionRules) -> Catalo
     for instances in series.values():
         refusal = _sorted_out(instances, rules)
         if refusal is None:
-            sound = [each for scanned in instances if (each := scanned.instance) is not None]
-            candidates.append(_candidate(sound, numbers))
-        else:
-            refused.append(refusal)
+            found_one = _consistent(instances, numbers, decoder)
+            candidates += [found_one] if isinstance(found_one, Candidate) else []
+            refusal = found_one if isinstance(found_one, Refusal) else None
+        refused += [] if refusal is None else [refusal]
     return Catalogue(tuple(candidates), tuple(refused), tuple(skipped))
 
 
@@ -142,21 +148,9 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
     Returns:
         The volume, its slices by stack, repetition and position along the slice normal, every frame
         of every instance once.
-
-    Raises:
-        IdentityConflictError: if the instances name different patients.
-        MixedSeriesError: if they differ in study, SOP class or modality.
-        MixedMatrixError, MixedPhotometricError, MixedPixelFormatError: if their pixels do.
-        DuplicateInstanceError: if two files claim to be the same instance and are not.
     """
-    require_one_patient(candidate.instances)
-    require_one_series(candidate.instances)
-    require_one_matrix(candidate.instances)
-    require_one_photometric(candidate.instances)
-    require_one_pixel_format(candidate.instances)
-    instances, duplicates = without_duplicates(candidate.instances, decoder)
-    placed, unusual = in_space(instances)
-    first = instances[0]
+    placed, unusual = in_space(candidate.instances)
+    first = candidate.instances[0]
     return Volume(
         study_instance_uid=candidate.study_instance_uid,
         series_instance_uid=candidate.series_instance_uid,
@@ -166,9 +160,9 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
         columns=first.image.columns,
         unit=first.frames[0].unit or ("HU" if candidate.modality == "CT" else "1"),
         slices=tuple(_slice_header(each) for each in placed),
-        reader=SeriesReader(decoder, instances),
+        reader=SeriesReader(decoder, candidate.instances),
         sibling_series_numbers=candidate.sibling_series_numbers,
-        warnings=(*duplicates, *unusual),
+        warnings=(*candidate.warnings, *unusual),
     )
 
 
@@ -278,6 +272,23 @@ def _sorted_out(instances: Sequence[Scanned], rules: SelectionRules) -> Refusal 
     return None
 
 
+def _consistent(
+    scanned: Sequence[Scanned], numbers: Mapping[str, frozenset[int]], decoder: Decoder
+) -> Candidate | Refusal:
+    """The series as a candidate, or why its instances do not fit together."""
+    instances = [each for one in scanned if (each := one.instance) is not None]
+    try:
+        require_one_patient(instances)
+        require_one_series(instances)
+        require_one_matrix(instances)
+        require_one_photometric(instances)
+        require_one_pixel_format(instances)
+        once, copies = without_duplicates(instances, decoder)
+    except InputError as error:
+        return _refused_series(scanned, scanned[0], error.reason, str(error), by_rules=False)
+    return _candidate(once, numbers, copies)
+
+
 def _refused_series(
     instances: Sequence[Scanned], first: Scanned, reason: str, message: str, *, by_rules: bool
 ) -> Refusal:
@@ -302,7 +313,9 @@ def _skipped_file(path: Path, why: NotSelected) -> Refusal:
     return Refusal(None, (path,), why.reason, f"{path.name}: {why.message}", by_rules=True)
 
 
-def _candidate(instances: Sequence[Instance], numbers: dict[str, frozenset[int]]) -> Candidate:
+def _candidate(
+    instances: Sequence[Instance], numbers: Mapping[str, frozenset[int]], copies: Sequence[str]
+) -> Candidate:
     known, image = instances[0].known, instances[0].image
     return Candidate(
         study_instance_uid=known.study_instance_uid,
@@ -311,6 +324,7 @@ def _candidate(instances: Sequence[Instance], numbers: dict[str, frozenset[int]]
         why=f"{name_of_uid(known.sop_class_uid)} of {image.rows} x {image.columns}",
         instances=tuple(instances),
         sibling_series_numbers=numbers[known.study_instance_uid],
+        warnings=tuple(copies),
     )
 
 

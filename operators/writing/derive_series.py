@@ -1,9 +1,9 @@
 """A derived series on disk: staged instance by instance, published whole or not at all (W1-W12).
 
-    with SeriesStage(volume, provenance, staging_folder, options) as stage:
+    with SeriesWriter(volume, provenance, staging_folder, options) as writer:
         for block in denoised_blocks:
-            stage.add(block)
-        series = stage.finish()
+            writer.add(block)
+        series = writer.finish()
 
 The application renames `series.folder` into its output when all series are staged; `derive_series`
 does it for one. A stage that does not finish leaves nothing behind.
@@ -48,7 +48,7 @@ from stillscan.operators.writing.stored_values import Change, PixelFormat, pixel
 __all__ = [
     "DerivedSeries",
     "OutputOptions",
-    "SeriesStage",
+    "SeriesWriter",
     "derive_series",
 ]
 
@@ -122,10 +122,10 @@ def derive_series(
     with naming_output_faults("make a staging folder"):
         folder.mkdir(parents=True, exist_ok=True)
         staging = tempfile.TemporaryDirectory(prefix=".stillscan-", dir=folder)
-    with staging, SeriesStage(volume, provenance, Path(staging.name), options) as stage:
+    with staging, SeriesWriter(volume, provenance, Path(staging.name), options) as writer:
         for block in blocks:
-            stage.add(block)
-        series = stage.finish()
+            writer.add(block)
+        series = writer.finish()
         published = folder / series.series_instance_uid
         with naming_output_faults("publish a series"):
             if published.exists():  # the same UID says that it has the same content
@@ -135,7 +135,7 @@ def derive_series(
     return replace(series, folder=published)
 
 
-class SeriesStage:
+class SeriesWriter:
     """A derived series that is being written into a staging folder, block by block.
 
     Paths are made of our own UIDs only. `discard` removes everything, as does any error in `add`

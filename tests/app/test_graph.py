@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from stillscan.app.settings import OutputSection
 from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
 from stillscan.operators import volume as volume_module
 from stillscan.operators.errors import DiskFullError, InputError
-from stillscan.operators.graph.stages import Method, SeriesSource
+from stillscan.operators.graph.messages import Method, SeriesSource
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
 from stillscan.operators.reading.selection import SelectionRules
 from stillscan.operators.report.outcome import Progress, SeriesOutcome
-from stillscan.operators.volume import Volume
+from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.provenance import Provenance
 from tests.series_factory import make_series
 
@@ -117,7 +118,7 @@ def test_the_next_block_is_read_while_one_is_denoised(tmp_path: Path, derive: Ca
 
     def telling(source: SeriesSource) -> SeriesSource:
         return SeriesSource(
-            source.series_instance_uid, source.files, lambda: Telling(source.read(), tell)
+            source.series_instance_uid, source.files, lambda: telling_volume(source.read(), tell)
         )
 
     def tell(start: int) -> None:
@@ -128,16 +129,16 @@ def test_the_next_block_is_read_while_one_is_denoised(tmp_path: Path, derive: Ca
     assert overlapped == [True]
 
 
-class Telling:
+def telling_volume(volume: Volume, tell: Callable[[int], None]) -> Volume:
     """A volume that says which block it is going to give."""
 
-    def __init__(self, volume: Volume, tell: Callable[[int], None]) -> None:
-        self.volume, self.tell = volume, tell
+    class Telling(Volume):
+        def blocks(self) -> Iterator[VolumeBlock]:
+            for block in super().blocks():
+                tell(block.start)
+                yield block
 
-    def blocks(self) -> Iterator[object]:
-        for block in self.volume.blocks():
-            self.tell(block.start)
-            yield block
+    return Telling(**{each.name: getattr(volume, each.name) for each in fields(volume)})
 
 
 @pytest.mark.usefixtures("one_slice_per_block")
@@ -154,7 +155,7 @@ def test_blocks_in_flight_are_few_however_long_the_series(tmp_path: Path, derive
 
     def telling(source: SeriesSource) -> SeriesSource:
         return SeriesSource(
-            source.series_instance_uid, source.files, lambda: Telling(source.read(), count)
+            source.series_instance_uid, source.files, lambda: telling_volume(source.read(), count)
         )
 
     derive(change=telling, watch=done)
@@ -190,9 +191,9 @@ def test_a_series_that_cannot_be_read_does_not_touch_the_others(
 def test_a_file_that_vanishes_while_it_is_read_refuses_its_series_alone(
     tmp_path: Path, derive: Callable
 ) -> None:
-    make_series(tmp_path / "in", seed=1, slices=5)
+    make_series(tmp_path / "in", seed=1, slices=12)
     make_series(tmp_path / "in", seed=2)
-    last = tmp_path / "in" / "MR_1_0005.dcm"
+    last = tmp_path / "in" / "MR_1_0011.dcm"  # no slice of the sample that the plan reads
 
     def vanish(progress: Progress) -> None:
         last.unlink(missing_ok=True)

@@ -133,12 +133,12 @@ def test_inspect_does_not_name_the_patient(stillscan: Callable, source: Path) ->
 @pytest.mark.parametrize(
     "place",
     [
-        "stillscan.operators.graph.stages.plan_denoising",
+        "stillscan.operators.graph.stages.plan_series",
         "stillscan.operators.graph.stages.estimate_block",
         "stillscan.operators.graph.stages.judge_block",
-        "stillscan.operators.writing.derive_series.SeriesStage.add",
+        "stillscan.operators.writing.derive_series.SeriesWriter.add",
         "stillscan.operators.report.result.series_page",
-        "stillscan.app.pipeline.pipeline.find_series",
+        "stillscan.app.pipeline.survey.find_series",
     ],
 )
 def test_an_unexpected_exception_does_not_name_the_patient(

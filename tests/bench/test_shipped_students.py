@@ -70,7 +70,7 @@ def test_every_slice_of_every_repeated_scan_comes_nearer_to_its_repeat(stillscan
     for repeat in repeats(stillscan_data / "dev"):
         scale = float(np.quantile(repeat.first, 0.999))
         first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
-        assert (ratios(students["mr"], first, second, repeat.again()) < 1).all(), repeat.name
+        assert (ratios(students["mr"], first, second, repeat.places) < 1).all(), repeat.name
 
 
 def test_repeats_inside_a_series_put_the_students_above_nlm(stillscan_data, students):
@@ -81,7 +81,7 @@ def test_repeats_inside_a_series_put_the_students_above_nlm(stillscan_data, stud
     for repeat, slices in ((phantom, range(0, 64, 8)), (brain, range(0, 60, 6))):
         scale = float(np.quantile(repeat.first, 0.999))
         first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
-        student = ratios(students["mr"], first, second, repeat.again())
+        student = ratios(students["mr"], first, second, repeat.places)
         peer = [
             np.sqrt(np.square(nlm(first[at]) - second[at]).mean())
             / np.sqrt(np.square(first[at] - second[at]).mean())
@@ -119,9 +119,9 @@ def test_int8_loses_a_twentieth_of_a_decibel(stillscan_data, domain, most):
     assert max(np.reshape(losses, (len(OF_EVERY_KIND), -1)).mean(1)) < most
 
 
-def ratios(student, first, second, again=None):
+def ratios(student, first, second, places=None):
     """Error against the repeat, after over before, of each slice."""
-    cleaned = denoise_blind(student, first, again)
+    cleaned = denoise_blind(student, first, places)
     return np.sqrt(((cleaned - second) ** 2).mean((1, 2)) / ((first - second) ** 2).mean((1, 2)))
 
 

@@ -8,15 +8,19 @@ from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
 from stillscan.operators.denoising.denoise_series import (
     denoise_block,
     denoise_volume,
-    plan_denoising,
 )
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.denoising.intensity import Scaling, scaling_for
+from stillscan.operators.denoising.plan import plan_from, read_sample
 from stillscan.operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
 from tests.derived import EVERYTHING
 from tests.series_factory import make_series
+
+
+def planned(volume, noise_range=None):
+    return plan_from(read_sample(volume), noise_range)
 
 
 class HalfDenoiser:
@@ -68,12 +72,12 @@ def test_no_estimate_is_below_no_signal(read):
     volume = read(modality="MR")
     block = volume.read(0, 1)
     assert block.pixels.min() >= 0
-    assert denoise_block(Darker(), block, plan_denoising(volume)).pixels.min() >= 0
+    assert denoise_block(Darker(), block, planned(volume)).pixels.min() >= 0
 
 
 def test_strength_is_the_share_of_the_correction(read):
     volume = read(modality="MR")
-    plan = plan_denoising(volume)
+    plan = planned(volume)
     block = volume.read(0, 2)
     full = denoise_block(HalfDenoiser(), block, plan, 1.0).pixels - block.pixels
     half = denoise_block(HalfDenoiser(), block, plan, 0.5).pixels - block.pixels
@@ -84,7 +88,7 @@ def test_strength_is_the_share_of_the_correction(read):
 def test_less_strength_leaves_more_error(read):
     """What is shown errs by the estimate's error and by the noise that was left in."""
     volume = read(modality="MR")
-    plan, block = plan_denoising(volume), volume.read(0, 1)
+    plan, block = planned(volume), volume.read(0, 1)
     full = denoise_block(HalfDenoiser(), block, plan, 1.0)
     half = denoise_block(HalfDenoiser(), block, plan, 0.5)
     np.testing.assert_allclose(full.spread, 0.1 * plan.noise_before, rtol=1e-4)
@@ -94,13 +98,13 @@ def test_less_strength_leaves_more_error(read):
 
 
 def test_the_plan_does_not_grow_with_the_series(read):
-    assert len(plan_denoising(read(modality="MR", slices=30, rows=32, columns=32)).sample) == 8
+    assert len(planned(read(modality="MR", slices=30, rows=32, columns=32)).sample) == 8
 
 
 def test_noise_of_the_series_is_told_in_modality_units(read):
     """The factory's noise is 2 % of the stored range."""
     volume = read(modality="MR", slices=6, rows=128, columns=128, slope=2.0)
-    assert plan_denoising(volume).noise_before == pytest.approx(2 * 0.02 * 4096, rel=0.25)
+    assert planned(volume).noise_before == pytest.approx(2 * 0.02 * 4096, rel=0.25)
 
 
 def test_a_constant_series_is_refused(tmp_path, read):
@@ -114,12 +118,12 @@ def test_a_constant_series_is_refused(tmp_path, read):
     from dataclasses import replace
 
     with pytest.raises(NoNoiseInSeriesError):
-        plan_denoising(replace(volume, reader=Constant()))
+        planned(replace(volume, reader=Constant()))
 
 
 def test_noise_beyond_the_bundle_is_refused(read):
     with pytest.raises(NoiseOutsideBundleError):
-        plan_denoising(read(modality="MR"), noise_range=(0.0, 1e-4))
+        planned(read(modality="MR"), noise_range=(0.0, 1e-4))
 
 
 @pytest.mark.parametrize("values", [np.linspace(-1024, 3071, 7), np.array([0.0, 1e-3, 65535.0])])
@@ -155,7 +159,7 @@ class RecordingSeeds:
 def test_a_slice_has_the_seed_of_its_uids_whatever_its_block(read):
     volume = read()
     blocks = [volume.read(0, 4), volume.read(0, 1), volume.read(1, 4)]
-    plan, recording = plan_denoising(volume), RecordingSeeds()
+    plan, recording = planned(volume), RecordingSeeds()
     for block in blocks:
         denoise_block(recording, block, plan)
     whole, parts = recording.seen[:4], recording.seen[4:]
@@ -174,7 +178,7 @@ class Blurring:
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_how_a_series_is_cut_into_blocks_changes_no_pixel(read, modality):
     volume = read(modality=modality)
-    plan = plan_denoising(volume)
+    plan = planned(volume)
     limits = GateLimits(residual_mean=10.0, residual_deviation=50.0, clamped_share=1.0)
     whole = denoise_block(Blurring(), volume.read(0, 4), plan, limits=limits)
     assert whole.verdict.measurements["clamped_share"] > 0

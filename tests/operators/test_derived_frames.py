@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from stillscan.operators.writing.derive_series import SeriesStage, derive_series
+from stillscan.operators.writing.derive_series import SeriesWriter, derive_series
 from tests.derived import (
     IDENTITY,
     STUDENT,
@@ -194,9 +194,9 @@ def test_an_instance_that_lacks_a_frame_is_not_written(tmp_path: Path) -> None:
     first, _ = blocks_of(volume)
     staging = tmp_path / "staging"
     staging.mkdir()
-    with SeriesStage(volume, STUDENT, staging) as stage:
-        stage.add(Denoised(first, smoothed(first)))
-        assert list(stage.folder.iterdir()) == []
+    with SeriesWriter(volume, STUDENT, staging) as writer:
+        writer.add(Denoised(first, smoothed(first)))
+        assert list(writer.folder.iterdir()) == []
     assert list(staging.iterdir()) == []
 
 

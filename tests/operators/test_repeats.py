@@ -9,12 +9,14 @@ import torch
 
 from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
 from stillscan.operators.denoising.denoise_series import (
-    checked_plan,
+    checked_by_repeats,
     denoise_volume,
-    plan_denoising,
+    plan_series,
 )
+from stillscan.operators.denoising.plan import plan_from, read_sample
 from stillscan.operators.denoising.repeats import acquired_again, are_alike, check_against_repeats
-from stillscan.operators.graph.stages import DenoisingStage, GateStage, Method, WritingStage
+from stillscan.operators.graph.messages import Method, SeriesSource
+from stillscan.operators.graph.stages import WritingStage, in_turn
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
 from stillscan.operators.writing.derive_series import OutputOptions
@@ -23,6 +25,14 @@ from tests.series_factory import make_series
 
 SIGMA = 40.0
 SIDE = 64
+
+
+def planned(volume):
+    return plan_from(read_sample(volume))
+
+
+def repeat_check(denoiser, volume):
+    return checked_by_repeats(read_sample(volume), planned(volume), denoiser)
 
 
 class Blurring:
@@ -94,16 +104,16 @@ def test_noise_is_known_where_no_part_is_flat(series):
     """Alone, nothing tells these images' grain from correlated noise."""
     volume = series()
     alone = replace(volume, slices=tuple(replace(each, place=None) for each in volume.slices))
-    assert plan_denoising(volume).noise_before == pytest.approx(SIGMA, rel=0.1)
-    assert plan_denoising(alone).noise_before > 3 * SIGMA
-    assert plan_denoising(alone).again == (None,) * 8
+    assert planned(volume).noise_before == pytest.approx(SIGMA, rel=0.1)
+    assert planned(alone).noise_before > 3 * SIGMA
+    assert read_sample(alone).again == (None,) * 8
 
 
 def test_the_same_image_twice_says_nothing(series):
     volume = series(volumes=2, noise=0.0)
     alone = replace(volume, slices=tuple(replace(each, place=None) for each in volume.slices))
-    plans = [plan_denoising(each) for each in (volume, alone)]
-    assert checked_plan(Blurring(), volume, plans[0]).repeats is None
+    plans = [planned(each) for each in (volume, alone)]
+    assert repeat_check(Blurring(), volume) is None
     profiles = [plan.noise for plan in plans]
     assert profiles[0].sigma == profiles[1].sigma
     assert profiles[0].sigmas == profiles[1].sigmas
@@ -111,7 +121,7 @@ def test_the_same_image_twice_says_nothing(series):
 
 def test_of_a_correction_that_blurs_only_a_part_is_applied(series):
     volume = series()
-    plan = checked_plan(Blurring(), volume, plan_denoising(volume))
+    _, plan = plan_series(volume, Blurring())
     assert plan.repeats.slices == 8
     assert plan.repeats.borne_out < 0.5
     assert plan.repeats.before == pytest.approx(SIGMA * np.sqrt(2), rel=0.05)
@@ -129,19 +139,21 @@ def test_of_a_correction_that_blurs_only_a_part_is_applied(series):
 def test_a_correction_that_takes_noise_alone_is_applied_whole(series):
     """What is left of the noise is that of the other acquisition."""
     volume = series()
-    scaling = plan_denoising(volume).scaling
+    scaling = planned(volume).scaling
     clean = torch.from_numpy(scaling.to_network(clean_slices(4).astype(np.float32)))
 
     def nearest(image):
         at = (image[:, 0, None] - clean).square().mean((2, 3)).argmin(1)
         return clean[at][:, None]
 
-    plan = checked_plan(Knowing(nearest), volume, plan_denoising(volume))
+    _, plan = plan_series(volume, Knowing(nearest))
     assert plan.repeats.borne_out >= 0.97
     assert plan.repeats.after == pytest.approx(SIGMA, rel=0.05)
 
 
-def test_a_series_whose_repeats_bear_out_nothing_is_refused(series, tmp_path):
+def test_a_series_whose_repeats_support_nothing_is_refused_before_anything_is_written(
+    series, tmp_path
+):
     """What is sharpened becomes less like its repeat: there is nothing to show."""
 
     class Sharpening(Blurring):
@@ -150,22 +162,21 @@ def test_a_series_whose_repeats_bear_out_nothing_is_refused(series, tmp_path):
 
     volume = series()
     (tmp_path / "out").mkdir()
-    methods = {"MR": Method(Sharpening(), STUDENT)}
-    denoising, gate = DenoisingStage(methods, set()), GateStage(methods, set())
-    writing = WritingStage(
-        tmp_path / "out", methods, OutputOptions(), set(), report=False, watch=lambda _: None
+    writing = WritingStage(tmp_path / "out", OutputOptions(), report=False, watch=lambda _: None)
+    source = SeriesSource(
+        volume.series_instance_uid, tuple(each.path for each in volume.slices), lambda: volume
     )
-    for block in volume.blocks():
-        writing.take(gate.take(denoising.take(block)))
+    for message in in_turn([source], {"MR": Method(Sharpening(), STUDENT)}):
+        writing.take(message)
     (outcome,) = writing.outcomes
     assert (outcome.status, outcome.reason) == ("refused", "quality-gate")
-    assert "repeats inside the series bear out nothing" in outcome.message
+    assert "do not support the denoised result" in outcome.message
     assert not list((tmp_path / "out").rglob("*.dcm"))
 
 
 def test_no_correction_needs_no_judge(series):
     volume = series()
-    assert checked_plan(IdentityDenoiser(), volume, plan_denoising(volume)).repeats is None
+    assert repeat_check(IdentityDenoiser(), volume) is None
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 1.0), (1.0, 1.0), (2.0, 0.5), (-1.0, 0.0)])
@@ -192,10 +203,9 @@ def test_another_contrast_is_no_judge(series):
             return headers, (stored * factor).astype(stored.dtype)
 
     changed = replace(volume, reader=SecondDarker())
-    plan = plan_denoising(changed)
-    assert plan.again == (4, 5, 6, 7, 0, 1, 2, 3)
-    assert checked_plan(Blurring(), volume, plan_denoising(volume)).repeats is not None
-    assert checked_plan(Blurring(), changed, plan).repeats is None
+    assert read_sample(changed).again == (4, 5, 6, 7, 0, 1, 2, 3)
+    assert repeat_check(Blurring(), volume) is not None
+    assert repeat_check(Blurring(), changed) is None
 
 
 def test_acquisitions_are_alike_that_differ_by_little_more_than_noise():

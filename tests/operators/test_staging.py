@@ -12,7 +12,7 @@ import pytest
 
 from stillscan.operators.errors import DiskFullError, NotWritableError, OutputError
 from stillscan.operators.volume import Volume
-from stillscan.operators.writing.derive_series import SeriesStage, derive_series
+from stillscan.operators.writing.derive_series import SeriesWriter, derive_series
 from tests.derived import STUDENT, Denoised, blocks_of, smoothed, volumes_in
 from tests.series_factory import make_series
 
@@ -27,10 +27,10 @@ def test_a_stage_writes_only_into_its_own_folder(tmp_path: Path) -> None:
     volume, blocks = series_in(tmp_path / "source")
     staging = tmp_path / "staging"
     staging.mkdir()
-    with SeriesStage(volume, STUDENT, staging) as stage:
+    with SeriesWriter(volume, STUDENT, staging) as writer:
         for block in blocks:
-            stage.add(block)
-        series = stage.finish()
+            writer.add(block)
+        series = writer.finish()
     assert series.folder == staging / series.series_instance_uid
     assert sorted(series.folder.iterdir()) == sorted(series.files)
     assert list(staging.iterdir()) == [series.folder]
@@ -40,8 +40,8 @@ def test_a_stage_that_is_left_before_its_end_leaves_nothing(tmp_path: Path) -> N
     volume, blocks = series_in(tmp_path / "source")
     staging = tmp_path / "staging"
     staging.mkdir()
-    with SeriesStage(volume, STUDENT, staging) as stage:
-        stage.add(blocks[0])
+    with SeriesWriter(volume, STUDENT, staging) as writer:
+        writer.add(blocks[0])
         assert list(staging.iterdir()) != []
     assert list(staging.iterdir()) == []
 

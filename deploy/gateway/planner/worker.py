@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.bundles.warm_networks import WarmNetworks
 from stillscan.app.pipeline.output_folder import REPORT, make_names_durable
-from stillscan.app.pipeline.pipeline import Job, RunResult, run_with
+from stillscan.app.pipeline.pipeline import RunResult, run_with
+from stillscan.app.pipeline.survey import Job
 from stillscan.app.settings import DEFAULT_SETTINGS, Settings, load_settings
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.planner.planner import instance_path

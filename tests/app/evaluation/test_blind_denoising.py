@@ -1,4 +1,4 @@
-"""A series is denoised as the application does it, or told the noise."""
+"""A series is denoised as the application does it, or with the noise that was added."""
 
 import numpy as np
 import torch
@@ -69,10 +69,10 @@ def test_repeats_judge_the_correction_as_in_the_application():
     """Half of it is right."""
     generator = torch.Generator().manual_seed(1)
     noisy = torch.stack([CASE.add(CLEAN[0], generator) for _ in range(4)])
-    profile, again = CASE.profile(CLEAN), [1, 2, 3, 2]
+    profile, places = CASE.profile(CLEAN), [(0,)] * 4
     wide = CASE.profile(CLEAN).weakened(2.0)
-    result = denoise_series(Overdone(), noisy, wide, gated=True, again=again)
-    free = denoise_series(Overdone(), noisy, profile, gated=False, again=again)
+    result = denoise_series(Overdone(), noisy, wide, gated=True, places=places)
+    free = denoise_series(Overdone(), noisy, profile, gated=False, places=places)
     assert (result.slices - CLEAN[0]).square().mean() < 0.02 * CASE.strength**2
     assert torch.allclose(result.spread, torch.tensor(CASE.strength), rtol=0.1)
     assert torch.allclose(free.slices, 2 * CLEAN[:1] - noisy, atol=1e-6)

@@ -83,8 +83,8 @@ def test_half_of_the_difference_of_two_acquisitions_is_noise_of_one():
 
 def test_a_scan_of_several_volumes_holds_its_slices_again():
     volumes = np.zeros((6, 8, 8), np.float32)
-    assert Repeat("two slices, three times", volumes, volumes, 3).again() == [2, 3, 4, 5, 2, 3]
-    assert Repeat("six slices", volumes, volumes).again() == [None] * 6
+    assert Repeat("two slices, three times", volumes, volumes, 3).places == ((0,), (1,)) * 3
+    assert Repeat("six slices", volumes, volumes).places == tuple((index,) for index in range(6))
 
 
 @pytest.mark.data

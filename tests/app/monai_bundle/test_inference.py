@@ -13,7 +13,7 @@ from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.monai_bundle.inference import SeriesDataset
 from stillscan.models.bundle import load_bundle
 from stillscan.models.one_tensor import OneTensorStudent, input_planes
-from stillscan.operators.denoising.denoise_series import measure_noise
+from stillscan.operators.denoising.plan import measure_noise
 from stillscan.operators.errors import NothingToDoError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules

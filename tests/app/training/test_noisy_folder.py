@@ -15,8 +15,8 @@ from stillscan.app.datasets.errors import (
     TooFewImagesError,
 )
 from stillscan.app.datasets.noisy_folder import read_noisy_folder, split
-from stillscan.operators.denoising.denoise_series import plan_denoising
 from stillscan.operators.denoising.intensity import HOUNSFIELD_RANGE
+from stillscan.operators.denoising.plan import plan_from, read_sample
 from stillscan.operators.errors import SettingsError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
@@ -86,7 +86,7 @@ def test_dicom_has_the_scaling_and_the_noise_that_the_application_finds(read, tm
     with Decoder() as decoder:
         (candidate,) = find_series(tmp_path, decoder, SelectionRules()).candidates
         volume = read_series(candidate, decoder)
-        plan = plan_denoising(volume)
+        plan = plan_from(read_sample(volume))
         block = volume.read(0, 1)
     assert series.source.modality == "CT"
     assert series.profile.sigma == plan.noise.sigma

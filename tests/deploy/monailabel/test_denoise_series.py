@@ -8,17 +8,18 @@ import pydicom
 import pytest
 
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
-from stillscan.app.pipeline.pipeline import Job, run
+from stillscan.app.pipeline.pipeline import run
+from stillscan.app.pipeline.survey import Job
 from stillscan.app.settings import load_settings
-from stillscan.deploy.monailabel.denoise_series import quiet_series
+from stillscan.deploy.monailabel.denoise_series import denoise_series
 from stillscan.deploy.monailabel.dicom_volume import read_volume
 from stillscan.deploy.monailabel.errors import ModalityUnknownError, RequestError
 from stillscan.deploy.monailabel.image_volume import image_of, volume_of
 from stillscan.deploy.monailabel.networks import MODES, STRENGTHS, Networks, Wish, modality_of
 from stillscan.models.bundle import read_info
+from stillscan.operators.denoising.gate import GateRefusedError
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.errors import InputError
-from stillscan.operators.graph.stages import GateRefusedError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules
 from tests.series_factory import make_series
@@ -37,27 +38,27 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def quieted(folder, method, staging=None):
+def denoised(folder, method, staging=None):
     with Decoder() as decoder:
-        return quiet_series(read_volume(folder, decoder, SelectionRules()), method, staging)
+        return denoise_series(read_volume(folder, decoder, SelectionRules()), method, staging)
 
 
 def test_a_file_and_its_dicom_series_become_the_same_pixels(folder, method):
-    from_dicom = quieted(folder, method)
+    from_dicom = denoised(folder, method)
     with Decoder() as decoder:
         block = next(read_volume(folder, decoder, SelectionRules()).blocks())
     image = image_of(block.pixels, (48, 64, 4))
-    assert np.array_equal(quiet_series(volume_of(image, "MR"), method).pixels, from_dicom.pixels)
+    assert np.array_equal(denoise_series(volume_of(image, "MR"), method).pixels, from_dicom.pixels)
 
 
 def test_pixels_are_floats_between_the_stored_values(folder, method):
-    pixels = quieted(folder, method).pixels
+    pixels = denoised(folder, method).pixels
     assert pixels.dtype == np.float32
     assert np.abs(pixels - pixels.round()).max() > 0.2
 
 
 def test_noise_goes_down_and_the_answer_says_so(folder, method):
-    facts = quieted(folder, method).facts
+    facts = denoised(folder, method).facts
     assert 0 < facts["noise_after"] < 0.6 * facts["noise_before"]
     assert facts["verdict"].startswith("accept")
     assert (facts["bundle"], facts["modality"]) == ("mr", "MR")
@@ -69,7 +70,7 @@ def test_noise_goes_down_and_the_answer_says_so(folder, method):
 )
 def test_the_derived_series_is_that_of_the_application(folder, method, tmp_path):
     (tmp_path / "staging").mkdir()
-    found = quieted(folder, method, tmp_path / "staging").derived
+    found = denoised(folder, method, tmp_path / "staging").derived
     result = run(Job(folder, tmp_path / "out", load_settings()))
     (expected,) = [outcome.derived for outcome in result.outcomes]
     assert found.series_instance_uid == expected.series_instance_uid
@@ -85,7 +86,7 @@ def test_the_gate_refuses_here_as_well(folder):
     method = Networks(strict).method(MR, "MR", Wish())
     none_may_change = replace(method, limits=GateLimits(residual_deviation=1e-6))
     with pytest.raises(GateRefusedError):
-        quieted(folder, none_may_change)
+        denoised(folder, none_may_change)
 
 
 def test_a_network_is_loaded_once():

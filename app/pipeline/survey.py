@@ -1,0 +1,99 @@
+"""Find the series of an input and decide what is done with each; reads headers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES, available_bundles, bundle_for
+from stillscan.app.settings import Settings
+from stillscan.models.bundle import BundleInfo
+from stillscan.operators.errors import ExitCode, InputError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.read_series import Candidate, Refusal, find_series
+from stillscan.operators.report.outcome import SeriesOutcome, SkippedFile, refused
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Attributes:
+        source: a folder with DICOM files, or one file.
+        output: the folder that gets the derived series.
+        models: a folder with bundles, or a bundle.
+        bundle: use only the bundle of this name; None for the one that fits the modality.
+        taken_numbers: SeriesNumber of what else is known of the study of every series.
+    """
+
+    source: Path
+    output: Path
+    settings: Settings
+    models: Path = DEFAULT_BUNDLES
+    bundle: str | None = None
+    taken_numbers: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found and what would be done with it.
+
+    Attributes:
+        chosen: the series that are going to be processed, each with its bundle (None: identity).
+        passed_over: outcomes of the series that are not.
+        skipped: files that are no images to process.
+    """
+
+    chosen: tuple[tuple[Candidate, BundleInfo | None], ...]
+    passed_over: tuple[SeriesOutcome, ...]
+    skipped: tuple[SkippedFile, ...]
+
+
+def survey(job: Job, decoder: Decoder) -> Survey:
+    """Find the series of the input and decide what is done with each; reads headers only.
+
+    Raises:
+        SettingsError: if the input is missing or the named bundle is.
+        ModelError: if there are no bundles, or broken ones.
+    """
+    identity = job.settings.denoise.mode == "identity"
+    bundles = [] if identity else available_bundles(job.models, job.bundle)
+    catalogue = find_series(job.source, decoder, job.settings.selection)
+    chosen: list[tuple[Candidate, BundleInfo | None]] = []
+    passed_over = [_passed_over(each) for each in catalogue.refused]
+    for found in catalogue.candidates:
+        numbers = found.sibling_series_numbers | job.taken_numbers
+        candidate = replace(found, sibling_series_numbers=numbers)
+        try:
+            bundle = None if identity else bundle_for(candidate.modality, bundles)
+        except InputError as error:
+            passed_over.append(_no_bundle(candidate, error))
+        else:
+            chosen.append((candidate, bundle))
+    skipped = tuple(
+        SkippedFile(
+            str(path.relative_to(job.source)) if path != job.source else path.name,
+            each.reason,
+            each.message.removeprefix(f"{path.name}: "),
+        )
+        for each in catalogue.skipped
+        for path in each.files
+    )
+    return Survey(tuple(chosen), tuple(passed_over), skipped)
+
+
+def _passed_over(refusal: Refusal) -> SeriesOutcome:
+    return SeriesOutcome(
+        series_instance_uid=refusal.series_instance_uid,
+        status="not-selected" if refusal.by_rules else "refused",
+        reason=refusal.reason,
+        message=refusal.message,
+        exit_code=ExitCode.NOTHING_TO_DO if refusal.by_rules else ExitCode.BAD_INPUT,
+        modality=refusal.modality,
+        slices=len(refusal.files),
+    )
+
+
+def _no_bundle(candidate: Candidate, error: InputError) -> SeriesOutcome:
+    files = tuple(each.path for each in candidate.instances)
+    return refused(candidate.series_instance_uid, files, error, candidate.modality)

@@ -1,0 +1,57 @@
+"""Arrays as a `Volume`: images that come from no DICOM file go through the same pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from pydicom import Dataset
+
+from stillscan.operators.volume import Place, SliceHeader, Volume
+
+Stack = Float32[np.ndarray, "slice row column"]
+
+
+def array_volume(
+    stack: Stack, modality: str, places: Sequence[Place | None], unit: str = "1"
+) -> Volume:
+    """The slices of an array as a series without DICOM headers.
+
+    Args:
+        stack: finite values, in `unit`; Hounsfield units for CT.
+        modality: DICOM Modality.
+        places: of each slice; slices of one place are repeated acquisitions, None for an unknown
+            place.
+        unit: of the values.
+    """
+    slices, rows, columns = stack.shape
+    return Volume(
+        study_instance_uid="",
+        series_instance_uid="image",
+        sop_class_uid="",
+        modality=modality,
+        rows=rows,
+        columns=columns,
+        unit=unit,
+        slices=tuple(
+            SliceHeader(
+                Path("image"), index, "", None, None, slope=1.0, intercept=0.0, place=places[index]
+            )
+            for index in range(slices)
+        ),
+        reader=_StackReader(stack),
+    )
+
+
+@dataclass(frozen=True)
+class _StackReader:
+    """A `SliceReader` of what is in memory; there are no headers."""
+
+    stack: Stack
+
+    def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
+        """Empty headers and the values of these slices."""
+        return [Dataset()] * len(slices), self.stack[[each.frame for each in slices]]

@@ -1,0 +1,179 @@
+"""The plan of a series: its scaling and noise, from a sample of its slices that is read once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
+from stillscan.models.noise.profile import NoiseProfile
+from stillscan.operators.denoising.intensity import Scaling, scaling_for
+from stillscan.operators.denoising.repeats import RepeatCheck, acquired_again
+from stillscan.operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
+from stillscan.operators.reading.read_ahead import with_slices_in_memory
+from stillscan.operators.volume import Volume, VolumeBlock
+
+SAMPLE_SLICES = 8
+SAMPLE_PIXELS = 2**22  # in all slices of the sample: what the estimate may cost in time and memory
+
+Pixels = Float32[np.ndarray, "row column"]
+Padding = Bool[np.ndarray, "row column"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What holds for a whole series, found from a sample of its slices.
+
+    Attributes:
+        scaling: modality units to network numbers.
+        noise: the noise in network numbers.
+        sample: indices of the slices it was found on.
+        repeats: the check of the denoiser against repeated acquisitions; None where the series has
+            none, or nothing was corrected.
+    """
+
+    scaling: Scaling
+    noise: NoiseProfile
+    sample: tuple[int, ...]
+    repeats: RepeatCheck | None = None
+
+    @property
+    def noise_before(self) -> float:
+        """Standard deviation of the noise in modality units."""
+        return self.noise.sigma / self.scaling.gain
+
+
+@dataclass(frozen=True)
+class SeriesSample:
+    """The slices of a series that its plan is made from.
+
+    Attributes:
+        volume: the series; its slices of the sample are served from memory.
+        indices: of the slices, at most SAMPLE_SLICES, evenly spread.
+        again: for each of them the index of another acquisition of the same slice, or None.
+    """
+
+    volume: Volume
+    indices: tuple[int, ...]
+    again: tuple[int | None, ...]
+
+    def slices(self) -> list[VolumeBlock]:
+        """The slices of the sample, each a block of one."""
+        return [self.volume.read(index, index + 1) for index in self.indices]
+
+    def repeats(self) -> list[VolumeBlock | None]:
+        """The other acquisition of each of them."""
+        return [None if at is None else self.volume.read(at, at + 1) for at in self.again]
+
+
+def read_sample(volume: Volume) -> SeriesSample:
+    """Read the sample of a series and, where the series holds them, the same slices once more.
+
+    Raises:
+        InputError: if one of them cannot be read.
+    """
+    indices = sample_of(len(volume.slices))
+    again = tuple(acquired_again([each.place for each in volume.slices], indices))
+    wanted = sorted({*indices, *(index for index in again if index is not None)})
+    return SeriesSample(with_slices_in_memory(volume, wanted), indices, again)
+
+
+def plan_from(
+    sample: SeriesSample,
+    noise_range: tuple[float, float] | None = None,
+    scaling: Scaling | None = None,
+    noise: NoiseProfile | None = None,
+) -> Plan:
+    """Scaling and noise of a series; repeated acquisitions say what is noise where there are any.
+
+    Args:
+        sample: of the series.
+        noise_range: sigma on the network scale that the bundle was trained for; None for any.
+        scaling: in place of the one that the modality and the sample give.
+        noise: in place of the measured one, on the scale of `scaling`.
+
+    Raises:
+        NoNoiseInSeriesError: if every part of the sample is constant.
+        NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
+    """
+    uid = sample.volume.series_instance_uid
+    if scaling is not None and noise is not None:
+        return Plan(scaling, noise, sample.indices)
+    blocks, repeats = sample.slices(), sample.repeats()
+    try:
+        scaling, noise = measure_noise(
+            sample.volume.modality,
+            [block.pixels[0] for block in blocks],
+            [block.padding[0] for block in blocks],
+            [None if block is None else (block.pixels[0], block.padding[0]) for block in repeats],
+            scaling,
+        )
+    except NoNoiseInSeriesError as error:
+        raise NoNoiseInSeriesError(f"series {uid}: {error}") from error
+    if noise_range is not None and noise.sigma > noise_range[1]:
+        raise NoiseOutsideBundleError(
+            f"series {uid}: noise of {noise.sigma:.3f} of the intensity range; the bundle was "
+            f"trained for at most {noise_range[1]:.3f}"
+        )
+    return Plan(scaling, noise, sample.indices)
+
+
+def sample_of(count: int) -> tuple[int, ...]:
+    """Indices of at most SAMPLE_SLICES of `count` slices, evenly spread."""
+    wanted = np.linspace(0, count - 1, min(count, SAMPLE_SLICES)).round()
+    return tuple(int(index) for index in np.unique(wanted))
+
+
+def measure_noise(
+    modality: str,
+    slices: Sequence[Pixels],
+    padding: Sequence[Padding],
+    again: Sequence[tuple[Pixels, Padding] | None] | None = None,
+    scaling: Scaling | None = None,
+) -> tuple[Scaling, NoiseProfile]:
+    """Scaling of a series and its noise in network numbers, from a sample of its slices.
+
+    Args:
+        modality: of the series.
+        slices: in modality units; sizes may differ.
+        padding: True where a pixel is no image.
+        again: the same slices, acquired once more, and their padding; None where a slice was not.
+            One whose padding is another is not looked at.
+        scaling: in place of the one that the modality and the sample give.
+
+    Raises:
+        NoNoiseInSeriesError: if every part of the sample is constant.
+    """
+    seen = [pixels[~mask] for pixels, mask in zip(slices, padding, strict=True)]
+    if sum(len(pixels) for pixels in seen) == 0:
+        raise NoNoiseInSeriesError("every pixel of the series is padding")
+    if scaling is None:
+        scaling = scaling_for(modality, np.concatenate(seen))
+    middles = [_middle(*pixels.shape, count=len(slices)) for pixels in slices]
+
+    def to_network(pixels: Pixels, at: tuple[slice, slice]) -> Tensor:
+        return torch.from_numpy(scaling.to_network(pixels[at]))
+
+    images = [to_network(*each) for each in zip(slices, middles, strict=True)]
+    others = [
+        to_network(other[0], at) if other is not None and np.array_equal(mask, other[1]) else None
+        for mask, other, at in zip(padding, again or [None] * len(slices), middles, strict=True)
+    ]
+    valid = [torch.from_numpy(~mask[at]) for mask, at in zip(padding, middles, strict=True)]
+    try:
+        return scaling, estimate_noise_profile(images, valid, others)
+    except NoNoiseError as error:
+        raise NoNoiseInSeriesError(str(error)) from error
+
+
+def _middle(rows: int, columns: int, *, count: int) -> tuple[slice, slice]:
+    """The middle of an image, as much of it as each of `count` slices of a sample may have."""
+    side = math.isqrt(SAMPLE_PIXELS // count)
+    top, left = max(0, (rows - side) // 2), max(0, (columns - side) // 2)
+    return slice(top, top + side), slice(left, left + side)

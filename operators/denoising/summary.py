@@ -1,0 +1,55 @@
+"""What the blocks of a series say together: noise before and after, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stillscan.operators.denoising.denoise_series import DenoisedBlock
+from stillscan.operators.denoising.gate import GateRefusedError, Verdict, combine
+
+
+class SeriesSummary:
+    """Collects the figures of the denoised blocks of one series."""
+
+    def __init__(self) -> None:
+        """No block has come yet."""
+        self._verdicts: list[Verdict] = []
+        self._before: list[tuple[int, float]] = []
+        self._after: list[tuple[int, float]] = []
+
+    def add(self, denoised: DenoisedBlock) -> None:
+        """Count the next block."""
+        slices = len(denoised.block.headers)
+        self._verdicts.append(denoised.verdict)
+        self._before.append((slices, denoised.noise_before))
+        if denoised.noise_after is not None:
+            self._after.append((slices, denoised.noise_after))
+
+    @property
+    def noise_before(self) -> float | None:
+        """Standard deviation of the noise of the source, in modality units."""
+        return _pooled(self._before)
+
+    @property
+    def noise_after(self) -> float | None:
+        """Standard deviation of the noise that is left; None where it was not measured."""
+        return _pooled(self._after)
+
+    def accepted(self) -> Verdict:
+        """The verdict on the whole series.
+
+        Raises:
+            GateRefusedError: if the gate refuses one of its blocks.
+        """
+        verdict = combine(self._verdicts)
+        if verdict.decision == "refuse":
+            raise GateRefusedError("; ".join(verdict.reasons))
+        return verdict
+
+
+def _pooled(sigmas: Sequence[tuple[int, float]]) -> float | None:
+    """Root mean square of the blocks' sigmas, weighted with their slices."""
+    slices = sum(count for count, _ in sigmas)
+    if slices == 0:
+        return None
+    return float((sum(count * sigma**2 for count, sigma in sigmas) / slices) ** 0.5)

@@ -1,0 +1,95 @@
+"""What travels from stage to stage: blocks of a series, or the news that it failed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from stillscan.models.denoisers.denoiser import Denoiser
+from stillscan.operators.denoising.gate_limits import GateLimits
+from stillscan.operators.denoising.plan import Plan
+from stillscan.operators.errors import StillscanError
+from stillscan.operators.volume import Volume
+from stillscan.operators.writing.provenance import Provenance
+
+Content = TypeVar("Content", covariant=True)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How series of one modality are denoised, and what their derived series say of it.
+
+    Attributes:
+        strength: share of the correction that is applied.
+        noise_range: sigma on the network's scale that the denoiser is made for; None for any.
+        limits: of the quality gate.
+        warnings: what a person should know of every series that is denoised so.
+    """
+
+    denoiser: Denoiser
+    provenance: Provenance
+    strength: float = 1.0
+    noise_range: tuple[float, float] | None = None
+    limits: GateLimits = field(default_factory=GateLimits)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeriesSource:
+    """One series that is going to be read: its UID, its files, and how they become a volume."""
+
+    series_instance_uid: str
+    files: tuple[Path, ...]
+    read: Callable[[], Volume]
+
+
+@dataclass(frozen=True)
+class SeriesFailed:
+    """A series that cannot be processed, on its way to the stage that lists the outcomes."""
+
+    series_instance_uid: str
+    files: tuple[Path, ...]
+    error: StillscanError
+
+
+class SeriesInProgress:
+    """A planned series whose blocks are on their way; safe to use from several threads.
+
+    Attributes:
+        source: where it comes from.
+        volume: what is read of it.
+        method: how it is denoised.
+        plan: what holds for all of it.
+    """
+
+    def __init__(self, source: SeriesSource, volume: Volume, method: Method, plan: Plan) -> None:
+        self.source = source
+        self.volume = volume
+        self.method = method
+        self.plan = plan
+        self._failing = threading.Lock()
+        self._failed = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage has failed: its other blocks need no work."""
+        return self._failed
+
+    def fail(self, error: StillscanError) -> SeriesFailed | None:
+        """Fail the series; None where another stage has done so already."""
+        with self._failing:
+            if self._failed:
+                return None
+            self._failed = True
+        return SeriesFailed(self.source.series_instance_uid, self.source.files, error)
+
+
+@dataclass(frozen=True)
+class SeriesBlock(Generic[Content]):
+    """A block of a series: as read, as estimated, or as denoised."""
+
+    series: SeriesInProgress
+    content: Content
