@@ -1,0 +1,46 @@
+"""`inspect` and `denoise` say the same of every series that its headers decide."""
+
+from pathlib import Path
+
+import pytest
+
+from stillscan.app.pipeline.pipeline import run_with
+from stillscan.app.pipeline.survey import Job, survey
+from stillscan.app.settings import load_settings
+from stillscan.models.denoisers.denoiser import IdentityDenoiser
+from stillscan.operators.graph.messages import Method
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.writing.provenance import Provenance
+
+CONTROL = Provenance("0", "none", "none", "identity", 1.0, "none", "float32", "cpu")
+# What only the pixels show; everything else is known when series are found.
+FOUND_IN_PIXELS = {"no-noise", "noise-outside-bundle", "cannot-decode", "unused-bits"}
+FOLDERS = ("dev/dicom", "ct", "pet", "survey", "field", "bad", "hostile")
+
+
+def load(bundles, settings):
+    return {modality: Method(IdentityDenoiser(), CONTROL) for modality in bundles}
+
+
+def verdicts(outcomes):
+    return {(each.series_instance_uid, each.message): each.reason for each in outcomes}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_inspect_says_what_denoise_does(folder, stillscan_data, tmp_path):
+    series = 0
+    for number, source in enumerate(sorted((stillscan_data / folder).iterdir())):
+        job = Job(source, tmp_path / str(number), load_settings())
+        with Decoder() as decoder:
+            found = survey(job, decoder)
+            result = run_with(job, decoder, load, overlapped=False)
+        chosen = {candidate.series_instance_uid for candidate, _ in found.chosen}
+        known = verdicts(found.passed_over)
+        assert known.items() <= verdicts(result.outcomes).items(), source.name
+        later = [each for each in result.outcomes if (each.series_instance_uid, each.message) not in known]
+        assert {each.series_instance_uid for each in later} == chosen
+        for each in later:
+            assert each.status == "derived" or each.reason in FOUND_IN_PIXELS, (source.name, each.reason)
+        series += len(result.outcomes)
+    assert series > 0
