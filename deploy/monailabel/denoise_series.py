@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from stillscan.deploy.monailabel.dicom_volume import Plane, planes_of
 from stillscan.deploy.monailabel.errors import NotDerivedError
 from stillscan.operators.denoising.repeats import RepeatCheck
 from stillscan.operators.denoising.summary import SeriesSummary
@@ -25,13 +24,11 @@ class DenoisedSeries:
 
     Attributes:
         pixels: modality units.
-        planes: where its slices lie; of no meaning where it was not DICOM.
         facts: for the answer to the client: noise, verdict, network.
         derived: the series on disk, where one was wanted.
     """
 
     pixels: Float32[np.ndarray, "slice row column"]
-    planes: tuple[Plane, ...]
     facts: dict[str, Any]
     derived: DerivedSeries | None = None
 
@@ -61,7 +58,6 @@ def denoise_series(
             staging, options or OutputOptions(), report=False, watch=lambda _: None
         )
     summary, repeats = SeriesSummary(), None
-    planes: list[Plane] = []
     pixels = np.empty((len(volume.slices), volume.rows, volume.columns), np.float32)
     for message in denoised_blocks(volume, method):
         if writing is not None:
@@ -69,7 +65,6 @@ def denoise_series(
         denoised, repeats = message.content, message.series.plan.repeats
         summary.add(denoised)
         pixels[denoised.block.start : denoised.block.stop] = denoised.pixels
-        planes += planes_of(denoised.block)
     verdict = summary.accepted()
     facts = {
         "modality": volume.modality,
@@ -85,7 +80,7 @@ def denoise_series(
         "warnings": [*method.warnings, *_of(repeats), *volume.warnings],
     }
     derived = None if writing is None else _derived(writing)
-    return DenoisedSeries(pixels, tuple(planes), facts, derived)
+    return DenoisedSeries(pixels, facts, derived)
 
 
 def _of(repeats: RepeatCheck | None) -> list[str]:

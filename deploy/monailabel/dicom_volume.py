@@ -6,11 +6,10 @@ from pathlib import Path
 
 from stillscan.deploy.monailabel.errors import NotChosenError
 from stillscan.operators.errors import NothingToDoError, input_error
-from stillscan.operators.geometry import Plane as Plane
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
 from stillscan.operators.reading.selection import SelectionRules
-from stillscan.operators.volume import Volume, VolumeBlock
+from stillscan.operators.volume import Volume
 
 
 class NoSeriesError(NothingToDoError):
@@ -38,8 +37,3 @@ def read_volume(folder: Path, decoder: Decoder, rules: SelectionRules) -> Volume
     if len(catalogue.candidates) > 1:
         raise NoSeriesError(f"found {len(catalogue.candidates)} series, expected one")
     return read_series(catalogue.candidates[0], decoder)
-
-
-def planes_of(block: VolumeBlock) -> list[Plane]:
-    """Where the slices of a block lie."""
-    return [each.plane for each in block.volume.slices[block.start : block.stop]]

@@ -22,6 +22,7 @@ from stillscan.operators.errors import (
     MixedPixelFormatError,
     MixedSeriesError,
     UnusedBitsError,
+    input_error,
 )
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import Catalogue, find_series, read_series
@@ -65,7 +66,10 @@ def read_one(decoder, catalogue):
     """Read the one series under `tmp_path`."""
 
     def read() -> Volume:
-        (candidate,) = catalogue().candidates
+        found = catalogue()
+        for refusal in found.refused:
+            raise input_error(refusal.reason, refusal.message)
+        (candidate,) = found.candidates
         return read_series(candidate, decoder)
 
     return read
