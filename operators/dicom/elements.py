@@ -7,6 +7,7 @@ character set says (W9), and a number that makes no sense does no harm until som
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from typing import NamedTuple
 from stillscan.operators.errors import DamagedFileError
 
 MAX_TEXT = 1024  # of any text that travels to the parent
+LARGEST_WHOLE_NUMBER = 2**31 - 1  # of an IS (PS3.5 table 6.2-1)
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 ITEM, ITEM_END, SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # elements of group FFFE
 
 # PS3.5 7.1.2: these have a two-byte length, the others two reserved bytes and a four-byte length
@@ -28,6 +31,9 @@ WORD_BYTES = {
     **dict.fromkeys((b"FD", b"OD", b"SV", b"UV", b"OV"), 8),
 }
 WORD_CODES = {2: "H", 4: "I", 8: "Q"}
+_HEAD = struct.Struct("<HH2sH")
+_LONG_LENGTH = struct.Struct("<I")
+_ITEM_HEAD = struct.Struct("<HHI")
 
 
 class Element(NamedTuple):
@@ -81,6 +87,50 @@ def _serialised_items(items: Sequence[Sequence[Element]]) -> bytes:
     )
 
 
+def parsed(content: bytes | bytearray) -> list[Element]:
+    """The elements of a data set in Explicit VR Little Endian; sequences keep their bytes.
+
+    Raises:
+        DamagedFileError: if a length does not fit.
+    """
+    elements: list[Element] = []
+    at, end = 0, len(content)
+    while at < end:
+        try:
+            group, number, vr, length = _HEAD.unpack_from(content, at)
+            at += _HEAD.size
+            if vr not in SHORT_VRS:
+                (length,) = _LONG_LENGTH.unpack_from(content, at)
+                at += _LONG_LENGTH.size
+        except struct.error as error:
+            raise DamagedFileError(f"an element at byte {at} is cut off") from error
+        if length > end - at:
+            raise DamagedFileError(f"an element of {length} bytes at byte {at} of {end}")
+        elements.append(Element(group << 16 | number, vr, bytes(content[at : at + length])))
+        at += length
+    return elements
+
+
+def item_contents(value: bytes) -> list[bytes]:
+    """The items of a sequence in Explicit VR Little Endian, every length defined, as bytes.
+
+    Raises:
+        DamagedFileError: if it is none.
+    """
+    items: list[bytes] = []
+    at, end = 0, len(value)
+    while at < end:
+        if end - at < _ITEM_HEAD.size:
+            raise DamagedFileError(f"an item at byte {at} is cut off")
+        group, number, length = _ITEM_HEAD.unpack_from(value, at)
+        at += _ITEM_HEAD.size
+        if (group, number) != (0xFFFE, ITEM) or length > end - at:
+            raise DamagedFileError(f"a sequence has no item at byte {at}")
+        items.append(value[at : at + length])
+        at += length
+    return items
+
+
 def in_little_endian(value: bytes, vr: bytes, tag: int) -> bytes:
     """A big endian value in little endian."""
     size = WORD_BYTES.get(vr)
@@ -122,11 +172,9 @@ def vr_in_dictionary(tag: int, signed: bool) -> bytes:
 
 
 def whole_number(text: str) -> int | None:
-    """The integer that a text holds, None if it holds none."""
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    """The integer that an IS holds, None if it holds none that an IS can."""
+    number = int(text) if WHOLE_NUMBER.fullmatch(text.strip()) else None
+    return None if number is None or abs(number) > LARGEST_WHOLE_NUMBER else number
 
 
 def unsigned_short(element: Element | None) -> int | None:

@@ -12,7 +12,6 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +19,8 @@ from typing import NamedTuple, Self
 
 import pydicom.config
 from pydicom import Dataset
-from pydicom.filereader import read_dataset
 
+from stillscan.operators.dicom.attributes import data_set
 from stillscan.operators.errors import DecoderStoppedError, InputError
 from stillscan.operators.reading.limits import most_header_bytes
 from stillscan.operators.reading.records import (
@@ -79,7 +78,7 @@ class DecodedFrame(NamedTuple):
 
     def dataset(self) -> Dataset:
         """The header as a data set whose values stay raw bytes until somebody asks for them."""
-        return read_dataset(BytesIO(self.header), is_implicit_VR=False, is_little_endian=True)
+        return data_set(self.header)
 
 
 class Decoder:

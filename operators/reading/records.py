@@ -108,7 +108,7 @@ class FrameAttributes(_Answer):
     Attributes:
         padding: the least and the greatest stored value that is pixel padding.
         position: ImagePositionPatient in mm.
-        orientation: the directions of rows and columns.
+        orientation: the directions of rows and columns, orthogonal unit vectors.
         frame_type: the values of FrameType; none in classic images, whose ImageType says it.
         complex_component: PHASE, REAL, IMAGINARY or MIXED where the frame says so.
         calculation: VolumeBasedCalculationTechnique.

@@ -6,11 +6,11 @@ repeated positions and gaps are processed, image for image, and a person is told
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import sqrt
+from itertools import pairwise, product
 from statistics import median
 
 from stillscan.operators.reading.records import FrameAttributes, Instance, Triple
@@ -18,6 +18,7 @@ from stillscan.operators.reading.records import FrameAttributes, Instance, Tripl
 SAME_DIRECTION = 1e-3  # of direction cosines: real GE series differ in the sixth digit
 SAME_POSITION_MM = 1e-3
 GAP = 1.5  # times the usual step
+AROUND = tuple(product((-1, 0, 1), repeat=3))
 LAST = 2**63  # the place of instances without InstanceNumber
 
 
@@ -83,7 +84,7 @@ def _direction(frame: FrameAttributes) -> Triple | None:
         return None
     (a, b, c), (x, y, z) = frame.orientation
     normal = (b * z - c * y, c * x - a * z, a * y - b * x)
-    length = sqrt(_product(normal, normal))
+    length = math.sqrt(_product(normal, normal))
     if length <= 0.5:
         return None
     return normal[0] / length, normal[1] / length, normal[2] / length
@@ -94,18 +95,31 @@ def _product(one: Triple, other: Triple) -> float:
 
 
 def _stacks(located: Iterable[tuple[PlacedSlice, Triple]]) -> list[list[PlacedSlice]]:
-    """Frames of one direction together; positions are along the direction of the first."""
-    stacks: list[tuple[Triple, str, list[PlacedSlice]]] = []
+    """Frames of one direction together; positions are along the direction of the first.
+
+    Stacks are looked up by their direction in steps of the tolerance, so that the time does not
+    grow with the square of a series in which every image has a direction of its own.
+    """
+    stacks: list[tuple[Triple, list[PlacedSlice]]] = []
+    known: dict[tuple[str, int, int, int], list[int]] = defaultdict(list)
     for slice_, normal in located:
         frame = slice_.attributes
-        found = (s for s in stacks if s[1] == frame.stack and _is_one_direction(s[0], normal))
-        stack = next(found, None)
-        if stack is None:
-            stack = (normal, frame.stack, [])
-            stacks.append(stack)
-        position = _product(stack[0], frame.position or (0.0, 0.0, 0.0))
-        stack[2].append(PlacedSlice(slice_.instance, slice_.frame, position))
-    return [slices for _, _, slices in stacks]
+        i, j, k = (math.floor(each / SAME_DIRECTION) for each in normal)
+        near = (
+            number
+            for di, dj, dk in AROUND
+            for number in known.get((frame.stack, i + di, j + dj, k + dk), ())
+            if _is_one_direction(stacks[number][0], normal)
+        )
+        found = min(near, default=None)
+        if found is None:
+            found = len(stacks)
+            stacks.append((normal, []))
+            known[frame.stack, i, j, k].append(found)
+        direction, slices = stacks[found]
+        position = _product(direction, frame.position or (0.0, 0.0, 0.0))
+        slices.append(PlacedSlice(slice_.instance, slice_.frame, position))
+    return [slices for _, slices in stacks]
 
 
 def _is_one_direction(one: Triple, other: Triple) -> bool:

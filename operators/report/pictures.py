@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 
+from stillscan.operators.dicom.attributes import number_of, text_of
+from stillscan.operators.volume import SliceHeader
+
 if TYPE_CHECKING:
     from stillscan.operators.denoising.denoise_series import DenoisedBlock
 
+MOST_ASPECT = 8.0
+LARGEST_WINDOW = 1e30
 RESIDUAL_SIGMAS = 3.0  # black and white of the residual picture are -3 and +3 sigma of the noise
 PANEL_SIZE = 512  # a smaller matrix is enlarged to about this
 CAPTION_HEIGHT = 28
@@ -63,8 +67,8 @@ def compare_slice(denoised: DenoisedBlock, index: int) -> Comparison:
         after=denoised.pixels[at],
         padding=padding,
         window=display_window(header, before[~padding]),
-        inverted=header.get("PhotometricInterpretation") == "MONOCHROME1",
-        pixel_aspect=pixel_aspect(header),
+        inverted=text_of(header, "PhotometricInterpretation") == "MONOCHROME1",
+        pixel_aspect=pixel_aspect(block.volume.slices[index]),
         noise_before=denoised.noise_before,
         unit=block.volume.unit,
     )
@@ -75,8 +79,8 @@ def display_window(header: Dataset, values: Float32[np.ndarray, " pixel"]) -> tu
     if values.size == 0:
         return 0.0, 1.0
     low, high = (float(each) for each in np.percentile(values, (0.5, 99.5)))
-    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
-    if centre is not None and width is not None and width > 1:
+    centre, width = number_of(header, "WindowCenter"), number_of(header, "WindowWidth")
+    if centre is not None and width is not None and 1 < width < LARGEST_WINDOW > abs(centre):
         # PS3.3 C.11.2.1.2.1, linear
         bottom, top = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
         # a window may have been left behind by another series: it must show most of these values
@@ -85,12 +89,10 @@ def display_window(header: Dataset, values: Float32[np.ndarray, " pixel"]) -> tu
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def pixel_aspect(header: Dataset) -> float:
-    """Height of a pixel over its width; 1 where the header does not tell."""
-    spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-    if not spacing or len(spacing) != 2 or min(float(each) for each in spacing) <= 0:
-        return 1.0
-    return float(spacing[0]) / float(spacing[1])
+def pixel_aspect(slice_: SliceHeader) -> float:
+    """Height of a pixel over its width, as far as a picture can show it; 1 where it is unknown."""
+    down, across = slice_.plane.spacing_mm
+    return min(max(down / across, 1 / MOST_ASPECT), MOST_ASPECT)
 
 
 def grey_before(comparison: Comparison) -> Grey:
@@ -144,7 +146,8 @@ def panel_png(comparison: Comparison, noise_after: float | None) -> bytes:
 
 def _windowed(comparison: Comparison, pixels: Float32[np.ndarray, "row column"]) -> Grey:
     low, high = comparison.window
-    share = np.clip((pixels - low) / (high - low), 0, 1)
+    width = high - low or 1.0  # of a constant image, whose values are too large for 0.5 to count
+    share = np.clip((pixels - low) / width, 0, 1)
     if comparison.inverted:
         share = 1 - share
     share[comparison.padding] = 0
@@ -157,14 +160,3 @@ def _at_display_size(grey: Grey, aspect: float) -> Image.Image:
     factor = max(1, round(PANEL_SIZE / max(picture.size)))
     width, height = picture.width * factor, round(picture.height * factor * aspect)
     return picture.resize((width, max(height, 1)), Image.Resampling.BICUBIC)
-
-
-def _first(value: Any) -> float | None:
-    """First value of a DS attribute that may be absent, empty, single or multiple."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[0] if value else None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None

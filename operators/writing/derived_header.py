@@ -35,6 +35,7 @@ from stillscan.operators.dicom.attributes import (
     tag_of,
     text_of,
 )
+from stillscan.operators.dicom.elements import whole_number
 from stillscan.operators.volume import Volume
 from stillscan.operators.writing.derivation_items import (
     coding_scheme,
@@ -184,7 +185,7 @@ class SeriesHeader:
         """Decide the series' attributes once; `first` is the header of its first slice."""
         self.series_instance_uid = series_instance_uid(volume, provenance, options)
         self.series_number = free_series_number(
-            _integer(text_of(first, "SeriesNumber")),
+            whole_number(text_of(first, "SeriesNumber")),
             volume.sibling_series_numbers,
             options.series_number_factor,
         )
@@ -297,7 +298,13 @@ def label_of(provenance: Provenance, options: OutputOptions) -> str:
 
 
 def labelled(description: str, label: str) -> str:
-    """The description with its label; what does not fit into an LO is cut before the label."""
+    """The description with its label; what does not fit into an LO is cut before the label.
+
+    A backslash would make the label a second value, and a mark that turns the direction of text
+    would turn the label too: what is no printable character becomes a space.
+    """
+    printable = (each if each.isprintable() and each != "\\" else " " for each in description)
+    description = "".join(printable)
     return (description[: DESCRIPTION_LIMIT - len(label)].rstrip() + label).strip()
 
 
@@ -328,10 +335,3 @@ def _refer_to_series(derived: Dataset, series: str, instance: Item) -> None:
             "ReferencedSeriesSequence",
             item(SeriesInstanceUID=series, ReferencedInstanceSequence=[instance]),
         )
-
-
-def _integer(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None

@@ -7,10 +7,15 @@ a second image) or the patient; neither is true or wanted in a derived image.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, cast
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from pydicom import DataElement, Dataset, Sequence
+from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
+
+from stillscan.operators.dicom.attributes import value_of
+from stillscan.operators.dicom.elements import ITEM, item_contents, parsed, serialised
 
 # From the safe private attributes of PS3.15 table E.3.10-1: what one must know to use the pixels.
 SAFE_PRIVATE_ATTRIBUTES = (
@@ -54,10 +59,12 @@ def parse_private_attribute(text: str) -> PrivateAttribute:
 def without_private(dataset: Dataset, allowed: frozenset[PrivateAttribute]) -> Dataset:
     """A shallow copy of `dataset` without the private attributes that are not `allowed`.
 
-    Sequences are cleaned too. Elements that stay are the same objects, raw ones stay raw, so that
-    they are written with the bytes they were read with; `dataset` itself is not changed.
+    Sequences are cleaned too, as bytes: however many items they have, no object is made of one.
+    Elements that stay are the same objects, raw ones stay raw, so that they are written with the
+    bytes they were read with; `dataset` itself is not changed.
     """
-    kept = _allowed_tags(dataset, allowed)
+    creators = ((tag, value_of(each)) for tag, each in dataset.items() if _is_creator(tag))
+    kept = _allowed_tags(dataset.keys(), creators, allowed)
     copy = Dataset(
         {tag: each for tag, each in dataset.items() if not _is_private(tag) or tag in kept}
     )
@@ -65,38 +72,58 @@ def without_private(dataset: Dataset, allowed: frozenset[PrivateAttribute]) -> D
     copy.set_original_encoding(implicit, little_endian, dataset.original_character_set)
     for tag, element in list(copy.items()):
         if element.VR == "SQ":
-            items = cast(Sequence, copy[tag].value)
-            if any(_holds_private(item) for item in items):
-                cleaned = Sequence(without_private(item, allowed) for item in items)
-                copy[tag] = DataElement(tag, "SQ", cleaned)
-            else:
-                copy[tag] = element
+            before = value_of(element)
+            after = _clean_items(before, allowed)
+            if after is not before:
+                copy[tag] = RawDataElement(tag, "SQ", len(after), after, 0, False, True)
     return copy
 
 
-def _holds_private(dataset: Dataset) -> bool:
-    return any(map(_is_private, dataset.keys())) or any(
-        _holds_private(item)
-        for tag, element in list(dataset.items())
-        if element.VR == "SQ"
-        for item in dataset[tag].value
-    )
+def _clean_items(value: bytes, allowed: frozenset[PrivateAttribute]) -> bytes:
+    """The items of a sequence without private attributes; the same object where they have none."""
+    before = item_contents(value)
+    after = [_clean(each, allowed) for each in before]
+    if all(one is other for one, other in zip(before, after, strict=True)):
+        return value
+    return b"".join(struct.pack("<HHI", 0xFFFE, ITEM, len(each)) + each for each in after)
 
 
-def _allowed_tags(dataset: Dataset, allowed: frozenset[PrivateAttribute]) -> set[int]:
-    """The allowed private elements of this dataset and the creators that reserve their blocks."""
+def _clean(content: bytes, allowed: frozenset[PrivateAttribute]) -> bytes:
+    """A data set without private attributes; the same object where it has none."""
+    elements = parsed(content)
+    creators = [(each.tag, each.value) for each in elements if _is_creator(each.tag)]
+    kept = _allowed_tags((each.tag for each in elements), creators, allowed)
+    changed, cleaned = False, []
+    for each in elements:
+        if _is_private(each.tag) and each.tag not in kept:
+            changed = True
+            continue
+        if each.vr == b"SQ" and each.value:
+            value = _clean_items(each.value, allowed)
+            changed = changed or value is not each.value
+            each = each._replace(value=value)
+        cleaned.append(each)
+    return serialised(cleaned) if changed else content
+
+
+def _allowed_tags(
+    tags: Iterable[int],
+    creators: Iterable[tuple[int, bytes]],
+    allowed: frozenset[PrivateAttribute],
+) -> set[int]:
+    """The allowed private elements among `tags` and the creators that reserve their blocks."""
     trusted = {each.creator for each in allowed}
     blocks = {  # (gggg,00bb) reserves (gggg,bb00) to (gggg,bbff), PS3.5 7.8.1
         tag >> 16 << 8 | tag & 0xFF: (tag, creator)
-        for tag, each in dataset.items()
-        if _is_creator(tag) and (creator := _text(each)) in trusted
+        for tag, value in creators
+        if (creator := value.decode("ascii", "replace").strip(" \0")) in trusted
     }
-    tags: set[int] = set()
-    for tag in dataset.keys() if blocks else ():
+    kept: set[int] = set()
+    for tag in tags if blocks else ():
         creator_tag, creator = blocks.get(tag >> 8, (tag, ""))
         if PrivateAttribute(tag >> 16, creator, tag & 0xFF) in allowed:
-            tags |= {tag, creator_tag}
-    return tags
+            kept |= {tag, creator_tag}
+    return kept
 
 
 def _is_private(tag: int) -> bool:
@@ -105,9 +132,3 @@ def _is_private(tag: int) -> bool:
 
 def _is_creator(tag: int) -> bool:
     return _is_private(tag) and 0x10 <= tag & 0xFFFF <= 0xFF
-
-
-def _text(element: DataElement | RawDataElement) -> str:
-    value = element.value
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-    return text.strip(" \0")

@@ -143,7 +143,7 @@ def test_cosines_that_differ_in_the_sixth_digit_share_an_instance(tmp_path: Path
 def test_what_cannot_be_made_refuses_its_series_without_a_value(tmp_path: Path) -> None:
     for file in make_series(tmp_path / "source"):
         dataset = pydicom.dcmread(file)
-        put(dataset, "PixelSpacing", b"canary\\1")
+        put(dataset, "SliceThickness", b"canary")
         dataset.save_as(file)
     (volume,) = volumes_in(tmp_path / "source")
     with pytest.raises(ObjectNotMadeError) as caught:

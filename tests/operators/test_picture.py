@@ -1,12 +1,15 @@
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset
 
+from stillscan.operators.geometry import Plane
 from stillscan.operators.report.pictures import (
+    MOST_ASPECT,
     Comparison,
     display_window,
     grey_after,
@@ -15,6 +18,7 @@ from stillscan.operators.report.pictures import (
     panel_png,
     pixel_aspect,
 )
+from stillscan.operators.volume import SliceHeader
 
 
 def comparison(**changes: object) -> Comparison:
@@ -107,15 +111,29 @@ def test_residual_of_a_series_without_noise_is_finite() -> None:
     assert set(grey_residual(comparison(noise_before=0.0)).flat) == {128}
 
 
+def slice_of(*spacing_mm: float) -> SliceHeader:
+    plane = Plane(spacing_mm=spacing_mm) if spacing_mm else Plane()
+    return SliceHeader(Path("one.dcm"), 0, "1.2", 1, None, 1.0, 0.0, plane=plane)
+
+
 def test_pixels_that_are_not_square_are_shown_in_proportion() -> None:
-    assert pixel_aspect(header(PixelSpacing=[2.0, 0.5])) == 4.0
-    assert pixel_aspect(header(ImagerPixelSpacing=[0.2, 0.2])) == 1.0
-    assert pixel_aspect(header()) == 1.0
-    assert pixel_aspect(header(PixelSpacing=[0, 0])) == 1.0
+    assert pixel_aspect(slice_of(2.0, 0.5)) == 4.0
+    assert pixel_aspect(slice_of(0.2, 0.2)) == 1.0
+    assert pixel_aspect(slice_of()) == 1.0
     square = Image.open(BytesIO(panel_png(comparison(), 1.0)))
     tall = Image.open(BytesIO(panel_png(comparison(pixel_aspect=2.0), 1.0)))
     assert square.width == tall.width
     assert tall.height > 1.8 * square.height
+
+
+def test_a_picture_does_not_grow_with_the_aspect_of_its_pixels() -> None:
+    assert pixel_aspect(slice_of(100.0, 0.001)) == MOST_ASPECT
+    assert pixel_aspect(slice_of(0.001, 100.0)) == 1 / MOST_ASPECT
+
+
+def test_a_constant_image_of_huge_values_can_be_drawn() -> None:
+    huge = comparison(before=np.full((8, 8), 1e34, np.float32), window=(1e34, 1e34))
+    assert panel_png(huge, None).startswith(b"\x89PNG")
 
 
 def test_panel_can_be_drawn_without_a_measurement_afterwards() -> None:

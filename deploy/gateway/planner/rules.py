@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.multival import MultiValue
-from pydicom.sequence import Sequence
 
 from stillscan.deploy.gateway.settings import Rule
+from stillscan.operators.dicom.attributes import values_of
+from stillscan.operators.dicom.elements import whole_number
 from stillscan.operators.errors import InputError, SettingsError
 from stillscan.operators.reading.decoder import Decoder, Scanned
 
@@ -80,28 +80,12 @@ def expected_images(header: Dataset) -> int | None:
 
 
 def _matches(header: Dataset, sender: str, keyword: str, pattern: str) -> bool:
-    values = [sender] if keyword == SENDER else _values(header, keyword)
+    values = [sender] if keyword == SENDER else values_of(header, keyword)
     return any(fnmatchcase(each.casefold(), pattern.casefold()) for each in values)
 
 
-def _values(header: Dataset, keyword: str) -> list[str]:
-    """The values of an attribute as text; none for sequences and for what cannot be read."""
-    try:
-        value = header.get(keyword)
-    except (ValueError, NotImplementedError, LookupError, ArithmeticError):
-        return []  # the value does not follow its VR
-    if value is None or isinstance(value, Sequence):
-        return []
-    values = list(value) if isinstance(value, MultiValue) else [value]
-    return [str(each).strip() for each in values if not isinstance(each, bytes)]
-
-
 def _number(header: Dataset, keyword: str) -> int | None:
-    values = _values(header, keyword)
-    try:
-        return int(values[0]) if values else None
-    except ValueError:
-        return None
+    return whole_number(next(iter(values_of(header, keyword)), ""))
 
 
 def _header_from(scanned: Scanned) -> Dataset:

@@ -7,6 +7,7 @@ frames share, and those of each. Runs in the reading child: the standard library
 from __future__ import annotations
 
 import math
+import re
 from array import array
 
 from stillscan.operators.dicom.elements import (
@@ -42,6 +43,17 @@ FRAME_TYPE, COMPLEX_COMPONENT, CALCULATION = 0x00089007, 0x00089208, 0x00089207
 STACK_ID, IN_STACK_POSITION, TEMPORAL_POSITION = 0x00209056, 0x00209057, 0x00209128
 DIMENSIONS, DIMENSION_POINTER, DIMENSION_VALUES = 0x00209222, 0x00209165, 0x00209157
 LARGEST_NUMBER = 1e30  # of slope and intercept: pixels are float32
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([Ee][+-]?\d+)?", re.ASCII)
+GEOMETRY = {
+    POSITION: "ImagePositionPatient",
+    ORIENTATION: "ImageOrientationPatient",
+    SPACING: "PixelSpacing",
+    IMAGER_SPACING: "ImagerPixelSpacing",
+}
+FARTHEST_MM = 1e6
+THICKEST_MM = 1000.0
+SPACING_MM = (0.001, 100.0)
+ORTHONORMAL = 0.02  # how far two directions may be off: some writers give two digits
 OF_SPACE = (STACK_ID, IN_STACK_POSITION, POSITION, PLANE_POSITION)
 
 
@@ -50,7 +62,8 @@ def frame_attributes(tags: Tags, image: ImageAttributes) -> tuple[FrameAttribute
 
     Raises:
         InvalidRescaleError, ModalityLutError: naming the attribute, found and expected.
-        MissingAttributeError, InvalidAttributeError: if frames have no functional groups.
+        MissingAttributeError, InvalidAttributeError: if frames have no functional groups, or their
+            geometry is impossible.
         MixedPixelFormatError: if the frames of one instance differ in their unit.
     """
     if tags.get(MODALITY_LUT, Element(0, b"", b"")).items:
@@ -194,41 +207,62 @@ def _as_stored(value: int, signed: bool) -> int:
 
 def _position(tags: Tags) -> Triple | None:
     numbers = _numbers(tags, POSITION, 3)
-    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
+    if numbers is None:
+        return None
+    if max(map(abs, numbers)) > FARTHEST_MM:
+        raise InvalidAttributeError(
+            f"ImagePositionPatient: found a coordinate beyond {FARTHEST_MM:g} mm"
+        )
+    return numbers[0], numbers[1], numbers[2]
 
 
 def _orientation(tags: Tags) -> tuple[Triple, Triple] | None:
+    """The directions of rows and columns; six zeros say that they are not known."""
     numbers = _numbers(tags, ORIENTATION, 6)
-    if numbers is None:
+    if numbers is None or not any(numbers):
         return None
-    row, column = numbers[:3], numbers[3:]
-    return (row[0], row[1], row[2]), (column[0], column[1], column[2])
+    (a, b, c), (x, y, z) = row, column = numbers[:3], numbers[3:]
+    off = (math.hypot(*row) - 1, math.hypot(*column) - 1, a * x + b * y + c * z)
+    if not max(map(abs, off)) <= ORTHONORMAL:
+        raise InvalidAttributeError(
+            "ImageOrientationPatient: found directions that are not orthogonal unit vectors"
+        )
+    return (a, b, c), (x, y, z)
 
 
 def _spacing(tags: Tags) -> tuple[float, float] | None:
     """PixelSpacing; on radiographs, which lack it, that of the detector."""
     for tag in (SPACING, IMAGER_SPACING):
         numbers = _numbers(tags, tag, 2)
-        if numbers is not None and min(numbers) > 0:
+        if numbers is not None:
+            least, most = SPACING_MM
+            if not all(least <= each <= most for each in numbers):
+                raise InvalidAttributeError(f"{GEOMETRY[tag]}: expected {least:g} to {most:g} mm")
             return numbers[0], numbers[1]
     return None
 
 
 def _thickness(tags: Tags) -> float | None:
-    numbers = _numbers(tags, THICKNESS, 1)
-    return numbers[0] if numbers is not None and numbers[0] > 0 else None
+    thickness = _number(tags[THICKNESS].text) if THICKNESS in tags else None
+    return thickness if thickness is not None and 0 < thickness <= THICKEST_MM else None
 
 
 def _numbers(tags: Tags, tag: int, count: int) -> list[float] | None:
-    """`count` finite numbers, None if the attribute does not hold them."""
-    texts = tags[tag].text.split("\\") if tag in tags else []
-    numbers = [number for text in texts if (number := _number(text)) is not None]
-    return numbers if len(numbers) == len(texts) == count else None
+    """`count` finite numbers, None where the attribute is absent or empty.
+
+    Raises:
+        InvalidAttributeError: if it holds anything else.
+    """
+    text = tags[tag].text if tag in tags else ""
+    if not text:
+        return None
+    texts = text.split("\\", count)
+    numbers = [number for each in texts if (number := _number(each)) is not None]
+    if not len(numbers) == len(texts) == count:
+        raise InvalidAttributeError(f"{GEOMETRY[tag]}: expected {count} finite numbers")
+    return numbers
 
 
 def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
+    number = float(text) if NUMBER.fullmatch(text.strip()) else math.nan
     return number if math.isfinite(number) else None

@@ -25,6 +25,7 @@ from stillscan.operators.dicom.elements import (
 from stillscan.operators.errors import (
     DamagedFileError,
     EmptyFileError,
+    HeaderTooLargeError,
     NestedTooDeepError,
     NotDicomError,
     TruncatedFileError,
@@ -32,6 +33,7 @@ from stillscan.operators.errors import (
 from stillscan.operators.reading.sandbox.file_source import FileSource
 
 MAX_DEPTH = 32  # of sequences in sequences: images use fewer than ten, Orthanc 1.10 dies of fifty
+MAX_ELEMENTS = 2**20  # and items: 10,000 frames of an enhanced image have 300,000
 UNDEFINED = 0xFFFFFFFF
 
 IMPLICIT_LE = "1.2.840.10008.1.2"
@@ -189,6 +191,7 @@ class _Parser:
         self.source = source
         self.pixels: PixelElement | None = None
         self._signed = False  # PixelRepresentation decides what "US or SS" means
+        self._count = 0  # of elements and items
 
     def data_set(
         self, position: int, stop: int | None, encoding: Encoding, depth: int
@@ -212,6 +215,7 @@ class _Parser:
 
     def element(self, position: int, encoding: Encoding, depth: int) -> tuple[Element | None, int]:
         """One element and where it ends; None for what a clean data set does not have."""
+        self._count_one()
         tag, vr, position, length = self._head(position, encoding)
         if depth == 0 and tag in PIXEL_KEYWORDS:
             self.pixels = PixelElement(PIXEL_KEYWORDS[tag], vr, position, length)
@@ -241,6 +245,11 @@ class _Parser:
         if tag & 0xFFFF == 0 or tag >> 16 == 0:  # group lengths (retired) and command elements
             return None, stop
         return Element(tag, vr, value), stop
+
+    def _count_one(self) -> None:
+        self._count += 1
+        if self._count > MAX_ELEMENTS:
+            raise HeaderTooLargeError(f"has more than {MAX_ELEMENTS} elements and items")
 
     def _head(self, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
         """Tag, VR, where the value starts, and its length."""
@@ -277,6 +286,7 @@ class _Parser:
                 return items, position + 8
             if not self._is_delimiter(position, encoding, ITEM):
                 raise DamagedFileError(f"a sequence has no item at byte {position}")
+            self._count_one()
             (length,) = struct.unpack_from(encoding.order + "I", self.source.data, position + 4)
             position += 8
             item_stop = None if length == UNDEFINED else position + length

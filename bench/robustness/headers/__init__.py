@@ -1,0 +1,1 @@
+"""Hostile headers: what no scanner writes, by kind."""
