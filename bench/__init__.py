@@ -1,1 +1,1 @@
-"""Speed and quality against peers, the demo, and the generated head series both look at."""
+"""Benchmarks, demos, robustness tests and the generated head series that they use."""

@@ -1,4 +1,4 @@
-"""Reads what the application wrote: result.json and the pixels of derived series."""
+"""Reads results of the application: result.json and the pixels of derived series."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from bench.quality import Series
 
 
 def read_result(output: Path) -> dict[str, Any]:
-    """`result.json` of a run."""
+    """Read `result.json` of a run."""
     result: dict[str, Any] = json.loads((output / "report" / "result.json").read_text("utf-8"))
     return result
 
 
 def derived_folders(output: Path) -> list[Path]:
-    """The folders of the series that a run derived, in the order of processing."""
+    """Return the folders of the series that a run derived, in the order of processing."""
     series = read_result(output)["series"]
     return [output / each["derived"]["folder"] for each in series if each["derived"]]
 
 
 def read_stored(folder: Path) -> Series:
-    """Stored values of a series, ordered by InstanceNumber."""
+    """Read the stored values of a series, ordered by InstanceNumber."""
     instances = [pydicom.dcmread(path) for path in folder.glob("*.dcm")]
     instances.sort(key=lambda instance: int(instance.InstanceNumber))
     return np.stack([instance.pixel_array.astype(np.float32) for instance in instances])

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Description of the machine on which figures were measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, cores, memory, system, and the packages that decide the speed."""
+    """Return processor, cores, memory, system, and the packages that determine the speed."""
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),

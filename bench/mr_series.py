@@ -1,4 +1,4 @@
-"""Classic MR series that are made up, written as a scanner would write them."""
+"""Synthetic classic MR series, written as a scanner would write them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ BITS_STORED = 12
 
 
 def made_up_uid(maker: str, number: int, *what: object) -> str:
-    """The same for the same words; `maker` and `number` tell series apart."""
-    # pydicom's generate_uid takes no entropy for UIDs below 2.25: they would be drawn anew
+    """Return a UID that depends only on the arguments; `maker` and `number` distinguish series."""
+    # pydicom's generate_uid takes no entropy for UIDs below 2.25: they would be random
     words = "/".join([maker, str(number), *map(str, what)])
     return f"2.25.{uuid5(NAMESPACE_OID, words).int}"
 
 
 def mr_header(matrix: int, pixel_mm: float) -> Dataset:
-    """What all made-up series share (PS3.3 A.4), but for UIDs, patient, description and sequence.
+    """Return the shared header (PS3.3 A.4), without UIDs, patient, description and sequence.
 
     Axial spoiled or unspoiled gradient echo slices, 12 bits unsigned.
     """

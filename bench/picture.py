@@ -1,4 +1,4 @@
-"""Pictures that show what Stillscan does: slices side by side, each under its label."""
+"""Pictures of slices side by side, each with its label."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def save_comparison(path: Path, columns: Sequence[tuple[str, Slice]]) -> None:
 
 
 def grey(pixels: Slice, low: float, high: float) -> Grey:
-    """Black at `low` and below, white at `high` and above."""
+    """Convert to grey: black at `low` and below, white at `high` and above."""
     return np.clip((pixels - low) / (high - low) * 255, 0, 255).astype(np.uint8)
 
 
 def save_panels(
     path: Path, panels: Sequence[tuple[str, Grey]], scale: int, shades: int = 256
 ) -> None:
-    """Write pictures of one size side by side, each under its label.
+    """Write pictures of one size side by side, each with its label.
 
     Args:
         path: of the PNG; its folder is made.

@@ -1,4 +1,4 @@
-"""What the demo and the benchmark compare: PSNR, SSIM and the contrast of lesions."""
+"""Quality measures of demo and benchmark: PSNR, SSIM and contrast of lesions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stillscan.models.metrics.image_quality import ssim
 
 Slice = Float32[np.ndarray, "row column"]
 Series = Float32[np.ndarray, "slice row column"]
-BACKGROUND = 0.03  # of the largest true value: below lies air
+BACKGROUND = 0.03  # share of the largest true value: lower values are air
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How near images are to the truth.
+    """Similarity of images to the truth.
 
     Attributes:
         psnr: dB, of all pixels; the peak is the largest true value of the series.
@@ -58,7 +58,7 @@ def _decibel(peak: float, mean_square: float) -> float:
 
 
 def _contrast(images: Series, lesions: Series) -> float:
-    """Mean of the lesions minus the median of the rings around them."""
+    """Return the mean of the lesions minus the median of the rings around them."""
     inside = lesions > 0.6
     near = np.zeros_like(inside)
     for down in range(-4, 5):

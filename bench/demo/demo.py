@@ -1,4 +1,4 @@
-"""`make demo`: the main job, on a generated head whose truth is known and on real images.
+"""`make demo`: denoises a generated head whose truth is known, and real images.
 
 Everything goes through the command that a person would type; what it wrote is then read back and
 compared with the truth.
@@ -34,7 +34,7 @@ SHOWN_SLICE = 10
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     name: str
     quality: Quality
@@ -42,11 +42,13 @@ class Row:
 
 
 def main() -> None:
-    """Run the demo; ends with the exit code of the first run that failed."""
+    """Run the demo and return the exit code of the first run that failed."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="is made anew")
-    parser.add_argument("--mode", default="student", help="as of `stillscan denoise`")
-    parser.add_argument("--picture", type=Path, help="where the before-and-after picture goes")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-output"), help="output folder, emptied first"
+    )
+    parser.add_argument("--mode", default="student", help="mode of `stillscan denoise`")
+    parser.add_argument("--picture", type=Path, help="file for the before-and-after picture")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.out, ignore_errors=True)
     console = Console()
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def show_generated_head(console: Console, out: Path, mode: str, picture: Path) -> None:
-    """Denoise the generated head; print how near the truth it came, beside NLM; save a picture."""
+    """Denoise the generated head; print its distance from the truth beside NLM; save a picture."""
     console.rule("A generated T1-weighted head, 24 slices of 256x256, truth known")
     began = time.perf_counter()
     generated = generate_series(out / "input" / "generated", Protocol())
@@ -118,17 +120,17 @@ def show_real_images(console: Console, out: Path, mode: str) -> None:
 
 
 def show_real_head(console: Console, out: Path, mode: str) -> None:
-    """Denoise a real head series, where the development data is on this machine."""
+    """Denoise a real head series, if the development data is on this machine."""
     data = os.environ.get("STILLSCAN_DATA", "")
     console.rule("A real head series")
     if not data:
-        console.print("STILLSCAN_DATA is not set: left out.")
+        console.print("STILLSCAN_DATA is not set: skipped.")
         return
     denoise(Path(data) / REAL_HEAD, out / "real-head", mode)
 
 
 def denoise(source: Path, output: Path, mode: str) -> float:
-    """Run `stillscan denoise` and give back its wall time in seconds."""
+    """Run `stillscan denoise` and return its wall time in seconds."""
     print(f"$ stillscan denoise {source} {output}", flush=True)
     began = time.perf_counter()
     done = subprocess.run([STILLSCAN, "denoise", source, output, "--mode", mode], check=False)
@@ -137,7 +139,7 @@ def denoise(source: Path, output: Path, mode: str) -> float:
         print(f"stillscan ended with exit code {done.returncode}", file=sys.stderr)
         raise SystemExit(done.returncode)
     refused = [each for each in read_result(output)["series"] if each["status"] == "refused"]
-    assert not refused, f"exit code 0, and yet refused: {refused}"
+    assert not refused, f"exit code 0, but refused: {refused}"
     return seconds
 
 

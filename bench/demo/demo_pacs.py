@@ -1,4 +1,4 @@
-"""The gateway beside a real PACS: a series goes in, the quiet one appears beside it.
+"""The gateway beside a real PACS: a series is sent, and the derived series appears beside it.
 
     make demo-pacs        (or: python -m bench.demo.demo_pacs [--out FOLDER])
 
@@ -36,9 +36,11 @@ HTTP = 8042
 
 
 def main() -> None:
-    """Run the demo; the exit status says whether the derived series came."""
+    """Run the demo; the exit status tells whether the derived series arrived."""
     parser = argparse.ArgumentParser(prog="make demo-pacs", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo-output/pacs"), help="is made anew")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-output/pacs"), help="output folder, emptied first"
+    )
     arguments = parser.parse_args()
     require_tools()
     namespace.enter(["bench.demo.demo_pacs", *sys.argv[1:]])
@@ -47,14 +49,14 @@ def main() -> None:
 
 
 def require_tools() -> None:
-    """Say which Debian packages are missing, and leave."""
+    """Print the missing Debian packages and exit."""
     missing = sorted({package for tool, package in TOOLS.items() if not _which(tool)})
     if missing:
         sys.exit(f"make demo-pacs needs Debian's packages: apt-get install {' '.join(missing)}")
 
 
 def show(console: Console, out: Path) -> bool:
-    """Play it all; whether the derived series is in the PACS."""
+    """Run all steps; return whether the derived series is in the PACS."""
     orthanc = pacs(out)
     gateway = Gateway(out / "gateway", gateway_settings())
     source = generated_series(console, out / "input")
@@ -62,7 +64,9 @@ def show(console: Console, out: Path) -> bool:
         orthanc.start()
         console.print(f"PACS      Orthanc {orthanc.get('/system')['Version']}, AE title ORTHANC")
         with gateway:
-            console.print("gateway   AE title STILLSCAN; Orthanc passes on what has been stable")
+            console.print(
+                "gateway   AE title STILLSCAN; Orthanc forwards series that have been stable"
+            )
             console.print(f"          for {STABLE_S} s (deploy/orthanc/stillscan.lua)")
             began = time.monotonic()
             send(source)
@@ -89,7 +93,7 @@ def show(console: Console, out: Path) -> bool:
 
 
 def pacs(out: Path) -> Orthanc:
-    """Orthanc with the shipped configuration, on loopback and in a hurry."""
+    """Configure Orthanc as shipped, but on the loopback interface and with short delays."""
     orthanc = Orthanc(_which("Orthanc"), out / "orthanc", http_port=HTTP)
     file = out / "orthanc" / "orthanc.json"
     settings = json.loads((FILES / "orthanc.json").read_text()) | json.loads(file.read_text())
@@ -104,7 +108,7 @@ def pacs(out: Path) -> Orthanc:
 
 
 def gateway_settings() -> dict[str, Any]:
-    """The shipped settings of a gateway beside Orthanc, on loopback and in a hurry."""
+    """Return the shipped settings for Orthanc, with loopback addresses and short delays."""
     settings: dict[str, Any] = yaml.safe_load((FILES / "gateway.yaml").read_text())
     del settings["data"], settings["web"]
     settings["receiver"]["host"] = "127.0.0.1"
@@ -113,9 +117,9 @@ def gateway_settings() -> dict[str, Any]:
 
 
 def generated_series(console: Console, folder: Path) -> list[Path]:
-    """The generated head of `make demo`; its headers say how many images it has.
+    """Write the generated head of `make demo`; its headers state the number of images.
 
-    So the gateway knows when the series is complete, however slow the machine is.
+    With it the gateway knows when the series is complete, however slow the machine is.
     """
     from bench.phantom.acquisition import Protocol
     from bench.phantom.series import generate_series
@@ -131,13 +135,13 @@ def generated_series(console: Console, folder: Path) -> list[Path]:
 
 
 def send(files: list[Path]) -> None:
-    """C-STORE to the PACS."""
+    """Send files to the PACS with C-STORE."""
     command = [_which("storescu"), "-aec", "ORTHANC", "-aet", "SCANNER", "127.0.0.1", "4242"]
     subprocess.run([*command, *map(str, files)], check=True)
 
 
 def table(orthanc: Orthanc) -> Table:
-    """The series that are in the PACS."""
+    """Show the series in the PACS."""
     shown = Table(title="In the PACS")
     for column in ("No.", "SeriesDescription", "instances", "SeriesInstanceUID"):
         shown.add_column(column)
@@ -153,13 +157,13 @@ def table(orthanc: Orthanc) -> Table:
 
 
 def derived_series(orthanc: Orthanc) -> dict[str, Any]:
-    """What Orthanc says of the series that Stillscan made."""
+    """Return Orthanc's entry of the series that Stillscan made."""
     every: list[dict[str, Any]] = orthanc.get("/series?expand")
     return max(every, key=lambda each: int(each["MainDicomTags"]["SeriesNumber"]))
 
 
 def guarded(orthanc: Orthanc, gateway: Gateway, derived: str) -> str:
-    """Wait until Orthanc holds the derived series for stable, and send it back by hand as well.
+    """Wait until the derived series is stable in Orthanc, and also send it back by hand.
 
     Raises:
         RuntimeError: if it was processed again.

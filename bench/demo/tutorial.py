@@ -1,4 +1,4 @@
-"""What docs/tutorial.md works on, and the pictures that it shows.
+"""The input of docs/tutorial.md and its pictures.
 
 python -m bench.demo.tutorial series FOLDER      a folder of DICOM: a generated head and what comes
                                             with pydicom: an MR image, a CT image, an RT plan
@@ -29,15 +29,18 @@ from bench.quality import Series, Slice
 HEAD = Protocol(slices=8, first_mm=8.0)
 FROM_PYDICOM = ("MR_small.dcm", "CT_small.dcm", "rtplan.dcm")
 STRENGTHS = ("low", "medium", "high")
-SHOWN = 3  # slice of the head
-DETAIL = (slice(64, 192), slice(64, 168))  # of it: ventricles, deep nuclei, the left cortex
-TAKEN = 3.0  # black and white of what was taken away, in units of the noise
+SHOWN = 3  # index of the slice shown
+DETAIL = (
+    slice(64, 192),
+    slice(64, 168),
+)  # rows and columns: ventricles, deep nuclei, the left cortex
+TAKEN = 3.0  # range of the picture of the removed noise, in units of its standard deviation
 SHADES = 40
 PAGE = (840, 640)  # pixels of the picture of the report
 
 
 def main() -> None:
-    """Write the folder or draw the pictures."""
+    """Write the input folder or draw the pictures."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.demo.tutorial",
         description=__doc__,
@@ -53,7 +56,7 @@ def main() -> None:
 
 
 def write_series(folder: Path) -> None:
-    """Write the generated head, and the examples of pydicom beside it."""
+    """Write the generated head and the example images of pydicom."""
     generate_series(folder / "head", HEAD)
     examples = folder / "examples"
     examples.mkdir(exist_ok=True)
@@ -64,7 +67,7 @@ def write_series(folder: Path) -> None:
 
 
 def draw_pictures(folder: Path) -> None:
-    """Denoise the folder of the tutorial at every strength, and draw what comes of it."""
+    """Denoise the folder of the tutorial at every strength, and draw the results."""
     with TemporaryDirectory() as place:
         series = Path(place, "series")
         write_series(series)
@@ -78,19 +81,19 @@ def draw_pictures(folder: Path) -> None:
 
 
 def denoise(series: Path, out: Path, strength: str) -> Path:
-    """Run `stillscan denoise` at this strength; gives back the folder of the results."""
+    """Run `stillscan denoise` at this strength and return the folder of the results."""
     program = Path(sys.executable).with_name("stillscan")
     subprocess.run([program, "denoise", series, out, "--strength", strength], check=True)
     return out
 
 
 def derived(out: Path, modality: str, slices: int) -> Series:
-    """Stored values of the one derived series of this modality and length."""
+    """Read the stored values of the derived series of this modality and length."""
     return read_stored(out / _one(out, modality, slices))
 
 
 def report_of(out: Path, slices: int) -> Path:
-    """The page about the derived MR series of this length."""
+    """Return the report page of the derived MR series of this length."""
     return out / "report" / f"{_one(out, 'MR', slices)}.html"
 
 
@@ -104,14 +107,14 @@ def _one(out: Path, modality: str, slices: int) -> str:
 
 
 def draw_strengths(path: Path, before: Slice, quiet: Mapping[str, Slice]) -> None:
-    """The original, then every strength."""
+    """Draw the original and every strength."""
     panels = [("original", shown(before))]
     panels += [(strength, shown(pixels)) for strength, pixels in quiet.items()]
     save_panels(path, panels, 2, SHADES)
 
 
 def draw_ct(path: Path, source: Path, after: Slice) -> None:
-    """The CT image of pydicom before and after, in the window of its soft tissue."""
+    """Draw the CT image of pydicom before and after, in a soft-tissue window."""
     before = dcmread(source).pixel_array.astype(np.float32)
     low, high = np.percentile(before, (2, 99.5))
     noise = float(np.std(after - before))
@@ -124,13 +127,13 @@ def draw_ct(path: Path, source: Path, after: Slice) -> None:
 
 
 def shown(pixels: Slice) -> Grey:
-    """The detail of the head in the window of its header."""
+    """Return the detail of the head in the window of its header."""
     half = WINDOW_WIDTH / 2
     return grey(pixels[DETAIL], WINDOW_CENTER - half, WINDOW_CENTER + half)
 
 
 def photograph(page: Path, picture: Path) -> None:
-    """What a browser shows of a page of the report."""
+    """Take a picture of a report page in a browser."""
     width, height = PAGE
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += [f"--window-size={width},{height}", f"--screenshot={picture.resolve()}"]

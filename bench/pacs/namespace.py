@@ -1,4 +1,4 @@
-"""A process whose network, mounts and children are its own: nothing in it can be reached."""
+"""Processes in namespaces with their own network, mounts and children, unreachable from outside."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ INSIDE = "STILLSCAN_OWN_NETWORK"
 
 
 def enter(arguments: Sequence[str]) -> None:
-    """Run `python -m <arguments>` inside new namespaces and leave with its status; return there.
+    """Run `python -m <arguments>` in new namespaces and exit with its status; inside them, return.
 
-    Call it first thing: inside, it sets loopback up and returns.
+    Call it first; inside the namespaces it activates the loopback interface and returns.
     """
     if os.environ.get(INSIDE):
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -25,7 +25,7 @@ def enter(arguments: Sequence[str]) -> None:
 
 
 def small_disk(folder: Path, megabytes: int) -> None:
-    """Mount a file system of this size; it is gone with the namespace."""
+    """Mount a file system of this size; it is removed with the namespace."""
     folder.mkdir(parents=True, exist_ok=True)
     options = f"size={megabytes}m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)

@@ -27,7 +27,7 @@ START_S = 60.0
 
 
 def wait_until(true: Callable[[], bool], timeout_s: float, what: str, every_s: float = 0.1) -> None:
-    """Return as soon as `true()`.
+    """Wait until `true()`.
 
     Raises:
         TimeoutError: names `what` did not happen in time.
@@ -40,7 +40,7 @@ def wait_until(true: Callable[[], bool], timeout_s: float, what: str, every_s: f
 
 
 def listens(port: int) -> bool:
-    """Whether somebody takes connections on this port of loopback."""
+    """Return whether something accepts connections on this loopback port."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
@@ -49,7 +49,7 @@ class Gateway:
     """`stillscan-gateway serve` with settings of its own."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """`folder` gets the settings, the data and the log."""
+        """Write the settings; `folder` holds settings, data and log."""
         folder.mkdir(parents=True, exist_ok=True)
         self.places = Places(folder / "data")
         self.log_file = folder / "gateway.log"
@@ -59,17 +59,17 @@ class Gateway:
         self._overview: Overview | None = None
 
     def __enter__(self) -> Gateway:
-        """Start it and wait until it receives."""
+        """Start the gateway and wait until it receives."""
         self.start_and_listen()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End it at once."""
+        """Kill the gateway."""
         self.kill()
 
     @property
     def overview(self) -> Overview:
-        """What its record says."""
+        """Overview of the gateway's record."""
         if self._overview is None:
             self._overview = Overview(self.places)
         return self._overview
@@ -93,7 +93,7 @@ class Gateway:
         wait_until(lambda: listens(port), START_S, "the gateway receives")
 
     def parts(self) -> dict[str, psutil.Process]:
-        """The processes of the parts that run now."""
+        """Return the running processes of the gateway."""
         assert self._process is not None, "the gateway was started"
         found = {}
         try:
@@ -106,7 +106,7 @@ class Gateway:
         return found
 
     def kill_part(self, name: str) -> bool:
-        """`kill -9` of one part; False where it does not run at the moment."""
+        """Kill one process (`kill -9`); return False if it is not running."""
         part = self.parts().get(name)
         if part is None:
             return False
@@ -114,7 +114,7 @@ class Gateway:
         return True
 
     def kill(self) -> None:
-        """`kill -9` of the supervisor; its parts see that and leave."""
+        """Kill the supervisor (`kill -9`); the other processes notice and exit."""
         if self._process is not None:
             parts = list(self.parts().values())
             self._process.kill()
@@ -122,13 +122,13 @@ class Gateway:
             psutil.wait_procs(parts, timeout=10)
 
     def stop(self, timeout_s: float = 120.0) -> int:
-        """SIGTERM, and wait until it has drained; its exit status."""
+        """Send SIGTERM, wait until the gateway has finished, and return its exit status."""
         assert self._process is not None, "the gateway was started"
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout_s)
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Its log so far; lines that are no JSON are what a library printed."""
+        """Return the log so far; lines that are not JSON were printed by a library."""
         lines = []
         for line in self.log_file.read_text().splitlines():
             try:
@@ -138,7 +138,7 @@ class Gateway:
         return lines
 
     def is_idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
+        """Return whether nothing is waiting or running."""
         counts = self.overview.counts()
         busy_jobs = counts.jobs.get("queued", 0) + counts.jobs.get("running", 0)
         busy = counts.deliveries.get("waiting", 0) + counts.deliveries.get("sending", 0)
@@ -147,7 +147,7 @@ class Gateway:
 
 @dataclass
 class Orthanc:
-    """A real PACS on loopback; use it inside a network namespace, it listens on all addresses."""
+    """Orthanc on loopback; use it in a network namespace, as it listens on all addresses."""
 
     program: str
     folder: Path
@@ -155,7 +155,7 @@ class Orthanc:
     dicom_port: int = 4242
 
     def __post_init__(self) -> None:
-        """Write its configuration."""
+        """Write the configuration."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         settings = {
@@ -173,7 +173,7 @@ class Orthanc:
         (self.folder / "orthanc.json").write_text(json.dumps(settings))
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start Orthanc and wait until it answers."""
         with (self.folder / "orthanc.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self.program, str(self.folder / "orthanc.json")],
@@ -184,28 +184,28 @@ class Orthanc:
         wait_until(self._answers, START_S, "Orthanc answers")
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Kill Orthanc (`kill -9`)."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def pause(self) -> None:
-        """Let it hang: it accepts connections and says nothing."""
+        """Make Orthanc hang: it accepts connections and does not answer."""
         assert self._process is not None, "Orthanc was started"
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it answer again."""
+        """Make Orthanc answer again."""
         assert self._process is not None, "Orthanc was started"
         self._process.send_signal(signal.SIGCONT)
 
     def get(self, path: str) -> Any:
-        """An answer of its REST interface."""
+        """Return an answer of Orthanc's REST interface."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=60) as got:
             return json.loads(got.read())
 
     def series(self) -> dict[str, int]:
-        """How many instances of each series it has, by SeriesInstanceUID."""
+        """Return the number of instances of each series, by SeriesInstanceUID."""
         return {
             each["MainDicomTags"]["SeriesInstanceUID"]: len(each["Instances"])
             for each in self.get("/series?expand")

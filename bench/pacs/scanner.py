@@ -1,4 +1,4 @@
-"""Series that are made up, and those who send them.
+"""Synthetic series and the peers that send them.
 
 The images are a disc with an insert and white noise: enough for the application to measure and to
 denoise. Slices of 256 x 256 pixels are 131 kB of pixels.
@@ -25,7 +25,7 @@ from stillscan.deploy.gateway.sender.quiet_reactor import QuietReactor
 
 _config.STORE_SEND_CHUNKED_DATASET = True
 
-PATIENT_NAME, PATIENT_ID = "Whooper", "SWAN"  # and a number: what no log may hold
+PATIENT_NAME, PATIENT_ID = "Whooper", "SWAN"  # and a number: must not appear in logs
 NOISE = 60.0  # standard deviation in stored values
 
 
@@ -58,7 +58,7 @@ def make_series(
         number: tells series, study and patient apart.
         slices: how many.
         matrix: rows and columns.
-        expected: ImagesInAcquisition; None: `slices`; 0: the header does not say.
+        expected: ImagesInAcquisition; None: `slices`; 0: not in the header.
         attributes: DICOM keywords to set.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,14 +89,14 @@ def _disc(matrix: int) -> np.ndarray:
 
 
 def _header(number: int, matrix: int) -> Dataset:
-    """What all instances of a series share."""
+    """Return the header that all instances of a series share."""
     header = mr_header(matrix, pixel_mm=1)
     header.StudyInstanceUID = _uid(number, "study")
     header.SeriesInstanceUID = _uid(number, "series")
     header.FrameOfReferenceUID = _uid(number, "frame")
     header.PatientName = f"{PATIENT_NAME}^{number}"
     header.PatientID = f"{PATIENT_ID}-{number}"
-    header.SeriesDescription = "made up"
+    header.SeriesDescription = "synthetic"
     header.SequenceVariant = "NONE"
     header.RepetitionTime, header.EchoTime = 500, 10
     header.SliceThickness = 3
@@ -105,7 +105,7 @@ def _header(number: int, matrix: int) -> Dataset:
 
 @dataclass
 class Sender:
-    """Stores files over one association after the other, until each is acknowledged.
+    """Stores files over consecutive associations until each is acknowledged.
 
     Attributes:
         acknowledged: files that were answered with success, by what they were answered.
@@ -128,7 +128,7 @@ class Sender:
         again: Callable[[], bool] = lambda: True,
         stored: Callable[[Path], None] = lambda file: None,
     ) -> None:
-        """Send files; those that are not acknowledged are sent again while `again()` says so."""
+        """Send files; unacknowledged files are sent again while `again()` is true."""
         while left := [file for file in files if file not in self.acknowledged]:
             self._send_once(left, stored)
             if not again():
@@ -161,7 +161,7 @@ class Sender:
     def _store(
         self, association: Association, files: Sequence[Path], stored: Callable[[Path], None]
     ) -> bool:
-        """Store files; False where the association was lost on the way."""
+        """Store files; return False if the association was lost."""
         for file in files:
             try:
                 answer = association.send_c_store(file)

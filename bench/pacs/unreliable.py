@@ -1,4 +1,4 @@
-"""A PACS that does what it is told to: refuse, abort, be slow, answer this or that status.
+"""A PACS with chosen faults: it refuses, aborts, is slow, or answers with a chosen status.
 
     pacs = UnreliablePacs(11113)
     pacs.plan = [Fault("abort", after=3), Fault("status", status=0xA700)]   # one per association
@@ -23,7 +23,7 @@ SLOW_S = 0.05
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one association.
+    """The fault of one association.
 
     Attributes:
         kind: `refuse` (the association), `abort`, `status`, `silence` (no answer), `slow`, `none`.
@@ -40,7 +40,7 @@ class UnreliablePacs:
     """One C-STORE provider on loopback."""
 
     def __init__(self, port: int, ae_title: str = "UNRELIABLE") -> None:
-        """It listens at once."""
+        """Start to listen."""
         self.port = port
         self.ae_title = ae_title
         self.plan: list[Fault] = []
@@ -69,7 +69,7 @@ class UnreliablePacs:
         self._server = server
 
     def close(self) -> None:
-        """Close the port: nobody can reach it."""
+        """Close the port, so that it cannot be reached."""
         if self._server is not None:
             self._server.shutdown()
             self._server = None
@@ -81,7 +81,7 @@ class UnreliablePacs:
 
     def _requested(self, event: evt.Event) -> None:
         fault, _ = self._faults[id(event.assoc)]
-        # the server asks for this title right after
+        # the server reads this title right after this
         event.assoc.ae.require_calling_aet = ["NOBODY"] if fault.kind == "refuse" else []
 
     def _store(self, event: evt.Event) -> int:

@@ -1,4 +1,4 @@
-"""A head that was never scanned: its anatomy, the physics that images it, its DICOM series.
+"""A generated head: anatomy, imaging physics and DICOM series.
 
     fields       smooth and band-limited random fields: what makes every brain different
     shapes       signed distances of ellipsoids and tubes

@@ -1,4 +1,4 @@
-"""How the head is imaged: spoiled gradient echo, coil array, finite k-space, thermal noise.
+"""Imaging of the head: spoiled gradient echo, coil array, finite k-space, thermal noise.
 
 The signal of a tissue is that of a spoiled gradient echo in its steady state:
 
@@ -87,7 +87,7 @@ class Protocol:
         return self.white_signal / self.white_snr
 
     def signal(self) -> dict[Tissue, float]:
-        """What each tissue gives, white matter being `white_signal`."""
+        """Return what each tissue gives, white matter being `white_signal`."""
         angle = np.radians(self.flip_degrees)
 
         def echo(density: float, t1: float, t2_star: float) -> float:
@@ -165,7 +165,7 @@ def _coil_shading(y: Axis, x: Axis, behind_mm: float) -> Plane:
 def _thick_slice(
     head: Head, middle: float, protocol: Protocol, y: Axis, x: Axis, signal: dict[Tissue, float]
 ) -> tuple[Plane, Plane]:
-    """The mean over the thickness: partial volume between slices."""
+    """Return the mean over the thickness: partial volume between slices."""
     rows, columns = (np.abs(y + 16) < 112).nonzero()[0], (np.abs(x) < 88).nonzero()[0]
     inner = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     image, lesions = np.zeros((2, len(y), len(x)), np.float32)
@@ -178,14 +178,14 @@ def _thick_slice(
 
 
 def _measure(image: Plane, matrix: int) -> Complex[np.ndarray, "row column"]:
-    """The centre of k-space: what a scanner with `matrix` samples sees of a finer object."""
+    """Return the centre of k-space, as a scanner with `matrix` samples measures it."""
     k_space = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="forward"))
     start = (image.shape[0] - matrix) // 2
     return k_space[start : start + matrix, start : start + matrix]
 
 
 def _k_space_window(protocol: Protocol) -> Float32[np.ndarray, "row column"]:
-    """Measured lines, and an elliptical Fermi filter against ringing."""
+    """Apply the measured lines and an elliptical Fermi filter against ringing."""
     half = protocol.matrix / 2
     read = (np.arange(protocol.matrix) - half) / half
     phase = read * protocol.matrix / protocol.phase_steps

@@ -43,17 +43,17 @@ LESIONS = (
 
 
 class Head:
-    """A head drawn from a random generator; any axial plane of it can be looked at."""
+    """A randomly generated head, of which any axial plane can be drawn."""
 
     def __init__(self, rng: np.random.Generator):
-        """Draw what makes this head different from others."""
+        """Draw the random variation of this head."""
         self._folds = draw_folds(rng)
         self._variation = Variation.draw(rng)
 
     def plane(
         self, level: float, y: Axis, x: Axis, signal: Mapping[Tissue, float]
     ) -> tuple[Plane, Plane]:
-        """The signal of an infinitely thin axial plane, and the share of lesion.
+        """Return the signal of an infinitely thin axial plane, and the share of lesion.
 
         Args:
             level: height above the anterior commissure, mm.
@@ -131,7 +131,7 @@ def _paint_brain_stem(canvas: Canvas, site: Site, stem: Plane) -> None:
 
 
 def _paint_cerebellum(canvas: Canvas, site: Site, cerebellum: Plane) -> None:
-    """Leaves stand on the arbor vitae: sheets at even angles about the fourth ventricle."""
+    """Draw the folia as sheets at even angles about the fourth ventricle."""
     canvas.paint(Tissue.CSF, cerebellum - 0.9)
     depth = -cerebellum
     angle = 26 * np.arctan2(site.z + 30, -site.y - 38)

@@ -34,7 +34,7 @@ class Tissue(StrEnum):
 
 @dataclass(frozen=True)
 class Variation:
-    """The random fields by which this head differs from every other one."""
+    """The random fields that make this head differ from others."""
 
     shift: tuple[Field, Field, Field]
     depth: Field
@@ -55,7 +55,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Site:
-    """An axial plane in the head's own coordinates (mm), bent by the head's variation.
+    """An axial plane in the head's coordinates (mm), deformed by the head's variation.
 
     Attributes:
         level: nominal height of the plane.
@@ -80,7 +80,7 @@ class Site:
 
     @classmethod
     def at(cls, variation: Variation, level: float, y: Axis, x: Axis) -> Site:
-        """The plane at height `level` with rows at `y` and columns at `x`."""
+        """Return the plane at height `level` with rows at `y` and columns at `x`."""
         shift = [field.on_plane(level, y, x) for field in variation.shift]
         left = x[None, :] + 1.2 * shift[2]
         return cls(
@@ -104,14 +104,14 @@ class Canvas:
     """
 
     def __init__(self, shape: tuple[int, int], pixel_mm: float, signal: Mapping[Tissue, float]):
-        """Begin with air."""
+        """Start with air."""
         self.image = np.zeros(shape, np.float32)
         self.lesions = np.zeros(shape, np.float32)
         self._pixel_mm = pixel_mm
         self._signal = signal
 
     def paint(self, tissue: Tissue, shape: Plane, share: float = 1.0) -> None:
-        """Cover what lies inside `shape` (signed distance in mm); `share` < 1 mixes."""
+        """Paint the inside of `shape` (signed distance in mm); `share` < 1 mixes."""
         rows = np.flatnonzero((shape < self._pixel_mm / 2).any(axis=1))
         if not len(rows):
             return

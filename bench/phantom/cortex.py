@@ -1,4 +1,4 @@
-"""The folded sheet: how far every point of the cerebrum is from the nearest fluid.
+"""The folded cortex: distance of every point of the cerebrum to the nearest fluid.
 
 Sulci are the zero set of a band-limited random field, looked up at the point's projection onto the
 surface of the hemisphere: sheets that run inwards from the surface, as sulci do, at the spacing of
@@ -52,7 +52,7 @@ class Hull:
 
 
 def dome(site: Site) -> Hull:
-    """Both hemispheres without the temporal lobes: an egg, broad behind, flat below."""
+    """Return both hemispheres without the temporal lobes: egg-shaped, broad behind, flat below."""
     back = (site.y - CENTRE_Y) / 80
     centre = CENTRE_Y + 0.24 * (site.y - CENTRE_Y)
     radius = 63.5 - 4.5 * back - 2.0 * back**2
@@ -81,7 +81,7 @@ def temporal_lobe(site: Site) -> Hull:
 
 
 def outer(first: Hull, second: Hull) -> Hull:
-    """The union of two hulls: every point belongs to the one in which it lies deeper."""
+    """Return the union of two hulls: every point belongs to the one in which it lies deeper."""
     choose = second.depth > first.depth
     z, y, x = (np.where(choose, b, a) for a, b in zip(first.surface, second.surface, strict=True))
     return Hull(np.where(choose, second.depth, first.depth), (z, y, x))

@@ -1,4 +1,4 @@
-"""Random fields in space: what makes every generated brain different, drawn from one generator."""
+"""Random fields in space that make every generated brain different."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Field:
     step_mm: float
 
     def on_plane(self, z: float, y: Axis, x: Axis) -> Plane:
-        """The field on an axial plane, one axis after the other."""
+        """Return the field on an axial plane, one axis after the other."""
         level = self._along(self.values, np.array([z], np.float32), 0)[0]
         rows = self._along(level, y, 1)
         return np.ascontiguousarray(self._along(rows.T, x, 2).T)
 
     def at(self, point: tuple[Axis, Axis, Axis]) -> Axis:
-        """The field at single points."""
+        """Return the field at single points."""
         index = [
             (position - low) / self.step_mm
             for position, (low, _) in zip(point, BOX_MM, strict=True)
@@ -53,7 +53,7 @@ class Field:
 
 
 def grid_axes(step_mm: float) -> tuple[Axis, Axis, Axis]:
-    """The z, y and x positions of the grid points of a field."""
+    """Return the z, y and x positions of the grid points of a field."""
     z, y, x = (np.arange(low, high + step_mm, step_mm, dtype=np.float32) for low, high in BOX_MM)
     return z, y, x
 

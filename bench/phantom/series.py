@@ -1,4 +1,4 @@
-"""The generated images as one classic MR series, and the truth that no scanner can give."""
+"""The generated images as one classic MR series, with the known truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WINDOW_CENTER, WINDOW_WIDTH = 700, 1400
 
 @dataclass(frozen=True)
 class GeneratedSeries:
-    """What was written, and what is known about it.
+    """The written series and its known truth.
 
     Attributes:
         folder: holds the instances and nothing else.
@@ -35,7 +35,7 @@ class GeneratedSeries:
 
 
 def generate_series(folder: Path, protocol: Protocol, seed: int = 7) -> GeneratedSeries:
-    """Image a generated head into `folder`; the same seed gives the same files."""
+    """Write the series of a generated head to `folder`; the same seed gives the same files."""
     images = list(acquire(protocol, seed))
     write_series(folder, images, protocol, seed)
     return GeneratedSeries(
@@ -64,7 +64,7 @@ def _uid(seed: int, *what: object) -> str:
 
 
 def _header(protocol: Protocol, seed: int) -> Dataset:
-    """What all instances of the series share."""
+    """Return the header that all instances of the series share."""
     header = mr_header(protocol.matrix, protocol.pixel_mm)
     header.SpecificCharacterSet = "ISO_IR 192"
     header.SyntheticData = "YES"

@@ -1,4 +1,4 @@
-"""Signed distances in mm, negative inside: the vocabulary of the anatomy.
+"""Signed distances in mm, negative inside: the basic shapes of the anatomy.
 
 Distances are exact for tubes and first order for ellipsoids: enough to paint an edge that is one
 pixel wide (Quilez, "Distance functions").
@@ -29,7 +29,7 @@ def ellipsoid(point: Point, centre: Triple, radii: Triple, yaw: float = 0.0) -> 
 
 
 def tube(point: Point, start: Triple, stop: Triple, radius: float, radius_stop: float) -> Plane:
-    """A straight tube with round ends whose radius changes evenly."""
+    """Return a straight tube with round ends whose radius changes evenly."""
     along = [b - a for a, b in zip(start, stop, strict=True)]
     offset = [p - a for p, a in zip(point, start, strict=True)]
     length2 = sum(e * e for e in along)
@@ -45,23 +45,23 @@ def chain(point: Point, knots: Sequence[tuple[float, float, float, float]]) -> P
 
 
 def melt(first: Plane, second: Plane, width: float) -> Plane:
-    """The union of two shapes with their seam rounded over `width` mm."""
+    """Return the union of two shapes with their seam rounded over `width` mm."""
     share = np.clip(0.5 + 0.5 * (second - first) / width, 0, 1)
     return second + (first - second) * share - width * share * (1 - share)
 
 
 def both(*shapes: Plane) -> Plane:
-    """The intersection of shapes."""
+    """Return the intersection of shapes."""
     return np.maximum.reduce(shapes)
 
 
 def either(*shapes: Plane) -> Plane:
-    """The union of shapes."""
+    """Return the union of shapes."""
     return np.minimum.reduce(shapes)
 
 
 def shell(shape: Plane, half_width: float) -> Plane:
-    """The skin of a shape, `2 * half_width` thick."""
+    """Return the skin of a shape, `2 * half_width` thick."""
     return np.abs(shape) - half_width
 
 

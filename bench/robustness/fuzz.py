@@ -1,4 +1,4 @@
-"""Damaged files through reading and writing: each becomes pixels or a code, and no traceback.
+"""Fuzzing: damaged files must give pixels or a reason code, never a traceback.
 
     python -m bench.robustness.fuzz --mutants 20000 --seed 1     (real files of STILLSCAN_DATA)
     python -m bench.robustness.fuzz --mutants 500 some.dcm other.dcm    (these files)
@@ -64,7 +64,7 @@ CONTROL = Provenance(
 
 @dataclass(frozen=True)
 class Unchanged:
-    """A block that went through no network."""
+    """A block that was not denoised."""
 
     block: VolumeBlock
     pixels: np.ndarray
@@ -72,7 +72,7 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one mutant: `derived`, or a stable reason code."""
+    """The outcome of one mutant: `derived`, or a stable reason code."""
 
     source: str
     number: int
@@ -88,7 +88,7 @@ class Outcome:
 
 
 def outcomes(files: Sequence[Path], mutants: int, seed: int, kept: Path) -> Iterator[Outcome]:
-    """What becomes of each of so many mutants, turn by turn of each file.
+    """Yield the outcome of each mutant, taking the files in turn.
 
     Args:
         files: sound Part 10 files.
@@ -116,7 +116,7 @@ def outcomes(files: Sequence[Path], mutants: int, seed: int, kept: Path) -> Iter
 
 
 def outcome_of(path: Path, decoder: Decoder, folder: Path) -> str:
-    """Read and derive what the file holds: `derived`, or the code of what speaks against it."""
+    """Read and derive the series in a file; return `derived` or the reason code."""
     found = find_series(path, decoder, EVERYTHING)
     if not found.candidates:
         (refusal,) = (*found.refused, *found.skipped)
@@ -131,7 +131,7 @@ def outcome_of(path: Path, decoder: Decoder, folder: Path) -> str:
 
 
 def derive(volume: Volume, folder: Path) -> None:
-    """Derive the series by a denoiser that changes nothing; what is written goes away again."""
+    """Derive the series with the identity denoiser; the output is removed again."""
     with SeriesWriter(volume, CONTROL, folder) as writer:
         for block in volume.blocks():
             writer.add(Unchanged(block, block.pixels))
@@ -140,7 +140,7 @@ def derive(volume: Volume, folder: Path) -> None:
 
 
 def peak_kilobytes(process_id: int | None) -> int:
-    """The most memory that a process has held so far, 0 where it is gone."""
+    """Return the peak memory of a process, 0 if it has ended."""
     try:
         status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
     except OSError:
@@ -150,12 +150,12 @@ def peak_kilobytes(process_id: int | None) -> int:
 
 
 def real_files(data: Path) -> list[Path]:
-    """One file of each kind of the development data."""
+    """Return one file of each kind of the development data."""
     return [sorted((data / "dev" / "dicom").glob(pattern))[0] for pattern in REAL_FILES]
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the fuzzing and print the outcomes."""
     parser = argparse.ArgumentParser(prog="python -m bench.robustness.fuzz", description=__doc__)
     parser.add_argument("--mutants", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)

@@ -79,14 +79,14 @@ Damage = Callable[[bytearray, np.random.Generator], None]
 
 @dataclass(frozen=True)
 class Mutant:
-    """A damaged file and how it was damaged."""
+    """A damaged file and its damages."""
 
     content: bytes
     damages: tuple[str, ...]
 
 
 def mutant(content: bytes, rng: np.random.Generator) -> Mutant:
-    """One damaged copy of a Part 10 file; the same generator makes the same."""
+    """Return one damaged copy of a Part 10 file, determined by the generator's state."""
     meta, data_set, deflated = _parts(content)
     if deflated and rng.random() < 0.5:
         data_set = bytearray(zlib.decompress(bytes(data_set), -zlib.MAX_WBITS))
@@ -121,7 +121,7 @@ def _damage(data: bytearray, rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def _with_another_syntax(meta: bytearray, rng: np.random.Generator) -> bytearray:
-    """The meta information with another TransferSyntaxUID, its group length right."""
+    """Return the meta information with another TransferSyntaxUID and correct group length."""
     at = meta.index(b"\x02\0\x10\0UI")
     (length,) = struct.unpack_from("<H", meta, at + 6)
     syntax = SYNTAXES[rng.integers(len(SYNTAXES))]
@@ -137,7 +137,7 @@ def _header_stop(data: bytearray) -> int:
 
 
 def _heads(data: bytearray) -> list[int]:
-    """Where elements begin, roughly: some are values that look like a head."""
+    """Find element starts, approximately: some are values that look like a header."""
     return [match.start() - 4 for match in HEAD.finditer(data, 4, _header_stop(data))]
 
 
@@ -184,14 +184,14 @@ def _tag(data: bytearray, rng: np.random.Generator) -> None:
 
 
 def _number(data: bytearray, rng: np.random.Generator) -> None:
-    """Another value of Rows, Columns, bits, padding."""
+    """Replace a value of Rows, Columns, bits or padding."""
     at = data.find(NUMBER_TAGS[rng.integers(len(NUMBER_TAGS))])
     if 0 <= at < len(data) - 10:
         struct.pack_into("<H", data, at + 8, NUMBERS[rng.integers(len(NUMBERS))])
 
 
 def _text(data: bytearray, rng: np.random.Generator) -> None:
-    """Another value of a slope, a position, a UID, a frame count, wherever it stands."""
+    """Replace a slope, a position, a UID or a frame count, wherever it occurs."""
     tag = TEXT_TAGS[rng.integers(len(TEXT_TAGS))]
     places = [match.start() for match in re.finditer(re.escape(tag), data)]
     if places and (at := places[rng.integers(len(places))]) < len(data) - 8:
@@ -221,7 +221,7 @@ def _repetition(data: bytearray, rng: np.random.Generator) -> None:
 
 
 def _nesting(data: bytearray, rng: np.random.Generator) -> None:
-    """Sequences in sequences, closed or left open."""
+    """Insert nested sequences, closed or left open."""
     depth, at = int(rng.integers(1, 200)), _some_head(data, rng)
     opened = struct.pack("<HH2sHI", 0x0040, 0x0275, b"SQ", 0, 0xFFFFFFFF) + ITEMS[0] + b"\xff" * 4
     closed = (ITEMS[1] + bytes(4) + ITEMS[2] + bytes(4)) * int(rng.random() < 0.7)
@@ -235,7 +235,7 @@ def _stray_item(data: bytearray, rng: np.random.Generator) -> None:
 
 
 def _marker(data: bytearray, rng: np.random.Generator) -> None:
-    """A marker of a codec where none belongs, or a real one broken."""
+    """Insert a marker of a codec, or break a real one."""
     places = [
         m.start() for m in re.finditer(b"\xff[\x4f-\x93\xc0-\xf7]", data[_header_stop(data) :])
     ]
@@ -278,5 +278,5 @@ DAMAGES: dict[str, Damage] = {
     "zeros": _zeros,
     "swapped words": _swapped_words,
 }
-# most damage is found by the parser: these come more often, to get behind it
+# the parser finds most damage: these are more frequent, to reach the code behind it
 DEEP = ("bytes in the pixels", "start of the stream", "number", "text", "text", "marker")

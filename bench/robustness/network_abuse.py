@@ -1,4 +1,4 @@
-"""What a hostile network does to the receiver: wrong lengths, slow and foreign talk, broken PDUs.
+"""Hostile network peers of the receiver: wrong lengths, slow and foreign protocols, broken PDUs.
 
     python -m bench.robustness.network_abuse [--mutants 10000] [--slow 200] [--pynetdicom]
 
@@ -43,7 +43,7 @@ MEMORY_LIMIT_MB, ECHO_LIMIT_S = 300.0, 2.0
 
 @dataclass(frozen=True)
 class Abused:
-    """What one kind of abuse did.
+    """The effect of one kind of abuse.
 
     Attributes:
         echoes: legitimate associations that were served meanwhile.
@@ -60,7 +60,7 @@ class Abused:
 
 
 class NotServedError(Exception):
-    """A legitimate peer was turned away."""
+    """A legitimate peer was not served."""
 
 
 def abuse(port: int, process_id: int, mutants: int, slow: int, seed: int = 0) -> list[Abused]:
@@ -93,7 +93,7 @@ def abuse(port: int, process_id: int, mutants: int, slow: int, seed: int = 0) ->
 
 
 def declare_lengths(port: int) -> None:
-    """PDUs and data values that declare far too much, or nothing, before and in an association."""
+    """Send PDUs and data values with far too large or zero lengths, in and out of associations."""
     held = []
     for length in LENGTHS:
         for kind in KINDS:
@@ -115,7 +115,7 @@ def declare_lengths(port: int) -> None:
 
 
 def connect_slowly(port: int, count: int, seconds: float = 6.0) -> None:
-    """Connections that say nothing, or one byte of a request now and then."""
+    """Open connections that send nothing, or one byte at a time."""
     request = association_request()
     held = [said(port, b"") for _ in range(count)]
     began = time.monotonic()
@@ -132,7 +132,7 @@ def connect_slowly(port: int, count: int, seconds: float = 6.0) -> None:
 
 
 def talk_of_something_else(port: int) -> None:
-    """HTTP, TLS, SSH and random bytes."""
+    """Send HTTP, TLS, SSH and random bytes."""
     talk = random.Random(1)
     hello = (
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -146,14 +146,14 @@ def talk_of_something_else(port: int) -> None:
 
 
 def send_mutants(port: int, count: int, seed: int) -> None:
-    """Conversations that are right but for some bytes, each on a connection of its own."""
+    """Send exchanges that are valid except for some bytes, each on its own connection."""
     for mutant in mutants(count, seed):
         while conversation(port, *mutant).startswith(TOO_MANY):
-            time.sleep(0.05)  # there are only so many associations: it is to be read all the same
+            time.sleep(0.05)  # all associations are in use; it has to be read nevertheless
 
 
 def mutants(count: int, seed: int) -> Iterator[tuple[bytes, ...]]:
-    """Broken conversations: what is sent before and after the first answer is read.
+    """Yield broken exchanges: the bytes before and after the first answer.
 
     Half of them have a broken association request, half a right one and broken PDUs after it.
     """
@@ -170,7 +170,7 @@ def mutants(count: int, seed: int) -> Iterator[tuple[bytes, ...]]:
 
 
 def broken(pdu: bytes, chance: random.Random) -> bytes:
-    """The PDU with some of its bytes changed, left out or repeated, or its length wrong."""
+    """Return the PDU with some bytes changed, removed or repeated, or with a wrong length."""
     changed = bytearray(pdu)
     for _ in range(chance.choice((1, 1, 2, 8))):
         at = chance.randrange(len(changed))
@@ -189,7 +189,7 @@ def broken(pdu: bytes, chance: random.Random) -> bytes:
 
 
 def conversation(port: int, *words: bytes) -> bytes:
-    """Say something, wait shortly for an answer, say the rest, and go; the first answer."""
+    """Send the first part, wait for an answer, send the rest, close; return the answer."""
     connection = said(port, words[0])
     answer = b""
     with suppress(OSError):
@@ -204,7 +204,7 @@ def conversation(port: int, *words: bytes) -> bytes:
 
 
 def said(port: int, words: bytes) -> socket.socket:
-    """A connection on which something was said."""
+    """Open a connection and send something."""
     connection = socket.create_connection(("127.0.0.1", port), 5, source_address=(ABUSER, 0))
     with suppress(OSError):
         connection.sendall(words)
@@ -212,7 +212,7 @@ def said(port: int, words: bytes) -> socket.socket:
 
 
 def associated(port: int, transfer_syntax: str = EXPLICIT_LE) -> socket.socket:
-    """A connection with an association."""
+    """Open a connection with an association."""
     connection = said(port, association_request(transfer_syntax))
     kind, length = struct.unpack(">BxL", received(connection, 6))
     received(connection, length)
@@ -222,7 +222,7 @@ def associated(port: int, transfer_syntax: str = EXPLICIT_LE) -> socket.socket:
 
 
 def received(connection: socket.socket, count: int) -> bytes:
-    """Exactly so many bytes.
+    """Receive exactly `count` bytes.
 
     Raises:
         ConnectionError: if the connection ends before.
@@ -239,7 +239,7 @@ def received(connection: socket.socket, count: int) -> bytes:
 def association_request(
     transfer_syntax: str = EXPLICIT_LE, *, calling: str = CALLING, called: str = CALLED
 ) -> bytes:
-    """An A-ASSOCIATE-RQ for MR storage (context 1) and verification (context 3)."""
+    """Build an A-ASSOCIATE-RQ for MR storage (context 1) and verification (context 3)."""
     contexts = b"".join(
         _item(
             0x20,
@@ -265,7 +265,7 @@ def association_request(
 def store_pdus(
     number: int, sop_instance_uid: str | None = None, data_set: bytes = b"\0" * 600
 ) -> list[bytes]:
-    """A C-STORE-RQ and its data set, in three PDUs."""
+    """Build a C-STORE-RQ and its data set, in three PDUs."""
     uid = f"1.2.3.{number}" if sop_instance_uid is None else sop_instance_uid
     elements = (
         _command(0x0002, _even(MR_STORAGE))
@@ -281,13 +281,13 @@ def store_pdus(
 
 
 def release_request() -> bytes:
-    """An A-RELEASE-RQ."""
+    """Build an A-RELEASE-RQ."""
     return struct.pack(">BxL4x", 5, 4)
 
 
 @contextmanager
 def echoing(port: int) -> Iterator[list[float]]:
-    """A legitimate peer that calls all the time; how long each of its calls took, in seconds."""
+    """Run a legitimate peer that sends C-ECHO continuously; yield the durations in seconds."""
     times: list[float] = []
     failures: list[str] = []
     done = threading.Event()
@@ -313,7 +313,7 @@ def echoing(port: int) -> Iterator[list[float]]:
 
 
 def echo(port: int, calling: str = "GOODPEER") -> str:
-    """Associate, C-ECHO, release; what went wrong, empty where nothing did."""
+    """Associate, C-ECHO, release; return what went wrong, or an empty text."""
     entity = AE(calling)
     entity.add_requested_context(VERIFICATION)
     association = entity.associate("127.0.0.1", port, ae_title=CALLED)
@@ -354,7 +354,7 @@ def processor_s(process_id: int) -> float:
 
 @contextmanager
 def pynetdicom_receiver(folder: Path, port: int) -> Iterator[int]:
-    """A receiver made of pynetdicom's acceptor, ready to be called; its process ID."""
+    """Run a receiver made of pynetdicom's acceptor; yield its process ID."""
     words = [sys.executable, "-m", "bench.robustness.pynetdicom_receiver", str(port), str(folder)]
     with subprocess.Popen(words) as process:
         try:
@@ -370,7 +370,7 @@ def pynetdicom_receiver(folder: Path, port: int) -> Iterator[int]:
 
 @contextmanager
 def running_receiver(folder: Path, settings: ReceiverSection) -> Iterator[int]:
-    """A receiver in a process of its own, ready to be called; its process ID."""
+    """Run a receiver in a process of its own; yield its process ID."""
     part = Part(
         "receiver", GatewaySettings(data=folder, receiver=settings, storage=StorageSection(1.0))
     )
@@ -394,7 +394,7 @@ def running_receiver(folder: Path, settings: ReceiverSection) -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -425,17 +425,17 @@ def _data(control: int, data: bytes) -> bytes:
 
 
 def main() -> None:
-    """Abuse a receiver and print what it did; the exit status says whether it held."""
+    """Abuse a receiver and print the effect; the exit status tells whether it passed."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.robustness.network_abuse", description=__doc__
     )
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--slow", type=int, default=200)
     parser.add_argument(
-        "--pynetdicom", action="store_true", help="abuse a receiver of that library instead"
+        "--pynetdicom", action="store_true", help="abuse a receiver of pynetdicom instead"
     )
     arguments = parser.parse_args()
-    os.environ.setdefault("STILLSCAN_LOG_LEVEL", "error")  # it has much to say about all this
+    os.environ.setdefault("STILLSCAN_LOG_LEVEL", "error")  # it would log much
     settings = ReceiverSection(port=free_port(), drain_s=1.0)
     with tempfile.TemporaryDirectory() as folder:
         receiver = (

@@ -1,4 +1,4 @@
-"""Back-fill measured: `python -m bench.speed.backfill`.
+"""Speed of back-fill: `python -m bench.speed.backfill`.
 
 Generates a number of series and derives them with the student three times: with one worker on one
 core, with two, and with two of which one is killed (`kill -9`) in the middle. Says how much faster
@@ -57,12 +57,12 @@ class Measured:
 
 
 def main() -> int:
-    """Measure, print, and say whether the targets are met."""
+    """Measure, print, and return whether the targets are met."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--series", type=int, default=200)
     parser.add_argument("--slices", type=int, default=6)
     parser.add_argument("--matrix", type=int, default=192)
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stillscan-bench-") as name:
         folder = Path(name)
@@ -96,7 +96,7 @@ def main() -> int:
 
 
 def write_archive(folder: Path, series: int, slices: int, matrix: int) -> None:
-    """One painted head, imaged many times: each series has noise and UIDs of its own."""
+    """Write series of one generated head, each with its own noise and UIDs."""
     protocol = Protocol(matrix=matrix, phase_steps=matrix * 3 // 4, slices=slices, first_mm=8.0)
     painted = list(acquire(protocol, 7))
     for seed in range(series):
@@ -111,7 +111,7 @@ def write_archive(folder: Path, series: int, slices: int, matrix: int) -> None:
 
 
 def measure(source: Path, dest: Path, name: str, series: int) -> Measured:
-    """Run the command once; kill a worker in the middle where the name says so."""
+    """Run the command once; with `killed` kill a worker in the middle."""
     workers = 1 if name == RUNS[0] else 2
     command = [sys.executable, "-c", "from stillscan.app.cli import main; main()", "backfill"]
     load = os.getloadavg()[0]
@@ -135,7 +135,7 @@ def measure(source: Path, dest: Path, name: str, series: int) -> Measured:
 
 
 def kill_one(run: subprocess.Popen[bytes], dest: Path, after: int) -> bool:
-    """`kill -9` of a worker that has a series in hand, once so many are there."""
+    """Kill a worker (`kill -9`) that processes a series, once so many are derived."""
     while run.poll() is None:
         if len(list(series_folders(dest))) >= after:
             for child in psutil.Process(run.pid).children(recursive=True):
@@ -151,21 +151,21 @@ def kill_one(run: subprocess.Popen[bytes], dest: Path, after: int) -> bool:
 
 
 def series_folders(dest: Path) -> Iterator[Path]:
-    """The folders of derived series."""
+    """Yield the folders of derived series."""
     for folder in dest.glob("*/*"):
         if folder.parent.name != STATE:
             yield folder
 
 
 def uids(dest: Path) -> Iterator[str]:
-    """SOPInstanceUID of every instance, as its header has it."""
+    """Return the SOPInstanceUID of every instance, from its header."""
     for folder in series_folders(dest):
         for file in folder.iterdir():
             yield str(pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
 
 
 def seconds_of(dest: Path) -> float:
-    """From the first series that was given to a worker to the last that ended, of the record."""
+    """Return the seconds from the first series given to a worker to the last end in the record."""
     with sqlite3.connect(dest / STATE / "backfill.sqlite") as record:
         rows = record.execute("SELECT ended, seconds FROM outcome ORDER BY ended").fetchall()
     return float(rows[-1][0] - (rows[0][0] - rows[0][1]))

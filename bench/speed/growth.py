@@ -1,4 +1,4 @@
-"""How time and memory grow: exponents of pixels and of slices."""
+"""Growth of time: exponents of pixels and of slices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.speed.whole_run import WholeRun
 from stillscan.models.bundle import load_bundle
 from stillscan.models.noise.estimation import estimate_noise_profile
 
-SIDES = (256, 512, 1024, 2048)  # of a square image
+SIDES = (256, 512, 1024, 2048)  # sides of square images, pixels
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Growth:
 
     @property
     def exponent(self) -> float:
-        """1 is proportional."""
+        """Exponent; 1 is proportional."""
         return float(np.polyfit(np.log(self.sizes), np.log(self.seconds), 1)[0])
 
 
 def growth_with_pixels(bundle: Path, sides: Sequence[int] = SIDES) -> Growth:
-    """Core-seconds of the student, by pixels of the image; tiles included."""
+    """Measure core-seconds of the student by pixels of the image, tiles included."""
     torch.set_num_threads(1)
     denoiser = load_bundle(bundle, engine="auto").denoiser
     seconds = []
@@ -44,6 +44,6 @@ def growth_with_pixels(bundle: Path, sides: Sequence[int] = SIDES) -> Growth:
 
 
 def growth_with_slices(runs: Sequence[WholeRun], start: float) -> Growth:
-    """Core-seconds of whole runs of one matrix, by slices, without what every run costs."""
+    """Measure core-seconds of whole runs by slices, without the constant cost of a run."""
     sizes = tuple(run.slices for run in runs)
     return Growth("whole run, slices", sizes, tuple(run.core_seconds - start for run in runs))

@@ -1,4 +1,4 @@
-"""What a core of this machine can do at most: the rate of its fastest 3x3 convolution."""
+"""Peak of a core of this machine: the rate of its fastest 3x3 convolution."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from stillscan.models.networks.quantization import SIGNED
 from stillscan.models.networks.student import StudentNetwork
 
 SHAPES = ((48, 256), (96, 128), (192, 64), (256, 64))  # channels, height and width
-LAYERS = 4  # one after the other: what goes in and comes out costs little beside them
+LAYERS = 4  # in sequence, so that input and output cost little
 RUNS = 5
 
 
 def precisions() -> tuple[Precision, ...]:
-    """float32, bfloat16 where this machine multiplies it in hardware, and int8."""
+    """Return float32, bfloat16 if the hardware has it, and int8."""
     return ("float32", "bfloat16", "int8") if computes_bfloat16("cpu") else ("float32", "int8")
 
 
 @torch.inference_mode()
 def peak_gflops(precision: Precision) -> float:
-    """GFLOP/s of one thread (a product and a sum are two), the best of some shapes."""
+    """Measure GFLOP/s of one thread (multiply and add count as two), the best of some shapes."""
     make = _int8_layers if precision == "int8" else partial(_torch_layers, DTYPES[precision])
     rates = []
     for channels, size in SHAPES:
@@ -46,7 +46,7 @@ def _torch_layers(dtype: torch.dtype, channels: int, size: int) -> Callable[[], 
 
 
 def _int8_layers(channels: int, size: int) -> Callable[[], object]:
-    """OpenVINO's; each layer's results are rounded for the next in one go with it."""
+    """Build a network for OpenVINO in which each layer's results are rounded for the next."""
     import openvino
     from openvino import opset13
 
@@ -69,7 +69,7 @@ def _int8_layers(channels: int, size: int) -> Callable[[], object]:
 
 
 def student_gflop(network: StudentNetwork, pixels: int) -> float:
-    """Arithmetic of a student's convolutions for so many pixels, in 10^9 operations."""
+    """Return the operations of a student's convolutions for an image, in 10^9."""
     per_pixel = 0.0
     for name, layer in network.named_modules():
         if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -84,7 +84,7 @@ def student_gflop(network: StudentNetwork, pixels: int) -> float:
 
 
 def _level(name: str, levels: int) -> int:
-    """How often the half-resolution plane was halved where this layer writes."""
+    """Return how often the half-resolution plane was halved at the output of this layer."""
     parts = name.split(".")
     if "middle" in parts:
         return levels - 1
@@ -97,7 +97,7 @@ def _level(name: str, levels: int) -> int:
 
 
 def least_core_seconds(work: Callable[[], object], runs: int = RUNS) -> float:
-    """Processor time of all threads, the least of some runs: what others do can only add to it."""
+    """Return the processor time of all threads, the least of some runs."""
     work()  # warm
     return min(_core_seconds(work) for _ in range(runs))
 

@@ -1,4 +1,4 @@
-"""`make bench`: speed, memory and quality beside NLM, on this machine, in one run.
+"""`make bench`: measures speed, memory and quality beside NLM on this machine.
 
 Core-seconds of every stage, engine and peer, share of the machine's convolution peak, growth with
 pixels and slices, whole runs. Prints tables and saves them with the machine's description under
@@ -25,22 +25,22 @@ from bench.speed.whole_run import WholeRun, measure_whole_run
 from stillscan.app.process_setup import share_one_heap
 
 RUNS = ((20, 256), (1, 3000), (50, 512), (200, 512))  # slices, matrix
-LONG = ((800, 512),)  # shows that memory does not grow; takes minutes
-FEWEST_OF_GROWTH = 50  # slices
+LONG = ((800, 512),)  # shows whether memory grows; takes minutes
+FEWEST_OF_GROWTH = 50  # fewest slices of runs that measure growth
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 DEFAULT_BUNDLE = Path("models/bundles/mr")
 
 
 def main() -> None:
-    """Measure, print, save."""
+    """Measure, print and save."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
-    parser.add_argument("--mode", default="student", help="of the whole runs")
-    parser.add_argument("--engine", default="auto", help="of the whole runs")
-    parser.add_argument("--skip-slices", action="store_true", help="no quality beside NLM")
-    parser.add_argument("--skip-stages", action="store_true", help="no stages, peers and growth")
-    parser.add_argument("--skip-runs", action="store_true", help="no whole runs")
-    parser.add_argument("--long", action="store_true", help="also 800 slices")
+    parser.add_argument("--mode", default="student", help="mode of the whole runs")
+    parser.add_argument("--engine", default="auto", help="engine of the whole runs")
+    parser.add_argument("--skip-slices", action="store_true", help="skip the quality beside NLM")
+    parser.add_argument("--skip-stages", action="store_true", help="skip stages, peers and growth")
+    parser.add_argument("--skip-runs", action="store_true", help="skip whole runs")
+    parser.add_argument("--long", action="store_true", help="also measure 800 slices")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     share_one_heap()  # as the application does
@@ -70,7 +70,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that one benchmark measured."""
+    """All measurements of one benchmark."""
 
     machine: dict[str, str]
     slices: list[SliceTime]
@@ -86,7 +86,7 @@ def markdown(
     stages: Sequence[StageTime] = (),
     growth: Sequence[Growth] = (),
 ) -> str:
-    """The figures as a Markdown document."""
+    """Return the figures as a Markdown document."""
     lines = ["# Benchmark", ""]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
     if stages:
@@ -125,7 +125,7 @@ def markdown(
 
 
 def _stage_lines(stages: Sequence[StageTime]) -> list[str]:
-    """A table of stages, peers beside them; the loss is against the student in float32."""
+    """Format a table of stages and peers; losses are relative to the student in float32."""
     lines = [
         f"One {MATRIX}x{MATRIX} slice, by stage:",
         "",
@@ -143,7 +143,7 @@ def _stage_lines(stages: Sequence[StageTime]) -> list[str]:
 
 
 def save(folder: Path, text: str, record: Record) -> None:
-    """Write the figures as `<time>.json`, `<time>.md` and, of stages, `<time>.png`."""
+    """Write the figures as `<time>.json`, `<time>.md` and, for stages, `<time>.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / time.strftime("%Y-%m-%dT%H%M%S")
     growth = [{**asdict(one), "exponent": one.exponent} for one in record.growth]

@@ -1,4 +1,4 @@
-"""Bars of core-seconds per slice, stages and peers beside each other."""
+"""Bar plot of core-seconds per slice, stages beside peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SURFACE, INK, BAR, PEER = "#ffffff", "#222222", "#2b6cb0", "#a0aec0"
 
 
 def plot_stages(stages: Sequence[StageTime], path: Path) -> None:
-    """One bar per row measured on one thread, on a logarithmic scale."""
+    """Draw one bar per row measured on one thread, on a logarithmic scale."""
     import matplotlib
 
     matplotlib.use("Agg")

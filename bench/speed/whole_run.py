@@ -1,4 +1,4 @@
-"""Times the real command line on a generated series and watches its memory, children included."""
+"""Measures time and memory of the command line on a generated series, children included."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.phantom.acquisition import Image, Protocol, acquire
 from bench.phantom.series import write_series
 
 STILLSCAN = Path(sys.executable).with_name("stillscan")
-PAINTED_SLICES = 8  # a long series repeats them with fresh noise
+PAINTED_SLICES = 8  # number of different slices; a long series repeats them with new noise
 SAMPLE_S = 0.1
 
 
@@ -42,7 +42,7 @@ class WholeRun:
 
 
 def measure_whole_run(slices: int, matrix: int, arguments: tuple[str, ...] = ()) -> WholeRun:
-    """Write a series, derive it, throw both away."""
+    """Write a series, denoise it, remove both and return the measurement."""
     with tempfile.TemporaryDirectory(prefix="stillscan-bench-") as name:
         folder = Path(name)
         write_long_series(folder / "in", slices, matrix)
@@ -57,7 +57,7 @@ def measure_whole_run(slices: int, matrix: int, arguments: tuple[str, ...] = ())
 
 
 def write_long_series(folder: Path, slices: int, matrix: int, seed: int = 7) -> None:
-    """A generated head series of any length: a few painted slices, every instance noisy anew."""
+    """Write a generated head series of any length from a few slices with new noise in each."""
     protocol = Protocol(
         matrix=matrix, phase_steps=matrix * 3 // 4, slices=min(slices, PAINTED_SLICES), first_mm=8.0
     )
@@ -75,7 +75,7 @@ def write_long_series(folder: Path, slices: int, matrix: int, seed: int = 7) -> 
 
 
 class _Watch:
-    """Reads the high-water marks of a process and its children until told to stop."""
+    """Reads the peak memory of a process and its children until it is stopped."""
 
     def __init__(self, process: psutil.Process):
         self._process = process
@@ -85,7 +85,7 @@ class _Watch:
         self._thread.start()
 
     def stop(self) -> tuple[float, float]:
-        """Peak MiB of the process, and of its largest child."""
+        """Return peak MiB of the process and of its largest child."""
         self._done.set()
         self._thread.join()
         own = self._peaks.pop(self._process.pid, 0.0)
@@ -102,7 +102,7 @@ class _Watch:
 
 
 def _peak_mib(pid: int) -> float:
-    """VmHWM: the largest resident size so far, kept by the kernel, so nothing is missed between."""
+    """Return VmHWM, the peak resident size that the kernel records."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):  # it has just ended

@@ -1,9 +1,9 @@
-"""`python -m bench.studies.gate`: what the gate catches, what it costs, and how often it is wrong.
+"""`python -m bench.studies.gate`: structures that the gate catches, its cost and false alarms.
 
-Structures are planted into the student's estimate of test slices (invented: a blob that is not in
+Structures are added to the student's estimate of test slices (invented: a blob that is not in
 the image; erased: the same with the other sign), each with a known noise-free score z at its own
 scale. Caught means clamped at its place, or the slice refused. False alarms and the cost are of the
-same slices with nothing planted. Fixed seed; prints and saves Markdown and JSON.
+same slices with nothing added. Fixed seed; prints and saves Markdown and JSON.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Plane = Float32[np.ndarray, "row column"]
 
 PLANTED = (3, 4, 5, 6, 7, 8, 9, 10)
 WINDOW = 128  # pixels
-PLACES = 4  # planted per slice, scale and sign
+PLACES = 4  # structures added per slice, scale and sign
 FAMILIES = ("gaussian 3", "gaussian 15", "correlated 1.2 px 15", "poisson 200", "rician 6")
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A test slice: truth, what came in, what the student says, and the noise it was told."""
+    """A test slice: truth, noisy image, the student's estimate and its noise profile."""
 
     clean: Plane
     noisy: Plane
@@ -50,25 +50,25 @@ class Slice:
 
     @property
     def sigma(self) -> Plane:
-        """Noise level per pixel."""
+        """Return the noise level of each pixel."""
         return np.asarray(self.profile.sigma_map(torch.from_numpy(self.noisy)[None, None])[0, 0])
 
 
 def main(
     data: Annotated[Path, typer.Option(envvar="STILLSCAN_DATA", help="folder with `dev`")],
-    bundle: Annotated[Path, typer.Option(help="the student")] = Path("models/bundles/mr"),
-    out: Annotated[Path, typer.Option(help="tables go here")] = Path("bench/results"),
+    bundle: Annotated[Path, typer.Option(help="bundle of the student")] = Path("models/bundles/mr"),
+    out: Annotated[Path, typer.Option(help="folder for the tables")] = Path("bench/results"),
 ) -> None:
     """Measure the gate on the test subjects."""
     slices = list(_slices(data, bundle))
     rng = np.random.default_rng(0)
     caught = {z: _caught(slices, float(z), rng) for z in PLANTED}
     good = _good(slices)
-    lines = ["| noise-free z | planted | caught | 95 % interval |", "|---" * 4 + "|"]
-    for z, (found, planted) in caught.items():
-        sure = wilson(found, planted)
-        lines.append(f"| {z} | {planted} | {sure.value:.1%} | {sure.low:.1%} .. {sure.high:.1%} |")
-    lines += ["", "| of the same slices, nothing planted | |", "|---|---|"]
+    lines = ["| noise-free z | added | caught | 95 % interval |", "|---" * 4 + "|"]
+    for z, (found, added) in caught.items():
+        sure = wilson(found, added)
+        lines.append(f"| {z} | {added} | {sure.value:.1%} | {sure.low:.1%} .. {sure.high:.1%} |")
+    lines += ["", "| The same slices, nothing added | |", "|---|---|"]
     lines += [f"| {name} | {value:.3g} |" for name, value in good.items()]
     text = "\n".join(lines) + "\n"
     typer.echo(text)
@@ -90,9 +90,9 @@ def _slices(data: Path, bundle: Path) -> Iterator[Slice]:
 
 
 def _caught(slices: list[Slice], z: float, rng: np.random.Generator) -> tuple[int, int]:
-    """How many planted structures of noise-free score z are clamped, and how many there were."""
+    """Return how many added structures of noise-free score z are clamped, and their number."""
     limit = GateLimits().clamp_score
-    found = planted = 0
+    found = added = 0
     for item in slices:
         sigma, acf = item.sigma, item.profile.acf
         residual = (item.noisy - item.estimate) / sigma
@@ -103,18 +103,18 @@ def _caught(slices: list[Slice], z: float, rng: np.random.Generator) -> tuple[in
                     blob = sign * z * _unit_blob(part.shape, scale, acf)
                     weight = clamp(torch.from_numpy(part + blob)[None], acf, limit).weight[0]
                     found += bool(weight[part.shape[0] // 2, part.shape[1] // 2] < 0.99)
-                    planted += 1
-    return found, planted
+                    added += 1
+    return found, added
 
 
 def _window(residual: Plane, rng: np.random.Generator) -> Plane:
-    """A random part of the slice: what lies farther than WINDOW / 2 does not reach the middle."""
+    """Cut a random window whose middle does not depend on pixels outside it."""
     top, left = (int(rng.integers(0, max(1, side - WINDOW + 1))) for side in residual.shape)
     return residual[top : top + WINDOW, left : left + WINDOW]
 
 
 def _unit_blob(shape: tuple[int, ...], scale: float, acf: np.ndarray) -> Plane:
-    """A Gaussian blob of `scale` pixels, in sigma, whose score in the middle at its scale is 1."""
+    """Return a Gaussian blob of `scale` pixels with score 1 in its middle at its scale."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     middle = (y - shape[0] // 2) ** 2 + (x - shape[1] // 2) ** 2
     blob = np.exp(-middle / (2 * scale**2))

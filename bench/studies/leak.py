@@ -1,11 +1,11 @@
-"""How much noise a conditional diffusion model learns back.
+"""Measures how much of the noise a conditional diffusion model reproduces.
 
 `python -m bench.studies.leak --data DATA`
 
-For every network of `bench.studies.method`: PSNR on the middles of slices at sigma 15/255, told
-the truth, the correlation of the error with the noise, and the share of the noise that stands in
-the estimate, E[(x_hat - x) n] / sigma^2. An MMSE estimate has MSE / sigma^2 of it (Stein), a few
-per cent. Single samples stand beside their closed form. Also draws the picture.
+For every network of `bench.studies.method`: PSNR on the middles of slices at sigma 15/255 with
+oracle noise, the correlation of the error with the noise, and the share of the noise that is left
+in the estimate, E[(x_hat - x) n] / sigma^2. An MMSE estimate has MSE / sigma^2 of it (Stein), a few
+per cent. Single samples are listed with their closed form. Also draws the picture.
 """
 
 from __future__ import annotations
@@ -46,14 +46,18 @@ WINDOW = 4  # in sigma: the range of the error pictures
 
 def main(
     data: Annotated[Path, typer.Option(envvar="STILLSCAN_DATA", help="folder with `dev`")],
-    method: Annotated[Path, typer.Option(help="of bench.studies.method")] = Path("runs/method"),
-    picture: Annotated[Path, typer.Option(help="PNG")] = Path("docs/leak.png"),
+    method: Annotated[Path, typer.Option(help="folder of bench.studies.method")] = Path(
+        "runs/method"
+    ),
+    picture: Annotated[Path, typer.Option(help="file for the picture, PNG")] = Path(
+        "docs/leak.png"
+    ),
 ) -> None:
     """Print the table and draw the picture."""
     schedule = NoiseSchedule.linear()
     rows = dict(_rows(method, schedule))
     tests = list(_tests(data))
-    print("| estimate | PSNR dB | corr(error, noise) | noise that stands in it | closed form, dB |")
+    print("| estimate | PSNR dB | corr(error, noise) | noise left | closed form, dB |")
     print("|---|---|---|---|---|")
     strips: list[np.ndarray] = []
     for name, denoiser in rows.items():
@@ -113,7 +117,7 @@ def _closed_form(
     rows: dict[str, Denoiser | None],
     name: str,
 ) -> float:
-    """PSNR of a single sample from SRDS's error and the noise that S steps put into a sample."""
+    """Predict the PSNR of a single sample from SRDS's error and the noise of S steps."""
     assert isinstance(denoiser, DiffusionDenoiser)
     pair_mean = rows[f"{name.removesuffix(' one sample')} SRDS"]
     factor = denoiser.network.profile.recorruption
@@ -127,7 +131,7 @@ def _closed_form(
 
 
 def _strip(estimate: Tensor, clean: Tensor) -> np.ndarray:
-    """An estimate above its error, the error in grey around 0."""
+    """Draw an estimate above its error, the error in grey around 0."""
     shown = (estimate / float(clean.max())).clamp(0, 1)
     error = ((estimate - clean) / (WINDOW * SIGMA) + 0.5).clamp(0, 1)
     return (torch.cat([shown, error]).numpy() * 255).round().astype(np.uint8)

@@ -1,10 +1,10 @@
-"""Train every network of the comparison on the same images.
+"""Trains every network of the comparison on the same images.
 
 `python -m bench.studies.method --data DATA`
 
-Each noisy image is drawn once (fixed seed, Gaussian noise of 2/255 to 30/255, told) from the
-training subjects of `app/datasets/development_data.py`; every row learns from these and
-nothing else, except `supervised`, which sees the clean images under fresh noise. The networks land
+Each noisy image is drawn once (fixed seed, Gaussian noise of 2/255 to 30/255) from the
+training subjects of `app/datasets/development_data.py`; every network is trained on these and
+nothing else, except `supervised`, which gets the clean images under new noise. They are saved
 in OUT; `stillscan evaluate --controls OUT` makes the tables.
 """
 
@@ -57,14 +57,14 @@ from stillscan.models.training.teacher_choice import choose
 WIDTHS = (32, 64, 128)
 LEVELS = (2 / 255, 30 / 255)
 CHECKPOINT_EVERY = 250
-JUDGED = 24  # images that the choice of the teacher looks at
+JUDGED = 24  # number of images for the choice of the teacher
 SCALES = (1.0, 0.5)
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network of the comparison: how it is made, what it learns by, and how long."""
+    """One network of the comparison: its architecture, objective and length of training."""
 
     build: Callable[[], nn.Module]
     objective: Callable[[Path], Objective[Any]]
@@ -113,10 +113,12 @@ ROWS = {
 
 def main(
     data: Annotated[Path, typer.Option(envvar="STILLSCAN_DATA", help="folder with `dev`")],
-    out: Annotated[Path, typer.Option(help="networks go here")] = Path("runs/method"),
-    only: Annotated[str, typer.Option(help="names, separated by commas; empty: all")] = "",
+    out: Annotated[Path, typer.Option(help="folder for the networks")] = Path("runs/method"),
+    only: Annotated[
+        str, typer.Option(help="names of networks, separated by commas; empty: all")
+    ] = "",
 ) -> None:
-    """Train what is not trained yet; a run that was killed goes on where it was."""
+    """Train the networks that are missing; an interrupted run continues."""
     out.mkdir(parents=True, exist_ok=True)
     clean = real_images(data, SCALES)
     noisy = list(noisy_copies(clean, SEED))
@@ -130,7 +132,7 @@ def main(
 
 
 def noisy_copies(images: list[TrainingImage], seed: int) -> Iterator[NoisyImage]:
-    """Every image once, with white noise of its own level; at least twice what it brings along."""
+    """Add white noise of its own level to every image, at least twice the image's own noise."""
     generator = torch.Generator().manual_seed(seed)
     for image in images:
         low, high = (math.log(level) for level in LEVELS)
@@ -141,14 +143,14 @@ def noisy_copies(images: list[TrainingImage], seed: int) -> Iterator[NoisyImage]
 
 
 def white_profile(sigma: float) -> NoiseProfile:
-    """The truth about `noisy_copies`."""
+    """Return the clean images of `noisy_copies`."""
     acf = np.zeros((2 * MAX_LAG + 1, 2 * MAX_LAG + 1))
     acf[MAX_LAG, MAX_LAG] = 1
     return NoiseProfile(sigma, (0.5,), (sigma,), acf, "gaussian")
 
 
 def clean_batches(images: list[TrainingImage], plan: StagePlan, number: int) -> Iterator[Batch]:
-    """Clean patches under fresh noise of the same law, for the supervised bound."""
+    """Yield clean patches with new noise of the same kind, for the supervised bound."""
     weights = torch.tensor([image.weight for image in images])
     low, high = (math.log(level) for level in LEVELS)
     while True:
@@ -173,7 +175,7 @@ def clean_batches(images: list[TrainingImage], plan: StagePlan, number: int) -> 
 def train_row(
     name: str, row: Row, out: Path, clean: list[TrainingImage], noisy: list[NoisyImage]
 ) -> None:
-    """Train one network to its end; log and checkpoint beside it."""
+    """Train one network to its end, with a log and a checkpoint beside it."""
     torch.manual_seed(SEED)
     training = Training.begin(row.build(), row.plan.learning_rate)
     checkpoint = out / f"{name}.pt"
@@ -200,7 +202,7 @@ def train_row(
 
 
 def candidates(out: Path) -> dict[str, Denoiser]:
-    """The teachers that a student may learn from, the simplest first."""
+    """Return the teachers that a student may be trained by, the simplest first."""
     blind_spot, network, one = (
         load_network(out / f"{name}.safetensors")
         for name in ("blind_spot", "diffusion", "recorrupted")
@@ -242,7 +244,7 @@ def distil_twice(out: Path, clean: list[TrainingImage], noisy: list[NoisyImage])
 
 
 def _taught(start: str | None, out: Path) -> Row:
-    """A round of distillation that begins with the weights of another row."""
+    """Return a round of distillation that begins with the weights of another row."""
 
     def build() -> nn.Module:
         network = _student()

@@ -57,7 +57,7 @@ PREDICTIONS: tuple[Prediction, ...] = ("eps", "x0", "v")
 WIDTHS, MIDDLE = (16, 32, 64), 1
 SIGMA = 15 / 255
 STEPS = (1, 5, 20)
-CROP = 128  # pixels: the middle of each test slice
+CROP = 128  # side of the middle of each test slice, pixels
 SEED = 0
 
 
@@ -87,7 +87,7 @@ class UnconditionalNetwork(nn.Module):
         self.output = nn.Conv2d(WIDTHS[0], 4, 3, padding=1)
 
     def forward(self, z_t: Planes, alpha_bar: Float[Tensor, " batch"]) -> Planes:
-        """z0_hat."""
+        """Predict z0_hat."""
         a = alpha_bar[:, None, None, None]
         planes = F.pixel_unshuffle(z_t, 2)
         time = torch.cat([((1 - a) / a).log() / 8, a.sqrt(), (1 - a).sqrt()], 1)
@@ -101,14 +101,14 @@ class UnconditionalNetwork(nn.Module):
 
 
 class UnconditionalObjective:
-    """Squared error of what the network predicts, at a random timestep, on clean images."""
+    """The squared error of the predicted quantity at a random timestep, on clean images."""
 
     def __init__(self, schedule: NoiseSchedule, regularisation: float) -> None:
         self.schedule = schedule
         self.regularisation = regularisation
 
     def __call__(self, network: nn.Module, batch: Batch) -> Losses:
-        """Loss of a batch; its noise is left aside, only the clean image counts."""
+        """Compute the loss of a batch from its clean images only."""
         assert isinstance(network, UnconditionalNetwork)
         z0 = 2 * (batch.noisy - batch.noise) - 1
         generator = torch.Generator().manual_seed(int(batch.noise.abs().sum() * 1e6))
@@ -125,16 +125,18 @@ class UnconditionalObjective:
 
 def main(
     data: Annotated[Path, typer.Option(envvar="STILLSCAN_DATA", help="folder with `dev`")],
-    method: Annotated[Path, typer.Option(help="of bench.studies.method: the blind spot")] = Path(
-        "runs/method"
-    ),
-    out: Annotated[Path, typer.Option(help="grid.csv and the plots go here")] = Path(
+    method: Annotated[
+        Path, typer.Option(help="folder of bench.studies.method, with the blind spot")
+    ] = Path("runs/method"),
+    out: Annotated[Path, typer.Option(help="folder for grid.csv and the plots")] = Path(
         "bench/results"
     ),
-    updates: Annotated[int, typer.Option(help="of each network of B; in A twice as many")] = 250,
-    slices: Annotated[int, typer.Option(help="of each test subject")] = 2,
+    updates: Annotated[
+        int, typer.Option(help="updates of each network of B; twice as many in A")
+    ] = 250,
+    slices: Annotated[int, typer.Option(help="slices of each test subject")] = 2,
 ) -> None:
-    """Train and measure the whole grid; cells that stand in grid.csv are not made again."""
+    """Train and measure the whole grid; cells in grid.csv are not repeated."""
     out.mkdir(parents=True, exist_ok=True)
     table = out / "grid.csv"
     known = _read(table)
@@ -183,7 +185,7 @@ Way = tuple[str, int, Callable[[Planes], Planes]]
 
 
 def _unconditional_ways(network: nn.Module, schedule: NoiseSchedule) -> Iterator[Way]:
-    """From the noisy image at the matching timestep: one step, then DDIM and DDPM of S steps."""
+    """Sample from the noisy image at its timestep: one step, then DDIM and DDPM of S steps."""
     assert isinstance(network, UnconditionalNetwork)
     start = schedule.timestep_of_noise(2 * SIGMA)
     first = float(schedule.alpha_bar[start])
@@ -206,7 +208,7 @@ def _unconditional_ways(network: nn.Module, schedule: NoiseSchedule) -> Iterator
 
 
 def _ways(denoiser: DiffusionDenoiser) -> Iterator[Way]:
-    """From t = T: one step, then single samples and SRDS of S steps."""
+    """Sample from t = T: one step, then single samples and SRDS of S steps."""
 
     def of(mode: Mode, steps: int) -> Callable[[Planes], Planes]:
         used = denoiser.sampled(Sampling(mode, steps))

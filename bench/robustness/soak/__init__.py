@@ -1,1 +1,1 @@
-"""`make soak`: the gateway under load, kills and faults."""
+"""`make soak`: tests the gateway under load, kills and faults."""

@@ -1,4 +1,4 @@
-"""`make soak`: every scenario in namespaces of its own, a table, and `bench/results/soak.json`.
+"""`make soak`: runs every scenario in its own namespaces and writes `bench/results/soak.json`.
 
 python -m bench.robustness.soak [--quick] [--only NAME ...] [--out FILE]
 
@@ -39,12 +39,16 @@ SCENARIOS = {
 
 
 def main() -> None:
-    """Run the scenarios; the exit status says whether every promise held."""
+    """Run the scenarios; the exit status tells whether every promise held."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="as much as a test run has time for")
-    parser.add_argument("--only", nargs="*", default=[], help="names of scenarios")
+    parser.add_argument(
+        "--quick", action="store_true", help="short forms of the scenarios, as in the tests"
+    )
+    parser.add_argument("--only", nargs="*", default=[], help="names of scenarios; default: all")
     parser.add_argument("--out", type=Path, default=Path("bench/results/soak.json"))
-    parser.add_argument("--work", type=Path, help="folder for everything; kept")
+    parser.add_argument(
+        "--work", type=Path, help="folder for all files, which are kept; default: temporary"
+    )
     arguments = parser.parse_args()
     namespace.enter(["bench.robustness.soak", *sys.argv[1:]])
 
@@ -77,7 +81,7 @@ def main() -> None:
 
 
 def scenario(name: str) -> Callable[[Workplace], Figures]:
-    """The function that plays a scenario."""
+    """Return the function of a scenario."""
     module, _, function = SCENARIOS[name].partition(".")
     scenario = import_module(f"bench.robustness.soak.{module}")
     found: Callable[[Workplace], Figures] = getattr(scenario, function)

@@ -1,4 +1,4 @@
-"""The disk is full: who sends is told so (0xA700), what is there is whole, and it goes on later."""
+"""Full disk: senders get status 0xA700, stored files are complete, and reception resumes later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUT_OF_RESOURCES = 0xA700
 
 
 def disk_full(place: Workplace) -> Figures:
-    """Four associations fill a small disk; then it becomes larger."""
+    """Fill a small disk with four associations, then enlarge it."""
     small, large = (96, 512) if place.full else (32, 160)
     count, slices = (12, 80) if place.full else (8, 32)
     series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(count)]
@@ -74,14 +74,14 @@ def _send_once(senders: list[Sender], series: list[SentSeries]) -> None:
 
 
 def _require_intact(place: Workplace, ends: set[bytes]) -> int:
-    """Every acknowledged instance lies in the spool, with all its bytes."""
+    """Check that every acknowledged instance is in the spool, with all its bytes."""
     found = instances_in(place.folder / "gateway" / "data")
     promise(ends <= found, f"{len(ends - found)} acknowledged instances are not in the spool")
     return len(ends & found)
 
 
 def instances_in(spool: Path) -> set[bytes]:
-    """The ends of all instances in the spool of a gateway that goes on working.
+    """Return the last bytes of all instances in the spool of a running gateway.
 
     Without room the record cannot be written either: some instances may wait to be filed, and each
     of them may be filed between the listing and the reading. They go from `incoming` to `instances`

@@ -1,4 +1,4 @@
-"""SIGTERM: what has begun comes to its end, the rest waits, and the next start goes on."""
+"""SIGTERM: work in progress is finished, the rest waits, and the next start continues."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.robustness.soak.workplace import Figures, Workplace, last_job, promis
 
 
 def drain(place: Workplace) -> Figures:
-    """The gateway is stopped while it receives, works and sends; then it is started again."""
+    """Stop the gateway while it receives, works and sends; then start it again."""
     count, slices = (12, 40) if place.full else (5, 16)
     series = [make_series(place.folder / "in" / str(n), n, slices, 128) for n in range(count)]
     late = make_series(place.folder / "in" / "late", 777, slices, 128)

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: nothing that was acknowledged is lost, nothing is there twice."""
+"""`kill -9` at random moments: no acknowledged instance is lost, none exists twice."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bench.pacs.scanner import make_series
 from bench.robustness.soak.load import require_whole
 from bench.robustness.soak.workplace import Figures, Workplace, promise, sender
 
-# how often each is chosen; the worker needs some seconds to load torch
+# relative frequency of each; the worker needs some seconds to load torch
 VICTIMS = {"receiver": 6, "sender": 6, "worker": 5, "planner": 3, "service": 1}
 
 
 def kills(place: Workplace) -> Figures:
-    """Receiver, planner, worker, sender and supervisor are killed while series come and go."""
+    """Kill receiver, planner, worker, sender and supervisor while series are received and sent."""
     count, slices, wanted = (60, 40, 60) if place.full else (8, 12, 8)
     series = [make_series(place.folder / "in" / str(n), n, slices, 128) for n in range(count)]
     orthanc = place.orthanc()
@@ -26,7 +26,7 @@ def kills(place: Workplace) -> Figures:
     with place.gateway(worker=patient, sender=patient) as gateway:
         executioner = Executioner(gateway, wanted, seed=6)
         senders = [sender(timeout_s=5.0) for _ in range(4)]
-        pause_s = 0.03 if place.full else 0.05  # so that there is something left to disturb
+        pause_s = 0.03 if place.full else 0.05  # so that the kills hit running transfers
         threads = [
             threading.Thread(
                 target=each.send,
@@ -58,17 +58,17 @@ def kills(place: Workplace) -> Figures:
 
 
 class Executioner:
-    """Kills parts at random moments until it has killed enough of them."""
+    """Kills processes at random moments, `wanted` times."""
 
     def __init__(self, gateway: Gateway, wanted: int, seed: int) -> None:
-        """`wanted` in all."""
+        """Set the number of kills."""
         self.killed: Counter[str] = Counter()
         self._gateway = gateway
         self._wanted = wanted
         self._chance = random.Random(seed)
 
     def run(self) -> None:
-        """Kill."""
+        """Kill one process."""
         while sum(self.killed.values()) < self._wanted:
             time.sleep(self._chance.uniform(0.1, 2.5))
             (victim,) = self._chance.choices(list(VICTIMS), list(VICTIMS.values()))

@@ -1,4 +1,4 @@
-"""Many instances at once: none is lost, nothing crosses over, memory does not grow."""
+"""Many instances at once: none is lost or mixed up, memory does not grow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEGABYTE = 1e6
 
 
 def receiving(place: Workplace) -> Figures:
-    """Slices of 131 kB over four associations of dcmtk, kept and not processed."""
+    """Send slices of 131 kB over four associations of dcmtk; they are stored and not processed."""
     count, slices = SIZES[place.full]
     series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(count)]
     keep = [{"name": "keep", "process": False}]
@@ -55,7 +55,7 @@ def receiving(place: Workplace) -> Figures:
 
 
 def throughput(place: Workplace) -> Figures:
-    """The same, and every series is derived and delivered meanwhile."""
+    """Do the same while every series is derived and delivered."""
     count, slices = SIZES[place.full]
     series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(count)]
     orthanc = place.orthanc()
@@ -89,7 +89,7 @@ def throughput(place: Workplace) -> Figures:
 
 
 def mixed(place: Workplace) -> Figures:
-    """Sixteen associations at once, each with slices of all series: nothing crosses over."""
+    """Send slices of all series over each of sixteen associations; series must not mix."""
     slices = 48 if place.full else 16
     series = [make_series(place.folder / "in" / str(n), n, slices) for n in range(MIXED)]
     shares: dict[int, list[Path]] = defaultdict(list)
@@ -118,7 +118,7 @@ def mixed(place: Workplace) -> Figures:
 
 
 def warm_up(place: Workplace, gateway: Gateway, slices: int) -> None:
-    """Some series, so that everything is loaded before memory is compared."""
+    """Send some series first, so that everything is loaded before memory is compared."""
     for number in range(WARM):
         first = make_series(place.folder / "warm", 99_000 + number, slices)
         dcmsend(place.dcmsend(), PORT, first.files)
@@ -126,7 +126,7 @@ def warm_up(place: Workplace, gateway: Gateway, slices: int) -> None:
 
 
 def require_whole(gateway: Gateway, orthanc: Orthanc, series: list[SentSeries]) -> int:
-    """Every series has exactly one derived one in the PACS, of its own slices, all of them.
+    """Check that every series has one derived series in the PACS, with all its slices.
 
     Returns:
         Zero: how many source instances have no derived one.
@@ -151,7 +151,7 @@ def require_whole(gateway: Gateway, orthanc: Orthanc, series: list[SentSeries]) 
 
 
 def sources_in(orthanc: Orthanc) -> dict[str, tuple[set[str], list[str]]]:
-    """Patients and source SOPInstanceUIDs of each series in the PACS, by SeriesInstanceUID."""
+    """Return patients and source UIDs of each series in the PACS, by SeriesInstanceUID."""
     found = {}
     for each in orthanc.get("/series?expand"):
         tags = orthanc.get(f"/series/{each['ID']}/instances-tags?simplify").values()
@@ -163,30 +163,30 @@ def sources_in(orthanc: Orthanc) -> dict[str, tuple[set[str], list[str]]]:
 
 
 class Memory:
-    """Resident memory of parts with their children, sampled while they work."""
+    """Resident memory of processes and their children, sampled while they work."""
 
     def __init__(self, gateway: Gateway, parts: Sequence[str] = PARTS) -> None:
-        """Of these parts; the first figures are taken now."""
+        """Start with these processes; the first sample is taken at once."""
         self._gateway = gateway
         self._parts = parts
         self._samples = [self._now()]
 
     def __str__(self) -> str:
-        """First and last figures."""
+        """Return first and last sample."""
         first, last = self._samples[0], self.last()
         return ", ".join(f"{name} {first[name]:.0f} to {last.get(name, 0):.0f}" for name in first)
 
     def sample(self) -> bool:
-        """Take figures; True."""
+        """Take a sample and return True."""
         self._samples.append(self._now())
         return True
 
     def last(self) -> dict[str, float]:
-        """MB of each part."""
+        """Return MB of each process."""
         return self._samples[-1]
 
     def growth(self) -> float:
-        """MB that all parts have more at the end than at first: medians of a fifth of the samples.
+        """Return the growth in MB of all processes: medians of the last and first samples.
 
         A worker has some blocks of a series in memory while it works, and none before.
         """
@@ -207,7 +207,7 @@ def _median_of_sums(samples: list[dict[str, float]]) -> float:
 
 
 def _resident(part: psutil.Process) -> float:
-    """MB of a process and its children."""
+    """Return MB of a process and its children."""
     total = 0.0
     for each in [part, *part.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):  # a reading child that has just ended
@@ -216,7 +216,7 @@ def _resident(part: psutil.Process) -> float:
 
 
 def _receive(place: Workplace, series: list[SentSeries]) -> float:
-    """Send all series over a few associations at once; how many seconds it took."""
+    """Send all series over a few associations at once and return the seconds it took."""
     shares = [series[n::ASSOCIATIONS] for n in range(ASSOCIATIONS)]
     began = time.monotonic()
     _in_parallel(place.dcmsend(), [[f for each in share for f in each.files] for share in shares])
@@ -224,7 +224,7 @@ def _receive(place: Workplace, series: list[SentSeries]) -> float:
 
 
 def _require_in_spool(gateway: Gateway, series: list[SentSeries]) -> int:
-    """Every instance that was sent lies in the spool with all its pixels.
+    """Check that every sent instance is in the spool with all its pixels.
 
     Returns:
         Zero: how many do not.
@@ -239,12 +239,12 @@ def _require_in_spool(gateway: Gateway, series: list[SentSeries]) -> int:
 
 
 def _end_of(file: Path) -> bytes:
-    """Digest of the pixels of a file, which are its end."""
+    """Return a digest of the pixels of a file, which are its end."""
     return sha256(file.read_bytes()[-2 * 256 * 256 :]).digest()
 
 
 def _in_parallel(program: str, shares: list[list[Path]]) -> None:
-    """One association for each share."""
+    """Send each share over an association of its own."""
     threads = [threading.Thread(target=dcmsend, args=(program, PORT, each)) for each in shares]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""The hostile network, against a receiver that runs as the supervisor would run it."""
+"""Hostile network peers against a receiver that runs as under the supervisor."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SLOW = 200
 
 
 def network(place: Workplace) -> Figures:
-    """Wrong lengths, slow and foreign talk, mutated PDUs; a legitimate peer calls meanwhile."""
+    """Run all kinds of abuse while a legitimate peer sends C-ECHO."""
     settings = ReceiverSection(port=free_port(), drain_s=1.0)
-    os.environ.setdefault("STILLSCAN_LOG_LEVEL", "error")  # it has much to say about all this
+    os.environ.setdefault("STILLSCAN_LOG_LEVEL", "error")  # it would log much
     mutants = MUTANTS if place.full else QUICK_MUTANTS
     figures: Figures = {"mutated PDUs sent": mutants, "slow connections held": SLOW}
     with running_receiver(place.folder / "data", settings) as process_id:

@@ -1,4 +1,4 @@
-"""The PACS is down, refuses, aborts, is slow, answers with errors, crashes.
+"""The PACS is down, refuses, aborts, is slow, answers with errors, or crashes.
 
 Each time the series is delivered as a whole in the end, or given up after the configured attempts,
 with the reason.
@@ -48,7 +48,7 @@ RULES = [
 
 @dataclass(frozen=True)
 class Case:
-    """Faults of the first associations, and how it has to end.
+    """The faults of the first associations and the expected end.
 
     Attributes:
         reason: of the last attempt that failed; "" where none did.
@@ -80,7 +80,7 @@ CASES = (
 
 
 def pacs_faults(place: Workplace) -> Figures:
-    """All of them, one after the other, and a real PACS that crashes and hangs."""
+    """Run all faults, one after the other, and a real PACS that crashes and hangs."""
     numbers = itertools.count()
     unreliable = UnreliablePacs(11113)
     unreliable.silence_s = 2 * TIMEOUT_S
@@ -156,7 +156,7 @@ def _judge(
 
 
 def _down(place: Workplace, numbers: Iterator[int], gateway: Gateway, pacs: UnreliablePacs) -> str:
-    """Nobody listens at first."""
+    """Start the PACS only after the first attempts."""
     pacs.close()
     series = _series(place, numbers, "unreliable")
     sender().send(series.files)
@@ -176,7 +176,7 @@ def _down(place: Workplace, numbers: Iterator[int], gateway: Gateway, pacs: Unre
 def _retried(
     place: Workplace, numbers: Iterator[int], gateway: Gateway, pacs: UnreliablePacs
 ) -> str:
-    """Down until the delivery is dead; then somebody lets it be tried again."""
+    """Keep the PACS down until the delivery has failed permanently, then retry it."""
     pacs.close()
     series = _series(place, numbers, "unreliable")
     delivery = _delivery(gateway, series)
@@ -195,7 +195,7 @@ def _orthanc(
     fault: Callable[[], None],
     kind: str,
 ) -> str:
-    """A real PACS breaks while series come, and is there again a little later."""
+    """Break a real PACS while series arrive; it returns a little later."""
     series = [_series(place, numbers, kind) for _ in range(3)]
     for each in series:
         sender().send(each.files)

@@ -1,4 +1,4 @@
-"""Series that come in parts, twice, mixed up, or wrong: each has one documented outcome.
+"""Series that arrive in parts, twice, mixed up or damaged: each has one documented outcome.
 
 The table of outcomes is in docs/operations.md; here each is played with a series of its own.
 """
@@ -32,12 +32,12 @@ from stillscan.deploy.gateway.record.overview import JobRow
 SLICES, MATRIX = 6, 64
 AT_ONCE = 4
 QUIET_S, PATIENCE_S = 2.5, 7.0
-BETWEEN_S = 0.8  # slices that come with gaps shorter than the quiet period
+BETWEEN_S = 0.8  # gap between slices, shorter than the quiet period
 
 
 @dataclass
 class Ward:
-    """The gateway, and what goes in and out of it."""
+    """The gateway with its input and output."""
 
     place: Workplace
     gateway: Gateway
@@ -45,17 +45,17 @@ class Ward:
     numbers: Iterator[int]
 
     def series(self, **arguments: object) -> SentSeries:
-        """A series that was never sent; its header does not say how many slices it has."""
+        """Make a series that was never sent; its header does not state the number of slices."""
         number = next(self.numbers)
         arguments = {"expected": 0, **arguments}
         return make_series(self.folder(number), number, SLICES, MATRIX, **arguments)  # type: ignore[arg-type]
 
     def folder(self, number: int) -> Path:
-        """Where the files of a series lie before they are sent."""
+        """Return the folder of a series before it is sent."""
         return self.place.folder / "in" / str(number)
 
     def ended(self, series: SentSeries, revision: int = 1) -> JobRow:
-        """The job of this revision of the series, once it has ended and all is delivered."""
+        """Wait for the job of this revision and all its deliveries to end, and return the job."""
 
         def done() -> bool:
             job = last_job(self.gateway, series.uid)
@@ -71,7 +71,7 @@ class Ward:
         return job
 
     def sources(self, job: JobRow) -> list[str]:
-        """The source instances of a derived series that was delivered, by slice."""
+        """Return the source instances of a derived series that was delivered, by slice."""
         instances = [dcmread(file) for file in (self.out / job.derived_series_uid).glob("*.dcm")]
         instances.sort(key=lambda each: each.InstanceNumber)
         return [each.SourceImageSequence[0].ReferencedSOPInstanceUID for each in instances]
@@ -79,7 +79,7 @@ class Ward:
     def require(
         self, job: JobRow, state: str, reason: str = "", sources: tuple[str, ...] = ()
     ) -> None:
-        """Refuse another outcome, or other slices in what was delivered."""
+        """Check the outcome and the slices of the delivered series."""
         found = f"{job.state} {job.reason} {job.message}"
         promise((job.state, job.reason) == (state, reason), f"{state} {reason}, not {found}")
         if state == "derived":
@@ -87,7 +87,7 @@ class Ward:
 
 
 def partial_series(place: Workplace) -> Figures:
-    """All cases, some at a time; the gateway is the same."""
+    """Run all cases, some at a time, on one gateway."""
     out = place.folder / "out"
     gateway = place.gateway(
         completeness={"quiet-s": QUIET_S, "settled-s": 0.5, "patience-s": PATIENCE_S},
@@ -107,7 +107,7 @@ def partial_series(place: Workplace) -> Figures:
 
 
 def _names_in(gateway: Gateway) -> list[str]:
-    """Files of the gateway, besides the instances themselves, that say who a patient is."""
+    """Return files of the gateway, except instances, that contain the patient's name."""
     places = gateway.places
     files = [gateway.log_file, *places.data.glob("gateway.sqlite*"), *places.reports.rglob("*.*")]
     names = [each.encode() for each in (PATIENT_NAME, PATIENT_ID)]
@@ -172,7 +172,7 @@ def _missing_and_retried(ward: Ward) -> str:
 def _late_within_patience(ward: Ward) -> str:
     series = ward.series(expected=SLICES)
     sender().send(series.files[:-1])
-    threading.Event().wait(QUIET_S * 1.3)  # longer than the quiet period: the count says wait
+    threading.Event().wait(QUIET_S * 1.3)  # longer than the quiet period, but slices are missing
     promise(last_job(ward.gateway, series.uid) is None, "a series that is short is waited for")
     sender().send(series.files[-1:])
     job = ward.ended(series)
@@ -351,7 +351,7 @@ CASES: dict[str, Callable[[Ward], str]] = {
 
 
 def _changed(ward: Ward, file: Path, **attributes: object) -> Path:
-    """A copy of a file with other attributes."""
+    """Return a copy of a file with other attributes."""
     instance = dcmread(file)
     for keyword, value in attributes.items():
         setattr(instance, keyword, value)

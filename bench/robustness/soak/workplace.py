@@ -1,4 +1,4 @@
-"""What every scenario has: a folder, a size, a gateway, a PACS, and promises that must hold."""
+"""Common parts of the scenarios: folder, size, gateway, PACS and promises."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillscan.deploy.gateway.record.overview import JobRow
 PORT = 11112
 Figures = dict[str, Any]
 
-# A hospital waits a minute for the next slice; who tests has no time.
+# a hospital waits a minute for the next slice; tests wait shorter
 HASTY = {"quiet-s": 2.0, "settled-s": 0.5, "patience-s": 60.0}
 ORTHANC = {
     "name": "pacs",
@@ -24,16 +24,16 @@ ORTHANC = {
     "port": 4242,
     "ae-title": "ORTHANC",
 }
-# identity: everything but the network, which is not what is tested here
+# identity: all but the network, which is not tested here
 TO_PACS = [{"name": "all", "mode": "identity", "destinations": ["pacs"]}]
 
 
 class BrokenPromiseError(AssertionError):
-    """The gateway did not do what it promises."""
+    """The gateway broke a promise."""
 
 
 def promise(holds: bool, fact: str) -> None:
-    """Refuse to go on where a fact is not one.
+    """Check a promise.
 
     Raises:
         BrokenPromiseError: names it.
@@ -44,7 +44,7 @@ def promise(holds: bool, fact: str) -> None:
 
 @dataclass(frozen=True)
 class Workplace:
-    """One scenario's own folder, and how much of it is done.
+    """The folder of one scenario and its size.
 
     Attributes:
         full: all of it, or as much as a test run has time for.
@@ -54,7 +54,7 @@ class Workplace:
     full: bool
 
     def gateway(self, name: str = "gateway", **sections: Any) -> Gateway:
-        """A gateway that is not started yet; sections of its settings, `-` written as `_`."""
+        """Return a gateway that is not started yet; names of sections use `_` for `-`."""
         settings: Mapping[str, Any] = {
             "completeness": HASTY,
             "destinations": [ORTHANC],
@@ -64,25 +64,25 @@ class Workplace:
         return Gateway(self.folder / name, settings)
 
     def orthanc(self) -> Orthanc:
-        """A PACS that is not started yet."""
+        """Return a PACS that is not started yet."""
         program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
         promise(program is not None, "Orthanc is installed (see .ci/run)")
         return Orthanc(str(program), self.folder / "orthanc")
 
     def dcmsend(self) -> str:
-        """The program of dcmtk."""
+        """Return the program of dcmtk."""
         program = shutil.which("dcmsend", path="/usr/bin:/usr/local/bin")
         promise(program is not None, "dcmtk is installed (see .ci/run)")
         return str(program)
 
 
 def sender(**arguments: Any) -> Sender:
-    """Somebody who sends to the gateway."""
+    """Return a sender to the gateway."""
     return Sender("127.0.0.1", PORT, **arguments)
 
 
 def last_job(gateway: Gateway, series_uid: str) -> JobRow | None:
-    """The last job of a series, None while it has none."""
+    """Return the last job of a series, or None."""
     jobs = [
         each
         for each in gateway.overview.recent_jobs(100_000)
@@ -92,5 +92,5 @@ def last_job(gateway: Gateway, series_uid: str) -> JobRow | None:
 
 
 def has_ended(job: JobRow | None) -> bool:
-    """Whether a job is there and done, one way or the other."""
+    """Return whether a job exists and has ended."""
     return job is not None and job.state not in ("queued", "running")
