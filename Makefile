@@ -1,19 +1,19 @@
-# Each command makes the environment (.venv) first; nothing else is needed but Python and make.
+# Each command first creates the environment (.venv); only Python and make are needed.
 #
-#   make demo    the main job on a generated head series with known truth, and on real images
-#   make demo-pacs  the gateway beside a real PACS: a series goes in, the quiet one appears beside it
+#   make demo    denoises a generated head series with known truth, and real images
+#   make demo-pacs  the gateway beside a real PACS: a derived series appears beside a sent one
 #   make test    every test
-#   make label-test  the MONAI Label app with MONAI Label itself, in an environment of its own
+#   make label-test  tests of the MONAI Label app with MONAI Label, in an environment of its own
 #   make lint    ruff, mypy, and who may import whom (import-linter)
-#   make docs    the documents as a site that needs no network: site/index.html
+#   make docs    the documents as a web site that works offline: site/index.html
 #   make bench   speed, memory and quality against peers: bench/results/
-#   make image   the container image (docs/deployment.md): needs buildah and mmdebstrap, or say
+#   make image   the container image (docs/deployment.md): needs buildah and mmdebstrap, or set
 #                IMAGE_OPTIONS="--engine docker"
 #   make image-test  build the image from nothing and test a container of it (needs root, .ci/run)
 #   make soak    the gateway under load, kills and faults, with a real PACS (needs root, .ci/run)
 #
-# The environment is made anew when pyproject.toml or constraints.txt change. pip takes the default
-# torch wheel (CUDA on Linux); where a CPU is all there is, a smaller wheel can be chosen:
+# The environment is created again when pyproject.toml or constraints.txt change. pip installs the
+# default torch wheel (CUDA on Linux); without a GPU a smaller wheel can be chosen:
 #   make env TORCH_OPTIONS="--index-url <the CPU wheel index that pytorch.org names>"
 
 PYTHON ?=
@@ -72,8 +72,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# MONAI Label would replace torch and wants other packages than the ones above: its environment is
-# its own, and monailabel is installed without its dependencies (docs/monailabel.md).
+# MONAI Label would replace torch and needs other packages: it has an environment of its own, and
+# monailabel is installed without its dependencies (docs/monailabel.md).
 $(LABEL_READY): constraints.txt $(LABEL)/requirements.txt $(LABEL)/constraints.txt
 	@python=$$(sh .ci/find-python $(PYTHON) python3.11) || exit 1; \
 	echo "Making the environment in $(LABEL_VENV) with $$python; this takes some minutes, once."; \

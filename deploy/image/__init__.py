@@ -1,1 +1,1 @@
-"""The container image: what goes into it, how it is built, how it starts."""
+"""The container image: its contents, its build and its entry point."""

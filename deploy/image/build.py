@@ -1,7 +1,7 @@
 """Build the MONAI Application Package, with buildah, podman or docker.
 
-The same commit, wheels and base give the same image: packages are locked with their digests
-(`deploy/image/*.lock`), every file bears SOURCE_DATE_EPOCH or the time of the commit.
+The same commit, wheels and base give the same image: packages are locked by digest
+(`deploy/image/*.lock`), and every file has the time SOURCE_DATE_EPOCH or that of the commit.
 """
 
 from __future__ import annotations
@@ -26,53 +26,60 @@ WHEELS = ROOT / "build" / "wheels"
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m stillscan.deploy.image.build", description=__doc__
     )
     parser.add_argument("--variant", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
-        "--gateway", action="store_true", help="also what stillscan-gateway needs (4 MB)"
+        "--gateway", action="store_true", help="include the packages of stillscan-gateway (4 MB)"
     )
-    parser.add_argument("--tag", help="default: localhost/stillscan:VERSION-VARIANT")
+    parser.add_argument(
+        "--tag", help="name of the image; default: localhost/stillscan:VERSION-VARIANT"
+    )
     parser.add_argument("--engine", choices=["buildah", "podman", "docker"])
     parser.add_argument(
         "--storage",
         action="append",
         default=[],
         metavar="ARGUMENT",
-        help="argument for the engine that says where images are kept, e.g. --root=DIR",
+        help="engine argument for the place of images, e.g. --root=DIR",
     )
     base = parser.add_mutually_exclusive_group()
-    base.add_argument("--base", default=PYTHON_BASE, help=f"default: {PYTHON_BASE}")
+    base.add_argument("--base", default=PYTHON_BASE, help=f"base image; default: {PYTHON_BASE}")
     base.add_argument(
-        "--bootstrap", action="store_true", help="make the base with mmdebstrap: needs no registry"
+        "--bootstrap",
+        action="store_true",
+        help="build the base with mmdebstrap, without a registry",
     )
     parser.add_argument(
         "--debian",
         default="",
         metavar="URL",
-        help="mirror for --bootstrap; default: mmdebstrap's own",
+        help="Debian mirror for --bootstrap; default: mmdebstrap's own",
     )
     parser.add_argument(
-        "--wheels", type=Path, default=WHEELS, help="folder with wheels; missing ones are fetched"
+        "--wheels",
+        type=Path,
+        default=WHEELS,
+        help="folder with wheels; missing ones are downloaded",
     )
     parser.add_argument(
         "--pip",
         action="append",
         default=[],
         metavar="OPTION",
-        help="for pip download, e.g. --pip=--extra-index-url=URL for torch's CPU wheel",
+        help="option for pip download, e.g. --pip=--extra-index-url=URL for torch's CPU wheel",
     )
     parser.add_argument("--archive", type=Path, help="also write a compressed OCI archive")
     return parser.parse_args(arguments)
 
 
 def build(options: argparse.Namespace, engine: Engine, work: Path) -> str:
-    """Build the image; returns its name.
+    """Build the image and return its name.
 
     Raises:
-        WheelError: if a locked wheel cannot be had.
+        WheelError: if a locked wheel cannot be found.
         BuildError: if a program is missing or fails.
     """
     epoch = build_epoch()
@@ -101,7 +108,7 @@ def build(options: argparse.Namespace, engine: Engine, work: Path) -> str:
 
 
 def debian_sources(mirror: str) -> list[str]:
-    """Sources for apt: the release, its updates, its security updates; none: mmdebstrap's own."""
+    """Return the sources for apt: release, updates, security updates; none: mmdebstrap's own."""
     if not mirror:
         return []
     return [
@@ -112,13 +119,13 @@ def debian_sources(mirror: str) -> list[str]:
 
 
 def build_epoch() -> int:
-    """SOURCE_DATE_EPOCH, or the time of the commit."""
+    """Return SOURCE_DATE_EPOCH, or the time of the commit."""
     stated = os.environ.get("SOURCE_DATE_EPOCH")
     return int(stated or git("log", "-1", "--format=%ct") or 0)
 
 
 def git(*words: str) -> str:
-    """What git says of this checkout; nothing where it is none."""
+    """Return the output of git for this checkout; empty if it is not a checkout."""
     done = subprocess.run(
         ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
     )
@@ -126,7 +133,7 @@ def git(*words: str) -> str:
 
 
 def main() -> None:
-    """Build, and say what was built and how large it is."""
+    """Build, and print name and size of the image."""
     options = parse_arguments(sys.argv[1:])
     try:
         engine = find_engine(options.engine, options.storage)

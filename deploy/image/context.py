@@ -1,8 +1,8 @@
-"""The folder that the image is built from: everything in it is copied, nothing is fetched.
+"""The build context of the image: everything in it is copied, nothing is downloaded.
 
 Containerfile
 site-packages/      the locked wheels, unpacked
-root/               the rest, at the places where it lies in the image
+root/               all other files, at their places in the image
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stillscan.deploy.image.manifest import (
 from stillscan.deploy.image.packages import ROOT, Variant, read_lock
 from stillscan.deploy.image.wheels import locked_wheels, unpack
 
-PACKAGES = ("models", "operators", "deploy")  # beside `app`, which has its place in a MAP
+PACKAGES = ("models", "operators", "deploy")  # beside `app`, whose place a MAP defines
 DOCUMENTS = ("README.md", "CHANGELOG.md", "LICENSE", "docs")
 TOOLS = "/var/holoscan/tools"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -43,16 +43,16 @@ sys.exit({function}())
 
 
 def assemble(folder: Path, variants: Iterable[Variant], wheels: Path, epoch: int) -> None:
-    """Make the build context of an image in an empty folder.
+    """Create the build context of an image in an empty folder.
 
     Args:
-        folder: is made.
-        variants: `cpu` or `cuda`, and `gateway` where its packages belong in, too.
+        folder: folder of the context, which is created.
+        variants: `cpu` or `cuda`, and `gateway` to include its packages.
         wheels: folder with the locked wheels.
-        epoch: seconds; every file gets this time, so that the same content is the same image.
+        epoch: time of every file in seconds, so that equal content gives equal images.
 
     Raises:
-        WheelError: if a wheel is missing or is another than the locked one.
+        WheelError: if a wheel is missing or differs from the locked one.
     """
     variants = list(variants)
     folder.mkdir(parents=True)
@@ -76,7 +76,7 @@ def copy_application(root: Path) -> None:
     for name in ("__init__.py", "py.typed"):
         code.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / "stillscan" / name, code / name)
-    shutil.copyfile(ROOT / "pyproject.toml", code.parent / "pyproject.toml")  # states the version
+    shutil.copyfile(ROOT / "pyproject.toml", code.parent / "pyproject.toml")  # contains the version
     for name in PACKAGES:
         left_out = WITHOUT_BUNDLES if name == "models" else LEFT_OUT
         shutil.copytree(ROOT / name, code / name, ignore=left_out)
@@ -122,7 +122,7 @@ def write_scripts(folder: Path) -> None:
 
 
 def settle(folder: Path, epoch: int) -> None:
-    """Give every file and folder one time, and modes that do not depend on who builds."""
+    """Set one time for all files and folders, and modes that do not depend on the builder."""
     for path in [*folder.rglob("*"), folder]:
         if not path.is_symlink():
             executable = path.is_dir() or path.stat().st_mode & 0o100

@@ -1,4 +1,4 @@
-"""The programs that build an image: buildah, podman or docker, the same image with each."""
+"""Container engines that build the image: buildah, podman or docker, all with the same result."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PYTHON_BASE = "docker.io/library/python:3.11-slim-bookworm"
 DEBIAN_BASE = "localhost/stillscan-base:bookworm"
 DEBIAN_SUITE = "bookworm"
 DEBIAN_PACKAGES = ("python3", "libstdc++6", "ca-certificates")
-# A container needs copyright notices, and no manuals or translations.
+# copyright notices are kept; manuals and translations are left out
 NOT_IN_BASE = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
 
 
 class BuildError(Exception):
-    """A program that is needed is missing, or failed."""
+    """A required program is missing, or failed."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Engine:
     """A container engine.
 
     Attributes:
-        name: which.
-        storage: arguments that say where images are kept; empty for the engine's own place.
+        name: name of the engine.
+        storage: arguments for the place of images; empty for the engine's default.
     """
 
     name: EngineName
@@ -43,8 +43,8 @@ class Engine:
         Args:
             context: folder with a Containerfile.
             tag: name of the image.
-            arguments: for the ARG lines of the Containerfile.
-            epoch: the time that every file of the image bears.
+            arguments: values of the ARG lines of the Containerfile.
+            epoch: time of every file of the image.
 
         Raises:
             BuildError: if the engine fails.
@@ -52,23 +52,23 @@ class Engine:
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         common = [f"--tag={tag}", f"--file={context / 'Containerfile'}", *given, str(context)]
         if self.name == "docker":
-            # rewrite-timestamp is what BuildKit calls --timestamp
+            # BuildKit's name for --timestamp
             stamp = [f"--build-arg=SOURCE_DATE_EPOCH={epoch}"]
             stamp += [f"--output=type=docker,name={tag},rewrite-timestamp=true"]
             self._run("buildx", "build", *stamp, *common)
         else:
-            # chroot: works inside a container too, where there is no right to make namespaces
+            # chroot also works inside a container that may not create namespaces
             isolated = ["--isolation=chroot", f"--timestamp={epoch}", "--layers=false"]
             self._run("build", *isolated, *common)
 
     def size(self, tag: str) -> str:
-        """How large an image is, unpacked, for a person."""
+        """Return the unpacked size of an image as text."""
         if self.name == "buildah":
             return str(json.loads(self._read("images", "--json", tag))[0]["size"])
         return f"{int(self._read('image', 'inspect', '--format={{.Size}}', tag)) / 1e9:.2f} GB"
 
     def digest(self, tag: str) -> str:
-        """Digest of an image's configuration: the same content is the same digest."""
+        """Return the digest of an image's configuration; equal content has equal digests."""
         if self.name == "buildah":
             found = json.loads(self._read("inspect", "--type=image", tag))
             return str(found["FromImageID"])
@@ -96,7 +96,7 @@ class Engine:
 
 
 def find_engine(wanted: str | None, storage: Sequence[str]) -> Engine:
-    """The engine of this name, or the first that is installed.
+    """Find the engine of this name, or the first that is installed.
 
     Raises:
         BuildError: if there is none.
@@ -108,13 +108,13 @@ def find_engine(wanted: str | None, storage: Sequence[str]) -> Engine:
 
 
 def bootstrap(engine: Engine, folder: Path, epoch: int, mirrors: Sequence[str]) -> str:
-    """Make a base image from Debian packages alone; no registry is asked.
+    """Build a base image from Debian packages, without a registry.
 
     Args:
-        engine: gets the image, named `DEBIAN_BASE`.
-        folder: for the file system, some 150 MB.
-        epoch: the time of every file.
-        mirrors: sources lines for apt, security updates among them.
+        engine: engine that stores the image as `DEBIAN_BASE`.
+        folder: working folder, some 150 MB.
+        epoch: time of every file.
+        mirrors: source lines for apt, including security updates.
 
     Returns:
         The name of the image.

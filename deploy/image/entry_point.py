@@ -1,8 +1,8 @@
-"""What the image does when it is started: `show`, `env`, `extract` or, by default, `run`.
+"""Entry point of the image: `show`, `env`, `extract` or, by default, `run`.
 
-The exit code is the application's own, 128 + n where signal n ended it. Nothing of a run that
-failed stays in the output folder, however it ended: some platforms look only at what lies there.
-Standard library alone, so that a broken application can still be looked into.
+The exit code is the application's own, or 128 + n if signal n ended it. Nothing of a failed run
+stays in the output folder, since some platforms look only at its contents. Only the standard
+library is used, so that a broken application can still be inspected.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import NoReturn
 from stillscan.deploy.image.mercure import MercureTask, task_of
 
 EXPORT = Path("/var/run/holoscan/export")
-STACK_BYTES = 32 << 20  # holoscan's floor; a container starts with 8 MB
-STAGING, LOCK = ".stillscan-*", "writer.lock"  # of `stillscan.app.pipeline.output_folder`
-USAGE_FAULT, OUTPUT_FAULT = 2, 7  # of `stillscan.operators.errors.ExitCode`
+STACK_BYTES = 32 << 20  # holoscan's minimum; containers start with 8 MB
+STAGING, LOCK = ".stillscan-*", "writer.lock"  # as in `stillscan.app.pipeline.output_folder`
+USAGE_FAULT, OUTPUT_FAULT = 2, 7  # as in `stillscan.operators.errors.ExitCode`
 
 USAGE = """\
 usage: show [app|pkg] | env | extract | run [ARGUMENTS]   (default: run)
@@ -34,8 +34,8 @@ usage: show [app|pkg] | env | extract | run [ARGUMENTS]   (default: run)
   env       print the environment
   extract   copy into the folder mounted at /var/run/holoscan/export: application, manifests and
             settings, models, documents; only those of the subfolders app, config, models, docs
-            that exist there, or all where none does
-  run       denoise what lies in HOLOSCAN_INPUT_PATH into HOLOSCAN_OUTPUT_PATH
+            that exist there, or all if none exists
+  run       denoise the files in HOLOSCAN_INPUT_PATH into HOLOSCAN_OUTPUT_PATH
 """
 
 
@@ -45,7 +45,7 @@ def main() -> NoReturn:
 
 
 def enter(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Do what the arguments say; what begins with a dash is for the application."""
+    """Run a command; arguments that begin with a dash are for the application."""
     match list(arguments):
         case ["show", *which] if set(which) <= {"app", "pkg"}:
             return show(which or ["app", "pkg"], environment)
@@ -76,12 +76,12 @@ def show(which: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def manifest(name: str, environment: Mapping[str, str]) -> Path:
-    """Where `app.json` or `pkg.json` lies."""
+    """Return the path of `app.json` or `pkg.json`."""
     return Path(environment[f"HOLOSCAN_{name.upper()}_MANIFEST_PATH"])
 
 
 def extract(environment: Mapping[str, str], export: Path = EXPORT) -> int:
-    """Copy the parts of the package into the folders that are mounted for them."""
+    """Copy the parts of the package into the mounted folders."""
     if not export.is_dir():
         return complain(f"nothing is mounted at {export}", USAGE_FAULT)
     parts = {
@@ -105,7 +105,7 @@ def extract(environment: Mapping[str, str], export: Path = EXPORT) -> int:
 
 
 def copy_contents(source: Path, target: Path) -> None:
-    """Copy a file, or what a folder holds, into a folder; owners and modes stay behind."""
+    """Copy a file, or the contents of a folder, into a folder, without owners and modes."""
     target.mkdir(parents=True, exist_ok=True)
     for file in [source] if source.is_file() else source.rglob("*"):
         if file.is_file():
@@ -118,8 +118,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Start the application and wait for it.
 
     Returns:
-        Its exit code. Under Mercure, 0 also where some series were refused: what was derived would
-        be thrown away otherwise, and the refused ones stand in `result.json`.
+        Its exit code. Under Mercure 0 also if some series were refused, since Mercure would discard
+        the derived ones otherwise; the refused ones are listed in `result.json`.
     """
     raise_stack_limit()
     command = [*json.loads(json.loads(manifest("app", environment).read_text())["command"])]
@@ -131,7 +131,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def run_task(task: MercureTask, command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run with the settings of a Mercure task and leave its `result.json`."""
+    """Run with the settings of a Mercure task and write its `result.json`."""
     before = set(task.output.glob("*"))
     try:
         with task.settings_file(Path(environment["HOLOSCAN_CONFIG_PATH"])) as settings:
@@ -154,7 +154,7 @@ def run_task(task: MercureTask, command: Sequence[str], environment: Mapping[str
 
 
 def raise_stack_limit() -> None:
-    """Let the application have the stack that holoscan wants, as far as the host allows."""
+    """Raise the stack limit to holoscan's minimum, as far as the host allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
     if soft != resource.RLIM_INFINITY and soft < STACK_BYTES:
         limit = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
@@ -162,10 +162,9 @@ def raise_stack_limit() -> None:
 
 
 def supervise(command: Sequence[str], environment: Mapping[str, str], output: Path) -> int:
-    """Run a command to its end, handing on what the host wants to stop it with.
+    """Run a command to its end and forward the host's stop signals to it.
 
-    An application that is killed cannot clean up behind itself: what it staged in `output` is
-    removed here.
+    A killed application cannot clean up: the files that it staged in `output` are removed here.
     """
     before = set(output.glob(STAGING))
     child: subprocess.Popen[bytes] | None = None
@@ -179,7 +178,7 @@ def supervise(command: Sequence[str], environment: Mapping[str, str], output: Pa
 
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, hand_on)
-    # a session of its own: an interrupt at a terminal then reaches it once, through us
+    # its own session, so that an interrupt at a terminal reaches it once, through this process
     child = subprocess.Popen(command, env=dict(environment), start_new_session=True)
     for number in early:
         child.send_signal(number)
@@ -193,18 +192,18 @@ def supervise(command: Sequence[str], environment: Mapping[str, str], output: Pa
 
 
 def is_held(staging: Path) -> bool:
-    """Whether a living process writes there: one that began after ours, into the same output."""
+    """Return whether another running process writes there, one that started later."""
     try:
         with (staging / LOCK).open("r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no lock was made, or the file system has none
+    except OSError:  # no lock was made, or the file system has no locks
         return False
     return False
 
 
 def complain(message: str, code: int) -> int:
-    """Say what is wrong; returns the exit code."""
+    """Print an error and return the exit code."""
     sys.stderr.write(f"stillscan: {message}\n")
     return code

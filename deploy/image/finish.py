@@ -1,6 +1,6 @@
-"""The last step of the build, inside the image: bytecode of our code and the bill of materials.
+"""Last step of the build, inside the image: bytecode and the bill of materials.
 
-The bill names what lies in the image: Debian packages, Python packages with the digests of their
+The bill lists the contents of the image: Debian packages, Python packages with the digests of their
 wheels, bundles with those of their weights, all with their licences.
 """
 
@@ -47,13 +47,13 @@ def main() -> None:
 
 
 def build_time() -> int:
-    """Seconds of SOURCE_DATE_EPOCH; without it, the age of the settings, which the build sets."""
+    """Return SOURCE_DATE_EPOCH; without it, the time of the settings file, set by the build."""
     stamped = Path(os.environ["HOLOSCAN_CONFIG_PATH"]).stat().st_mtime
     return int(os.environ.get("SOURCE_DATE_EPOCH", stamped))
 
 
 def bill_of_materials(components: list[Component], version: str, epoch: int) -> dict[str, Any]:
-    """A CycloneDX 1.5 document; its serial number follows from what it lists."""
+    """Build a CycloneDX 1.5 document; its serial number is derived from its contents."""
     listed = json.dumps(components, sort_keys=True)
     return {
         "bomFormat": "CycloneDX",
@@ -75,7 +75,7 @@ def bill_of_materials(components: list[Component], version: str, epoch: int) -> 
 
 
 def component(kind: str, name: str, version: str, purl: str, licence: str) -> Component:
-    """One part of the image."""
+    """Build the entry of one part of the image."""
     return {
         "type": kind,
         "bom-ref": purl,
@@ -87,7 +87,7 @@ def component(kind: str, name: str, version: str, purl: str, licence: str) -> Co
 
 
 def debian_packages(status: str) -> Iterator[Component]:
-    """The packages of dpkg's status file; each keeps its licence in its own copyright file."""
+    """Yield the packages of dpkg's status file; licences are in their copyright files."""
     for paragraph in status.split("\n\n"):
         fields = HeaderParser().parsestr(paragraph)
         if fields["Package"] and "installed" in str(fields["Status"]).split():
@@ -98,7 +98,7 @@ def debian_packages(status: str) -> Iterator[Component]:
 
 
 def python_packages(digests: Mapping[str, str]) -> Iterator[Component]:
-    """The distributions on the path, with the digests of the wheels that they came from."""
+    """Yield the Python distributions with the digests of their wheels."""
     found = {_plain(each.metadata["Name"]): each for each in importlib.metadata.distributions()}
     for name, distribution in sorted(found.items()):
         purl = f"pkg:pypi/{name}@{distribution.version}"
@@ -110,7 +110,7 @@ def python_packages(digests: Mapping[str, str]) -> Iterator[Component]:
 
 
 def licence_of(metadata: Message) -> str:
-    """The licence that a distribution names: an expression, classifiers, or a short text."""
+    """Return the licence of a distribution: an expression, classifiers, or a short text."""
     if metadata["License-Expression"]:
         return str(metadata["License-Expression"])
     classified = [
@@ -125,7 +125,7 @@ def licence_of(metadata: Message) -> str:
 
 
 def locked_digests(lock: Path = LOCK) -> dict[str, str]:
-    """Digests of the wheels that were installed, by package."""
+    """Read the digests of the installed wheels, by package."""
     lines = (line.split() for line in lock.read_text(encoding="utf-8").splitlines())
     return {
         _plain(words[0].partition("==")[0]): words[1].rpartition(":")[2]
@@ -135,7 +135,7 @@ def locked_digests(lock: Path = LOCK) -> dict[str, str]:
 
 
 def bundles(models: Path) -> Iterator[Component]:
-    """The trained networks: each file of weights of each bundle."""
+    """Yield the trained networks: each file of weights of each bundle."""
     for metadata in sorted(models.glob("*/configs/metadata.json")):
         version = str(json.loads(metadata.read_text(encoding="utf-8")).get("version", "0"))
         bundle = metadata.parent.parent
@@ -148,7 +148,7 @@ def bundles(models: Path) -> Iterator[Component]:
 
 
 def licences(components: list[Component]) -> str:
-    """The licences of all parts as a table for a person."""
+    """Return the licences of all parts as a table for a person."""
     lines = [
         "# Licences of what lies in this image",
         "",

@@ -39,10 +39,10 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 def application_manifest(sdk_version: str, settings: Path = DEFAULT_SETTINGS) -> dict[str, Any]:
-    """What `app.json` says: how the application is started and what it reads and writes.
+    """Build `app.json`: how the application is started and what it reads and writes.
 
     Args:
-        sdk_version: of the MONAI Deploy App SDK that the application is made for.
+        sdk_version: version of the MONAI Deploy App SDK.
         settings: the application's YAML file.
 
     Raises:
@@ -74,12 +74,12 @@ def application_manifest(sdk_version: str, settings: Path = DEFAULT_SETTINGS) ->
 def package_manifest(
     bundles: Iterable[str], platform: str, settings: Path = DEFAULT_SETTINGS
 ) -> dict[str, Any]:
-    """What `pkg.json` says: where models lie, and what one run needs of its host.
+    """Build `pkg.json`: paths of the models and resources of one run.
 
     Args:
         bundles: names of the folders under the models.
-        platform: `cpu`, or `dgpu` for an image that brings CUDA.
-        settings: the application's YAML file; its `resources` are passed on as they stand.
+        platform: `cpu`, or `dgpu` for an image with CUDA.
+        settings: the application's YAML file; its `resources` are passed on unchanged.
 
     Raises:
         SettingsError: if the settings are wrong.

@@ -1,8 +1,8 @@
-"""Mercure's contract: `task.json` in the input brings settings, `result.json` takes figures back.
+"""Interface of Mercure: `task.json` in the input has settings, `result.json` gets figures.
 
 Mercure starts a module with MERCURE_IN_DIR and MERCURE_OUT_DIR, its files in the first: DICOM,
 `.tags`, and `task.json`, whose `process.settings` are the module's settings merged with the rule's.
-Ours are sections of `app.yaml`, for example `{"denoise": {"strength": "low"}}`.
+Stillscan's settings are sections of `app.yaml`, for example `{"denoise": {"strength": "low"}}`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPORT = "report"  # of `stillscan.app.pipeline.output_folder`
-DERIVED, PARTLY_DERIVED = 0, 5  # of `stillscan.operators.errors.ExitCode`
+REPORT = "report"  # as in `stillscan.app.pipeline.output_folder`
+DERIVED, PARTLY_DERIVED = 0, 5  # as in `stillscan.operators.errors.ExitCode`
 SECTIONS = ("selection", "denoise", "gate", "output")
 
 
@@ -27,17 +27,17 @@ class MercureTask:
 
     Attributes:
         input: the folder with the images and `task.json`.
-        output: the folder that Mercure takes results from.
+        output: the folder from which Mercure takes results.
     """
 
     input: Path
     output: Path
 
     def settings(self) -> Mapping[str, Any]:
-        """What the task wants to be otherwise than in `app.yaml`.
+        """Read the settings of the task, which override `app.yaml`.
 
         Raises:
-            ValueError: if `task.json` is none of Mercure's, or names a section that is not there.
+            ValueError: if `task.json` is not one of Mercure's, or names an unknown section.
         """
         file = self.input / "task.json"
         if not file.exists():
@@ -58,14 +58,14 @@ class MercureTask:
 
     @contextmanager
     def settings_file(self, shipped: Path) -> Iterator[Path]:
-        """A settings file for this run: the shipped ones with those of the task, and a report.
+        """Write a settings file for this run: shipped settings, those of the task, and a report.
 
-        It lies hidden in the output, the only folder that is surely writable, and goes at the end.
+        It is a hidden file in the output, the only folder sure to be writable, and is removed.
 
         Raises:
             ValueError: see `settings`.
         """
-        import yaml  # not at the top: the other commands of the image need none
+        import yaml  # imported here: the other commands of the image do not need it
 
         merged = merge(yaml.safe_load(shipped.read_text(encoding="utf-8")), self.settings())
         merged = merge(merged, {"output": {"report": True}})
@@ -75,9 +75,9 @@ class MercureTask:
             yield file
 
     def report(self, code: int) -> int:
-        """Turn the report of the run into Mercure's `result.json`; returns Mercure's exit code.
+        """Turn the report of the run into Mercure's `result.json`; return Mercure's exit code.
 
-        Pages and pictures stay only where the task asked for a report.
+        Pages and pictures are kept only if the task requested a report.
         """
         if code not in (DERIVED, PARTLY_DERIVED):
             return code
@@ -93,7 +93,7 @@ class MercureTask:
 
 
 def task_of(environment: Mapping[str, str]) -> MercureTask | None:
-    """The task that Mercure started this container for, or None where it did not."""
+    """Return the Mercure task of this container, or None."""
     folders = environment.get("MERCURE_IN_DIR"), environment.get("MERCURE_OUT_DIR")
     if folders[0] and folders[1]:
         return MercureTask(Path(folders[0]), Path(folders[1]))
@@ -101,14 +101,14 @@ def task_of(environment: Mapping[str, str]) -> MercureTask | None:
 
 
 def merge(settings: Any, wanted: Any) -> Any:
-    """`settings` with what `wanted` says otherwise, section by section."""
+    """Override `settings` by `wanted`, section by section."""
     if not isinstance(settings, Mapping) or not isinstance(wanted, Mapping):
         return wanted
     return {**settings, **{key: merge(settings.get(key), wanted[key]) for key in wanted}}
 
 
 def refusals(result: Mapping[str, Any]) -> str:
-    """One line that says how many series were refused and for which reasons."""
+    """Return one line with the number of refused series and the reasons."""
     refused = [each for each in result["series"] if each["status"] == "refused"]
     reasons = ", ".join(sorted({str(each["reason"]) for each in refused}))
     return f"Stillscan refused {len(refused)} of {len(result['series'])} series: {reasons}"

@@ -1,4 +1,4 @@
-"""Which Python packages the image holds: what the application imports, locked with digests.
+"""Python packages of the image: the imports of the application, locked with digests.
 
     python -m stillscan.deploy.image.packages cpu WHEELS > deploy/image/cpu.lock
 
@@ -22,24 +22,24 @@ from typing import Literal, get_args
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-Variant = Literal["cpu", "cuda", "gateway"]  # gateway: what it needs beside one of the others
+Variant = Literal["cpu", "cuda", "gateway"]  # gateway: packages beside one of the others
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = Path(__file__).parent
-PYTHON_VERSION = "3.11"  # of the image
+PYTHON_VERSION = "3.11"  # Python version of the image
 
-# Required by what we install, and not imported by anything that runs in the image.
+# required by installed packages, but not imported by anything that runs in the image
 LEFT_OUT = {
-    "monai-deploy-app-sdk": "the graph is holoscan's, which the SDK hands on under another name",
+    "monai-deploy-app-sdk": "the graph is holoscan's; the SDK only renames it",
     "holoscan-cli": "packs and starts images",
-    "cupy-cuda13x": "our ports carry no GPU arrays",
+    "cupy-cuda13x": "the ports carry no GPU arrays",
     "pip": "nothing is installed later",
     "wheel-axle-runtime": "the symbolic links that it would make at the start are made here",
-    "setuptools": "torch wants it to compile extensions",
-    "openvino-telemetry": "it would send messages to a server outside",
+    "setuptools": "torch uses it to compile extensions",
+    "openvino-telemetry": "it would send messages to an outside server",
     **dict.fromkeys(("portalocker", "requests", "tqdm"), "ncnn's model zoo downloads with it"),
 }
-# Of the CUDA wheels, those that the libraries of torch are not linked with.
+# CUDA wheels with which torch's libraries are not linked
 CUDA_LEFT_OUT = {"cuda-toolkit", "triton", "cuda-bindings", "cuda-pathfinder"}
 CUDA_SECTION = "# only with torch's CUDA wheel"
 
@@ -49,8 +49,8 @@ class Locked:
     """One line of a lock.
 
     Attributes:
-        name: of the package, in its canonical form.
-        version: without the local part ("+cpu").
+        name: canonical name of the package.
+        version: version without the local part ("+cpu").
         sha256: digest of the wheel.
     """
 
@@ -59,12 +59,12 @@ class Locked:
     sha256: str
 
     def __str__(self) -> str:
-        """As pip reads it."""
+        """Format the line as pip reads it."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
 
 def image_packages(variant: Variant) -> set[str]:
-    """Names of the packages of a variant: the closure of its requirements, less `LEFT_OUT`.
+    """Return the packages of a variant: the closure of its requirements without `LEFT_OUT`.
 
     Works in an environment in which the requirements are installed.
     """
@@ -76,7 +76,7 @@ def image_packages(variant: Variant) -> set[str]:
 
 
 def closure(requirements: Iterable[Requirement]) -> set[str]:
-    """The names of requirements and of what they require in turn, as it is installed."""
+    """Return the names of requirements and of their own requirements, as installed."""
     extras: dict[str, set[str]] = {}
     waiting = list(requirements)
     while waiting:
@@ -98,18 +98,18 @@ def _is_cuda_library(name: str) -> bool:
 
 
 def _runtime_library(names: Iterable[str]) -> set[str]:
-    """What holoscan loads even on a CPU; the other libraries come with torch's CUDA wheel."""
+    """Return what holoscan loads even on a CPU; torch's CUDA wheel has the other libraries."""
     return {"nvidia-cuda-runtime"} & set(names)
 
 
 def cuda_libraries() -> set[str]:
-    """What torch's CUDA wheel needs beside it."""
+    """Return the packages that torch's CUDA wheel needs."""
     section = (ROOT / "constraints.txt").read_text(encoding="utf-8").split(CUDA_SECTION)[1]
     return {each.name for each in _pins(section)} - CUDA_LEFT_OUT
 
 
 def pinned_versions() -> dict[str, str]:
-    """The versions of `constraints.txt` by canonical name."""
+    """Read the versions of `constraints.txt` by canonical name."""
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     return {canonicalize_name(each.name): str(each.specifier)[2:] for each in _pins(text)}
 
@@ -123,19 +123,19 @@ def _requirements(file: Path) -> list[Requirement]:
 
 
 def lock_file(variant: Variant) -> Path:
-    """Where the lock of a variant lies."""
+    """Return the path of a variant's lock."""
     return LOCKS / f"{variant}.lock"
 
 
 def read_lock(variant: Variant) -> list[Locked]:
-    """The lines of a variant's lock."""
+    """Read the lines of a variant's lock."""
     text = lock_file(variant).read_text(encoding="utf-8")
     lines = re.findall(r"^(\S+)==(\S+) --hash=sha256:(\w+)$", text, re.MULTILINE)
     return [Locked(*line) for line in lines]
 
 
 def lock(variant: Variant, wheels: Path) -> list[Locked]:
-    """Make the lock of a variant from a folder with its wheels, each in its pinned version.
+    """Create the lock of a variant from a folder with its wheels in their pinned versions.
 
     Raises:
         FileNotFoundError: if a wheel is missing.
@@ -152,7 +152,7 @@ def lock(variant: Variant, wheels: Path) -> list[Locked]:
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -1,7 +1,7 @@
-"""Wheels become the image's `site-packages`: fetched by digest, unpacked, nothing executed.
+"""Install wheels into the image's `site-packages`: downloaded by digest, unpacked, none executed.
 
-pip only downloads. Unpacking a wheel is what installing it means for packages that are imported and
-never run as scripts; done here it is the same on every machine, whatever Python builds the image.
+pip only downloads. For packages that are imported and never run as scripts, unpacking the wheel is
+the installation; done here it gives the same result with every Python that builds the image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from stillscan.deploy.image.packages import PYTHON_VERSION, Locked, Variant, digest, lock_file
 
-# What no import reaches, but for a program that torch looks for and a module of numpy.testing.
+# files that no import needs, except a program that torch looks for and a module of numpy.testing
 UNUSED = (
     "torch/include/*",
     "torch/test/*",
@@ -27,12 +27,12 @@ UNUSED = (
     "nvidia/*/include/*",
     "openvino/include/*",
     "openvino/cmake/*",
-    "openvino/tools/*",  # converts other people's models, as do the frontends
+    "openvino/tools/*",  # converts foreign models, as do the frontends
     "openvino/libs/libopenvino_*_frontend.so.*",
     "openvino/frontend/*/*",
     "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",  # other processors
     "openvino/libs/cache.json",
-    "pydicom/data/charset_files/*",  # images, of nobody, for its tests
+    "pydicom/data/charset_files/*",  # synthetic images for its tests
     "pydicom/data/test_files/*",
     "*.a",
     "*/tests/*",
@@ -49,16 +49,16 @@ USED = (
 
 
 class WheelError(Exception):
-    """A wheel is missing or is not the one that the lock names."""
+    """A wheel is missing or differs from the locked one."""
 
 
 def fetch(variants: Iterable[Variant], folder: Path, options: Sequence[str] = ()) -> None:
     """Download the locked wheels into a folder with pip, as it is configured on this machine.
 
     Args:
-        variants: whose locks; what the folder has already is not fetched again.
-        folder: made if needed.
-        options: for pip, for instance an index that has torch's CPU wheel.
+        variants: variants whose locks are used; existing wheels are not downloaded again.
+        folder: folder for the wheels, created if needed.
+        options: options for pip, for instance an index that has torch's CPU wheel.
 
     Raises:
         WheelError: if pip cannot find a wheel with the locked digest.
@@ -73,17 +73,17 @@ def fetch(variants: Iterable[Variant], folder: Path, options: Sequence[str] = ()
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             wrong = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
-            raise WheelError("pip cannot fetch the locked wheels:\n" + "\n".join(wrong))
+            raise WheelError("pip cannot download the locked wheels:\n" + "\n".join(wrong))
 
 
 def platforms() -> Iterator[str]:
-    """The platform tags that a wheel for the image may have: those of glibc up to Debian 12's."""
+    """Yield the allowed platform tags of wheels: those of glibc up to Debian 12's."""
     yield from (f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1))
     yield from ("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64")
 
 
 def locked_wheels(locked: Iterable[Locked], folder: Path) -> list[Path]:
-    """The wheels of a lock in a folder, their digests checked.
+    """Find the wheels of a lock in a folder and check their digests.
 
     Raises:
         WheelError: if one is missing.
@@ -103,7 +103,7 @@ def _wheel_of(locked: Locked, there: dict[tuple[str, str], list[Path]]) -> Path:
 
 
 def unpack(wheels: Iterable[Path], target: Path) -> None:
-    """Unpack wheels into one folder, without `UNUSED`, and make the links that they describe."""
+    """Unpack wheels into one folder, without `UNUSED`, and create the links that they describe."""
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             for entry in archive.infolist():
@@ -119,12 +119,12 @@ def unpack(wheels: Iterable[Path], target: Path) -> None:
 
 
 def is_used(name: str) -> bool:
-    """Whether a file of a wheel belongs into the image."""
+    """Return whether a file of a wheel is needed in the image."""
     return name in USED or not any(fnmatch.fnmatch(name, pattern) for pattern in UNUSED)
 
 
 def _place_of(name: str) -> str:
-    """Where a file goes that the wheel keeps under `*.data/purelib` or `platlib`."""
+    """Return the destination of a file that the wheel keeps under `*.data/purelib` or `platlib`."""
     for scheme in (".data/purelib/", ".data/platlib/"):
         if scheme in name:
             return name.split(scheme, 1)[1]
@@ -132,7 +132,7 @@ def _place_of(name: str) -> str:
 
 
 def link_as_described(described: Path, target: Path) -> None:
-    """Make the symbolic links of a wheel-axle wheel, which would make them at the first start."""
+    """Create the symbolic links of a wheel-axle wheel, which it would make at the first start."""
     with described.open(newline="") as lines:
         for link, destination, _ in csv.reader(lines):
             place = target / _place_of(link)

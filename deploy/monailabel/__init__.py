@@ -1,1 +1,1 @@
-"""The MONAI Label app: this folder is what `monailabel start_server --app` takes."""
+"""The MONAI Label app: the folder for `monailabel start_server --app`."""

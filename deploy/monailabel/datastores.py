@@ -1,4 +1,4 @@
-"""Where the images of a MONAI Label server lie, as this app reads them."""
+"""Access to the images of a MONAI Label server."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.datastore import Datastore
 from pydicom import dcmread
 
-CONVERTED = ".nii.gz"  # what a DICOMweb datastore makes of a series, beside its folder
-SENT_AT_ONCE = 8  # instances in one STOW-RS request: they are in memory
+CONVERTED = ".nii.gz"  # a DICOMweb datastore's conversion of a series, beside its folder
+SENT_AT_ONCE = 8  # number of instances in one STOW-RS request, which is held in memory
 
 
 def image_file(store: Datastore, image_id: str) -> Path:
-    """The file or the folder of DICOM files of an image, downloaded if need be.
+    """Return the file or the folder of DICOM files of an image, downloaded if need be.
 
-    A DICOMweb datastore converts every series to NIfTI and keeps the DICOM files beside it; they
-    know more (modality, padding), so they are taken.
+    A DICOMweb datastore converts every series to NIfTI and keeps the DICOM files beside it. The
+    DICOM files are used, since they also have modality and padding.
     """
     path = Path(store.get_image_uri(image_id))
     if not isinstance(store, DICOMWebDatastore):
@@ -29,20 +29,20 @@ def image_file(store: Datastore, image_id: str) -> Path:
 
 
 def is_series(store: Datastore, image: object) -> bool:
-    """Whether a request names a series of a DICOMweb server."""
+    """Return whether a request names a series of a DICOMweb server."""
     known = isinstance(store, DICOMWebDatastore) and isinstance(image, str)
     return known and not Path(str(image)).exists()
 
 
 def store_instances(store: DICOMWebDatastore, files: Sequence[Path]) -> None:
-    """Send DICOM files to the server that the images come from."""
+    """Send DICOM files to the DICOMweb server of the images."""
     for start in range(0, len(files), SENT_AT_ONCE):
         instances = [dcmread(path) for path in files[start : start + SENT_AT_ONCE]]
         store._client.store_instances(instances)  # the datastore has no method for images
 
 
 def link_images(store: Datastore, image_ids: Iterable[str], folder: Path) -> Path:
-    """A folder with a link to each image, made anew: what training reads.
+    """Create a folder with a link to each image, the input of a training.
 
     The ids become the names, so that images of one subfolder count as one subject.
     """

@@ -1,4 +1,4 @@
-"""What keeps a request to the MONAI Label server from being answered; each has a reason code."""
+"""Errors of requests to the MONAI Label server; each has a reason code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The app that `monailabel start_server --app deploy/monailabel` starts.
 
-Models: `stillscan` takes the bundle of the image's modality, `stillscan_<bundle>` a certain one.
-Configuration (`--conf KEY VALUE`): `models` a folder of bundles, `settings` an `app.yaml`.
+Models: `stillscan` uses the bundle for the image's modality, `stillscan_<bundle>` a given one.
+Configuration (`--conf KEY VALUE`): `models` a folder of bundles, `settings` a settings file.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from stillscan.models.bundle import find_bundles
 from stillscan.operators.errors import StillscanError
 
 MODEL = "stillscan"
-LABEL_TAG = "denoised"  # results that are saved must not count as labels
-UNPROCESSABLE = 422  # the status of a request whose image is refused
+LABEL_TAG = "denoised"  # saved results must not count as labels
+UNPROCESSABLE = 422  # HTTP status if an image is refused
 
 
 class MyApp(MONAILabelApp):  # type: ignore[misc]
     """Denoising and its training for MONAI Label's clients."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        """As MONAI Label starts it."""
+        """Initialise the app as MONAI Label starts it."""
         settings = load_settings(Path(conf.get("settings", DEFAULT_SETTINGS)))
         bundles = available_bundles(Path(conf.get("models", DEFAULT_BUNDLES)), None)
         self._settings, self._bundles = settings, {each.name: each for each in bundles}
@@ -45,12 +45,12 @@ class MyApp(MONAILabelApp):  # type: ignore[misc]
             studies,
             conf,
             name="Stillscan",
-            description="Less noise in MR, CT, CR and DX: an image beside the original, no label",
+            description="Denoises MR, CT, CR and DX: makes an image beside the original, no label",
             version=__version__,
         )
 
     def init_infers(self) -> dict[str, DenoiseTask]:
-        """One task that chooses by modality, and one for each bundle."""
+        """Create one task that chooses the bundle by modality, and one for each bundle."""
         store = None
         if isinstance(self.datastore(), DICOMWebDatastore):
             store = partial(store_instances, self.datastore())
@@ -65,17 +65,17 @@ class MyApp(MONAILabelApp):  # type: ignore[misc]
         }
 
     def init_trainers(self) -> dict[str, ThreeStageTask]:
-        """One: the modality is a parameter of the request."""
+        """Create one training task, whose request names the modality."""
         return {MODEL: ThreeStageTask(self._trained, self._settings, self._bundles)}
 
     def info(self) -> dict[str, Any]:
-        """As always, with the bundles that were trained since the start."""
+        """Return the base class' info with bundles trained since the start."""
         self._add_trained()
         info: dict[str, Any] = super().info()
         return info
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """As always, from the DICOM files where there are some; a refusal says its reason.
+        """Denoise an image, from its DICOM files if possible; a refusal states its reason.
 
         Raises:
             HTTPException: 422 with reason and message, if the image is refused.
@@ -96,18 +96,18 @@ class MyApp(MONAILabelApp):  # type: ignore[misc]
     def batch_infer(
         self, request: dict[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
-        """As always; without a GPU the base class divides by their number."""
+        """Denoise several images; without a GPU the base class would divide by zero."""
         gpus = torch.cuda.device_count() > 0
         wanted = {"label_tag": LABEL_TAG, "multi_gpu": gpus, **request}
         result: dict[str, Any] = super().batch_infer(wanted, datastore)
         return result
 
     def _add_trained(self) -> None:
-        """Serve the bundles that training has written, under their own names."""
+        """Add the bundles that training has written, under their own names."""
         if not self._trained.is_dir():
             return
         for bundle in find_bundles(self._trained):
             self._infers.setdefault(f"{MODEL}_{bundle.name}", DenoiseTask(self._shared, bundle))
 
     def _download_dcmqi_tools(self) -> None:
-        """Nothing: the tools write segmentations, and nothing is downloaded while this runs."""
+        """Do nothing: the tools write segmentations, and nothing may be downloaded at run time."""

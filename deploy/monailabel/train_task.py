@@ -1,7 +1,7 @@
 """MONAI Label's train task: `stillscan train` on the noisy images of the server.
 
-MONAI Label runs it in a process of its own, keeps the last lines that it prints (GET /train) and
-kills it to cancel it (DELETE /train). A run that was killed is gone on with by the same request.
+MONAI Label runs it in a process of its own, keeps its last printed lines (GET /train) and kills it
+to cancel it (DELETE /train). The same request continues a killed run.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from stillscan.operators.reading.decoder import Decoder
 ANY_MODALITY = "as the images say"
 NEW_WEIGHTS = "none"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-PARTS = 100  # what clients are told of a whole run: they show epoch / total_epochs
+PARTS = 100  # progress in clients, which show epoch / total_epochs
 
 
 class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
-    """Trains a bundle of the site in blind spot, diffusion and student; no label, no clean image.
+    """Trains a bundle of the site as `stillscan train` does, without labels or clean images.
 
-    Of `BasicTrainTask` it keeps how requests, devices and statistics are handled; its one
-    supervised loop is replaced by `stillscan.app.training`.
+    It keeps the handling of requests, devices and statistics of `BasicTrainTask`, and replaces its
+    supervised loop by `stillscan.app.training`.
     """
 
     def __init__(
         self, model_dir: Path, settings: Settings, bundles: Mapping[str, BundleInfo]
     ) -> None:
-        """Bundles go below `model_dir`; `bundles` are those that a student may begin with."""
+        """Set the folder for bundles, and the bundles from which a training may start."""
         super().__init__(
             model_dir=str(model_dir),
-            description="Stillscan: the three stages on the noisy images of this server",
+            description="Stillscan: training on the noisy images of this server",
         )
         self._folder = model_dir
         self._settings = settings
         self._bundles = bundles
-        self._config = {  # nothing else of the base class' options has a meaning here
+        self._config = {  # the other options of the base class do not apply
             "name": "site",
             "profile": list(PROFILES),
             "modality": [ANY_MODALITY, *settings.selection.modalities],
@@ -68,12 +68,12 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         }
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train in this process; several GPUs are for `torchrun ... stillscan train`."""
+        """Train in this process; for several GPUs use `torchrun ... stillscan train`."""
         result: dict[str, Any] = super().__call__({**request, "multi_gpu": False}, datastore)
         return result
 
     def pre_process(self, request: dict[str, Any], datastore: Datastore) -> Path:
-        """A folder of links to the images that the request names, or to all of them."""
+        """Create a folder of links to the requested images, or to all of them."""
         images = request.get("images") or datastore.list_images()
         return link_images(datastore, images, self._folder / ".images" / _name(request))
 
@@ -99,14 +99,16 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         return self.stats()
 
     def training_request(self, request: Mapping[str, Any], data: Path) -> TrainingRequest:
-        """What `stillscan train` is asked to do.
+        """Return the arguments of the equivalent `stillscan train`.
 
         Raises:
-            RequestError: if a parameter has a value that it cannot have.
+            RequestError: if a parameter has an invalid value.
         """
         name = _name(request)
         if name in self._bundles:
-            raise RequestError(f"name is '{name}', which is a bundle already: choose another")
+            raise RequestError(
+                f"name is '{name}', which is the name of an existing bundle: choose another"
+            )
         modality = choice(request, "modality", tuple(self._config["modality"]))
         start = choice(request, "start", tuple(self._config["start"]))
         chosen = dict(request)
@@ -130,7 +132,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         )
 
     def stats(self) -> dict[str, Any]:
-        """How far the last run is, as clients show it, and how it ended."""
+        """Return progress and result of the last run, as clients show them."""
         path = Path(self._stats_path)
         if not path.exists():
             return {}
@@ -139,7 +141,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         return {**stats, "epoch": done, "total_epochs": PARTS}
 
     def _parts_done(self, stats: Mapping[str, Any]) -> int:
-        """From the log of the run: it is another process that trains."""
+        """Read the progress from the log of the run, which another process writes."""
         log = self._folder / stats["name"] / RUN / "log.csv"
         if not log.exists():
             return 0
@@ -148,7 +150,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         return part_done(rows[-1], PROFILES[stats["profile"]]) if rows else 0
 
     def _one_loop(self, context: Any) -> NoReturn:
-        """What the base class would ask for one supervised loop."""
+        """Refuse the base class' supervised loop."""
         raise NotImplementedError("three stages are trained, not one supervised loop: see `train`")
 
     network = optimizer = loss_function = _one_loop
@@ -156,7 +158,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
 
 
 def part_done(row: Mapping[str, str], profile: TrainingProfile) -> int:
-    """How many of PARTS of a whole run are done, from a row of its log (stage, step)."""
+    """Return how many of PARTS of a run are done, from a row of its log (stage, step)."""
     work, stage = work_of(profile), row["stage"]
     before = sum(work[each] for each in STAGES[: STAGES.index(stage)])
     done = before + work[stage] * int(row["step"]) / plans_of(profile)[stage].steps
@@ -164,7 +166,7 @@ def part_done(row: Mapping[str, str], profile: TrainingProfile) -> int:
 
 
 def _name(request: Mapping[str, Any]) -> str:
-    """Of the new bundle: it becomes the name of a folder."""
+    """Return the name of the new bundle, which becomes the name of a folder."""
     name = str(request.get("name", ""))
     if not NAME.fullmatch(name):
         raise RequestError(f"name is '{name}', expected letters, digits, - and _")

@@ -1,15 +1,15 @@
 -- Sends every series that has been stable for `StableAge` seconds to the Stillscan gateway, except
--- what came from there. Put it into "LuaScripts" of Orthanc's configuration, with
+-- series that came from there. Add it to "LuaScripts" of Orthanc's configuration, with
 --   "DicomModalities": { "stillscan": [ "STILLSCAN", "<host of the gateway>", 11112 ] },
 --   "LuaHeartBeatPeriod": 60, "JobsHistorySize": 1000
--- Since Orthanc 1.11 the last two let it try again what the gateway could not take.
+-- Since Orthanc 1.11 the last two let it send again what the gateway could not accept.
 
 local GATEWAY = 'stillscan'               -- name in DicomModalities
 local TITLE = 'STILLSCAN'                 -- its AE title
-local OURS = '99STILLSCAN'                -- coding scheme of the derivation code in our headers
+local OURS = '99STILLSCAN'                -- coding scheme of the derivation code of Stillscan
 local MODALITIES = { MR = true, CT = true, CR = true, DX = true, PT = true }
 
--- Whether Stillscan made a series: its own code for noise reduction, or its name as the equipment
+-- Returns whether Stillscan made a series: its own code for noise reduction, or its name as equipment
 -- that contributed (a site may have chosen the standard's code).
 local function isDerivedByStillscan(tags)
    for _, code in pairs(tags['DerivationCodeSequence'] or {}) do
@@ -29,13 +29,13 @@ function OnStableSeries(seriesId, tags, metadata)
       print('Stillscan: series ' .. seriesId .. ' was made by Stillscan and is not sent')
       return
    end
-   -- asynchronous: a job that fails stays in /jobs
+   -- asynchronous: a failed job stays in /jobs
    RestApiPost('/modalities/' .. GATEWAY .. '/store',
       DumpJson({ Resources = { seriesId }, Asynchronous = true, Synchronous = false }, true))
    print('Stillscan: series ' .. seriesId .. ' is on its way to the gateway')
 end
 
--- The gateway was down, or its disk full: what failed is sent again.
+-- Sends failed series again, after the gateway was down or its disk full.
 function OnHeartBeat()
    for _, job in pairs(ParseJson(RestApiGet('/jobs?expand'))) do
       if job['State'] == 'Failure' and job['Type'] == 'DicomModalityStore'

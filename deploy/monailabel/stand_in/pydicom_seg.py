@@ -1,4 +1,4 @@
-"""Stands in for pydicom-seg, which cannot be imported beside pydicom 3 and NumPy 2.
+"""Replacement for pydicom-seg, which cannot be imported with pydicom 3 and NumPy 2.
 
 `monailabel.datastore.utils.convert` imports it when the server starts and uses it for DICOM
 segmentations only. This app reads and writes none: its results are images.
@@ -6,7 +6,7 @@ segmentations only. This app reads and writes none: its results are images.
 
 
 def __getattr__(name: str) -> None:
-    """Say why there is nothing, should a segmentation be asked for."""
+    """Raise an explanation if a segmentation is requested."""
     if name.startswith("__"):
         raise AttributeError(name)
     raise ImportError(
