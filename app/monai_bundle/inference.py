@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource, without_padding
 from stillscan.app.monai_bundle.results import save_result
+from stillscan.models.noise.noise_free import exact_places
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.one_tensor import input_planes
 from stillscan.operators.denoising.intensity import Scaling
@@ -150,9 +151,10 @@ class SeriesEvaluator:
         estimate = self.inferer(planes, self.network)[0].float().cpu()
         mean, spread = estimate[:, :rows, :columns].numpy()
         before = scaling.to_network(without_padding(pixels, padding))
+        exact = padding | exact_places(torch.from_numpy(before)).numpy()
         unit = np.float32(1 / scaling.gain)
-        quiet = np.where(padding, pixels, pixels + (mean - before) * unit)
-        return quiet.astype(np.float32), np.where(padding, 0, spread * unit).astype(np.float32)
+        quiet = np.where(exact, pixels, pixels + (mean - before) * unit)
+        return quiet.astype(np.float32), np.where(exact, 0, spread * unit).astype(np.float32)
 
 
 def _measured(sources: list[SeriesSource]) -> Iterator[MeasuredSeries]:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float32
 
 from stillscan.models.denoisers.denoiser import Denoiser, Estimate, Seeded
+from stillscan.models.denoisers.noise_everywhere import denoise_with_noise_everywhere
 from stillscan.models.noise.estimation import remaining_share
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.denoising.gate import GateRefusedError, Verdict, judge
@@ -161,7 +162,7 @@ def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> Estima
     noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block)))[:, None]
     if isinstance(denoiser, Seeded):
         denoiser = denoiser.seeded(seeds_of(block))
-    estimate = denoiser.denoise(noisy, plan.noise)
+    estimate = denoise_with_noise_everywhere(denoiser, noisy, plan.noise)
     one_by_one = [plan.noise.sigma_map(image[None]) for image in noisy]  # each in the cache
     sigma = torch.cat(one_by_one)[:, 0].numpy()
     return EstimatedBlock(block, plan, noisy[:, 0].numpy(), sigma, estimate)
