@@ -107,7 +107,7 @@ def plan_series(
     plan = plan_from(sample, noise_range, scaling, noise)
     with network or nullcontext():
         repeats = checked_by_repeats(sample, plan, denoiser, limits)
-    if repeats is not None and repeats.borne_out == 0:
+    if repeats is not None and repeats.confirmed_share == 0:
         raise GateRefusedError(
             "the repeated acquisitions do not support the denoised result "
             "(0 % of the correction confirmed)"
@@ -173,11 +173,11 @@ def judge_block(
 ) -> DenoisedBlock:
     """Judge what a denoiser made of a block and apply the strength; the second half.
 
-    Of the correction no more is applied than repeats inside the series bear out.
+    Only the share of the correction is applied that repeats inside the series confirm.
     """
     block, plan, sigma = estimated.block, estimated.plan, estimated.sigma
     if plan.repeats is not None:
-        strength = strength * plan.repeats.borne_out
+        strength = strength * plan.repeats.confirmed_share
     before, estimate = estimated.noisy, estimated.estimate
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
     lowest = before.min(axis=(1, 2), keepdims=True)

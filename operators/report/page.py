@@ -94,7 +94,7 @@ def _repeats(outcome: SeriesOutcome) -> list[tuple[str, str]]:
     change = noise_change(check.before, check.after).replace("-", "\N{MINUS SIGN}")
     return [
         ("Slices compared with another acquisition", str(check.slices)),
-        ("Share of the correction that they bear out", f"{100 * check.borne_out:.0f} %"),
+        ("Share of the correction that they confirm", f"{100 * check.confirmed_share:.0f} %"),
         ("Difference from it before", f"{check.before:.4g}{unit}"),
         ("Difference from it after", f"{check.after:.4g}{unit} ({change})"),
     ]
