@@ -28,6 +28,7 @@ from stillscan.operators.denoising.repeats import acquired_again
 from stillscan.operators.errors import InputError, NothingToDoError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import unit_of
 
 log = logging.getLogger("stillscan")
 
@@ -166,7 +167,7 @@ def _measured(sources: list[SeriesSource]) -> Iterator[MeasuredSeries]:
             found = list(source.read(indices))
             others = iter(list(source.read([index for index in again if index is not None])))
             scaling, noise = measure_noise(
-                source.modality,
+                unit_of(source.modality),
                 [pixels for pixels, _ in found],
                 [mask for _, mask in found],
                 [None if index is None else next(others) for index in again],

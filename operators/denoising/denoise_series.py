@@ -89,7 +89,7 @@ def plan_series(
         denoiser: the one that is going to be used; repeated acquisitions are asked about it.
         noise_range: sigma on the network scale that the bundle was trained for; None for any.
         limits: of the quality gate.
-        scaling: in place of the one that the modality and the sample give.
+        scaling: in place of the one that the unit and the sample give.
         noise: in place of the measured one, on the scale of `scaling`.
         network: is held while the denoiser runs.
 
