@@ -2,7 +2,8 @@
 #
 #   make demo    denoises a generated head series with known truth, and real images
 #   make demo-pacs  the gateway beside a real PACS: a derived series appears beside a sent one
-#   make test    every test
+#   make test    every test, in random order, two at a time (WORKERS=8 where there are eight cores)
+#   make test-fast  the same without the slowest tests (marker `slow`)
 #   make label-test  tests of the MONAI Label app with MONAI Label, in an environment of its own
 #   make lint    ruff, mypy, and who may import whom (import-linter)
 #   make docs    the documents as a web site that works offline: site/index.html
@@ -19,13 +20,17 @@
 PYTHON ?=
 TORCH_OPTIONS ?=
 IMAGE_OPTIONS ?= --bootstrap
+WORKERS ?= 2
+# one core for each worker: threads of two would wait for each other
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup \
+	--no-loadscope-reorder
 VENV := .venv
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-label
 LABEL_READY := $(LABEL_VENV)/.ready
 LABEL := deploy/monailabel
 
-.PHONY: env demo demo-pacs test lint docs bench soak image image-test label-env label-test
+.PHONY: env demo demo-pacs test test-fast lint docs bench soak image image-test label-env label-test
 
 env: $(READY)
 
@@ -36,7 +41,10 @@ demo-pacs: $(READY)
 	$(VENV)/bin/python -m bench.demo.demo_pacs
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
+
+test-fast: $(READY)
+	$(PYTEST) -m "not slow"
 
 label-env: $(LABEL_READY)
 

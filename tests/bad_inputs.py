@@ -8,10 +8,17 @@ What the whole application says of them is in tests/app/test_bad_input.py.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["processed", "refused", "not-selected", "skipped"]
+SECONDS = 10  # of processor time that a bad input may take
+
+
+def processor_seconds() -> float:
+    """What this process and its children that have ended took: no matter of a busy machine."""
+    return sum(os.times()[:4])
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,47 @@
-"""What every test may ask for: the development data, and the Debian tools of the test bench."""
+"""What every test may ask for: the development data, and the Debian tools of the test bench.
+
+Tests run in any order (pytest-randomly), and several at a time (pytest-xdist).
+"""
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_TOOLS = os.environ.get("STILLSCAN_REQUIRE_TOOLS") == "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several run at a time: files stay whole, and what takes long begins first.
+
+    A file's fixtures are then made once. Tests that name another group, by `xdist_group`, are apart
+    from their file.
+    """
+    if not config.getoption("loadgroup", False):
+        return
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def same_random_numbers() -> None:
+    """Let torch draw the same numbers in every test, whichever ran before."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    same_random_numbers()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    same_random_numbers()
 
 
 def need(condition: bool, reason: str) -> None:

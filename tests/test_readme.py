@@ -94,7 +94,6 @@ def reason_codes() -> set[str]:
                     and getattr(each.targets[0], "id", "") == "reason"
                     and isinstance(each.value, ast.Constant)
                 }
-            names_a_reason = ("NotSelected", "KindRow")
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in names_a_reason:
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "NotSelected":
                 found |= {each.value for each in node.args[:1] if isinstance(each, ast.Constant)}
-    return found - {"image"}
+    return found

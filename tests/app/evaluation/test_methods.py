@@ -20,11 +20,13 @@ def test_every_student_that_ships_has_a_row_of_its_own():
     assert rows["fast student int8"].fingerprint != rows["fast student"].fingerprint
 
 
+@pytest.mark.parametrize(("in_hardware", "precision"), [(True, "bfloat16"), (False, "float32")])
 @pytest.mark.parametrize("domain", ["mr", "xray", "ct"])
-def test_a_row_in_int8_computes_in_int8_or_not_at_all(domain):
+def test_a_row_in_int8_computes_in_int8_or_not_at_all(monkeypatch, domain, in_hardware, precision):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: in_hardware)
     rows = names_and_rows(DEFAULT_BUNDLES)
     denoisers = {name: rows[name].denoiser(None, domain) for name in rows if "oracle" not in name}
-    assert denoisers["fast student"].engine.precision == "float32"
+    assert denoisers["fast student"].engine.precision == precision
     in_int8 = denoisers["fast student int8"]
     if domain == "ct":
         assert in_int8 is None

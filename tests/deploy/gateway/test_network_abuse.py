@@ -32,7 +32,7 @@ def test_abuse_costs_neither_memory_nor_time(tmp_path: Path):
     with running_receiver(tmp_path, settings) as process_id:
         for finding in abuse(settings.port, process_id, mutants=MUTANTS, slow=200):
             assert finding.echoes > 0
-            assert finding.slowest_s < 2.0, finding
+            assert finding.slowest_s < settings.negotiation_s, finding
             assert finding.peak_mb < 300, finding
         peer = associated(settings.port)
         peer.sendall(b"".join(store_pdus(7, "1.2.840.99.7")))
@@ -96,7 +96,7 @@ def test_who_may_send_comes_in_however_many_wait_and_say_nothing(tmp_path: Path)
         began = time.monotonic()
         peer = call(listening.port)
         assert peer.send_c_echo().Status == 0
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30, "nobody waits for the deadline of the silent"
         peer.release()
         assert listening.counts["connections_dropped"] >= 50  # the oldest of that host
         for connection in waiting:

@@ -15,6 +15,8 @@ def codes() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                if name == "InformationalResponse":  # its reason is a phrase of HTTP
+                    continue
                 position = CALLS.get(name)
                 if position is not None and len(node.args) > position:
                     value = node.args[position]

@@ -15,10 +15,13 @@ from bench.robustness.soak.__main__ import SCENARIOS
 ROOT = Path(__file__).resolve().parents[3]
 LONGEST_S = 600
 
-pytestmark = pytest.mark.tools
+pytestmark = [pytest.mark.tools, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.xdist_group(f"soak {name}")) for name in SCENARIOS],
+)
 def test_the_gateway_keeps_its_promises(tmp_path, tool, name):
     for program in ("unshare", "ip", "Orthanc", "dcmsend"):
         tool(program)
