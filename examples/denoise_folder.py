@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from stillscan import Job, load_settings, run
-from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 
 
 def main(source: Path, output: Path) -> int:
     """Denoise `source` into `output`; returns the exit code that `stillscan denoise` would."""
     settings = load_settings()
     settings = replace(settings, output=replace(settings.output, report=True))
-    result = run(Job(source, output, settings, DEFAULT_BUNDLES, None))
+    result = run(Job(source, output, settings))
 
     report = json.loads((output / "report" / "result.json").read_text(encoding="utf-8"))
     for series in report["series"]:

@@ -1,5 +1,6 @@
 """Files for those who work on the project say what is so: contributing, CI, hooks, templates."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -83,3 +84,14 @@ def test_every_room_is_in_the_table():
         assert f"`{room.name if within else room.as_posix()}`" in drawing or len(room.parts) == 1, (
             room
         )
+
+
+def test_every_name_of_the_api_pages_is_defined_where_they_say():
+    for page in (ROOT / "docs/api").glob("*.md"):
+        for path in re.findall(
+            r"^::: stillscan\.(\S+)", page.read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            module, _, name = path.rpartition(".")
+            tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+            defined = {getattr(node, "name", None) for node in tree.body}
+            assert name in defined, f"{page.name}: {path}"
