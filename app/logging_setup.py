@@ -1,4 +1,4 @@
-"""Where messages go: one plain line each on stderr; nothing that may quote a header."""
+"""Log set-up: one plain line per message on standard error, never with values of a header."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 def set_up_logging(level: str) -> None:
-    """Send our log to stderr from `level` on, and quieten the libraries.
+    """Send Stillscan's log to standard error from `level` on, and silence the libraries.
 
-    pydicom quotes values of the header in its warnings, so a warning of a library is shown as its
-    kind and place only, and only at level debug.
+    pydicom's warnings quote header values, so a warning of a library is shown only by its class and
+    place, at level debug.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("stillscan: %(message)s"))

@@ -1,7 +1,8 @@
-"""`app.yaml` becomes frozen dataclasses, once, at the start; a key that nobody reads is an error.
+"""Settings of the application: `app.yaml` is read once, at the start; unknown keys are errors.
 
-Sections: `application` and `resources` (what the MAP packager reads), `selection` (which series are
-processed), `denoise`, `gate`, `output`. A key in the file is the field's name with hyphens.
+Sections: `application` and `resources` (for the MAP packager), `selection` (rules for the choice of
+    series),
+`denoise`, `gate`, `output`. A key in the file is the field's name with hyphens.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
-# How much of the estimated noise is taken away: `out = in + strength * (denoised - in)`.
+# Share of the estimated noise that is removed: `out = in + strength * (denoised - in)`.
 STRENGTHS: Mapping[Strength, float] = {"low": 0.5, "medium": 0.75, "high": 1.0}
 
 
 @dataclass(frozen=True)
 class ApplicationSection:
-    """What the packager writes into `app.json`.
+    """Values that the MAP packager writes into `app.json`.
 
-    The version is there for the packager alone; the application takes its own from `stillscan`.
+    The version is for the packager; the application takes its own from `stillscan`.
     """
 
     title: str
@@ -44,7 +45,7 @@ class ApplicationSection:
 
 @dataclass(frozen=True)
 class ResourcesSection:
-    """What the packager writes into `pkg.json`: what one run needs of its host."""
+    """Values that the MAP packager writes into `pkg.json`: the resources of one run."""
 
     cpu: int = 1
     gpu: int = 0
@@ -55,17 +56,17 @@ class ResourcesSection:
 
 @dataclass(frozen=True)
 class DenoiseSection:
-    """How series are denoised.
+    """Settings of the denoising.
 
     Attributes:
-        mode: `student` (the one-step network); `fast_student` (a smaller one) or `srds`, `one_step`
-            or `blind_spot` (its teacher), where the bundle has them; or `identity` (a control:
-            pixels stay as they are).
-        strength: share of the estimated noise that is taken away, see `STRENGTHS`.
-        device: where the network runs; `auto` takes a GPU where there is one.
-        engine: what multiplies; `auto` takes what this machine is good at, see
+        mode: `student` (the default network); `fast_student` (a smaller one) or `srds`, `one_step`
+            or `blind_spot` (slow references), if the bundle has them; or `identity` (a control that
+            changes no pixel).
+        strength: share of the estimated noise that is removed, see `STRENGTHS`.
+        device: device for the network; `auto` uses a GPU if there is one.
+        engine: inference backend; `auto` chooses by processor and installed packages, see
             `stillscan.models.engines.choice`.
-        precision: of the network's arithmetic; `auto` takes what the device is good at.
+        precision: precision of the network's arithmetic; `auto` chooses by device.
     """
 
     mode: Mode = "student"
@@ -77,12 +78,12 @@ class DenoiseSection:
 
 @dataclass(frozen=True)
 class OutputSection:
-    """What is written.
+    """Settings of the output.
 
     Attributes:
         report: also write `report/` (result.json, pictures, pages) beside the series.
-        series: how derived series are marked and encoded.
-        objects: what else is made beside each of them.
+        series: labels and encoding of derived series.
+        objects: further objects that are made for each series.
     """
 
     report: bool = False
@@ -92,7 +93,7 @@ class OutputSection:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of the application, as one value."""
+    """All settings of the application."""
 
     application: ApplicationSection
     resources: ResourcesSection

@@ -1,7 +1,7 @@
-"""A YAML document becomes frozen dataclasses by their type hints; an unknown key is an error.
+"""Reads YAML into frozen dataclasses by their type hints; an unknown key is an error.
 
-A key in the document is the field's name with hyphens, or what the field's metadata call `key`.
-`app.yaml` and `gateway.yaml` are read with it.
+A key in the document is the field's name with hyphens, or the `key` in the field's metadata. Used
+for `app.yaml` and `gateway.yaml`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAMES: Mapping[type, str] = {
 
 
 def read_yaml(path: Path) -> object:
-    """The document that a YAML file holds.
+    """Read the document in a YAML file.
 
     Raises:
         SettingsError: if the file cannot be read or is not YAML.
@@ -47,8 +47,8 @@ def parse_dataclass(kind: type[T], document: object, source: str) -> T:
 
     Args:
         kind: the dataclass.
-        document: what `read_yaml` gave.
-        source: names the document in messages.
+        document: result of `read_yaml`.
+        source: name of the document in messages.
 
     Raises:
         SettingsError: if a key is unknown or missing, or a value has the wrong type or is refused
@@ -59,7 +59,7 @@ def parse_dataclass(kind: type[T], document: object, source: str) -> T:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in which document a value stands."""
+    """The place of a value in a document, for messages."""
 
     source: str
     keys: tuple[str, ...] = ()

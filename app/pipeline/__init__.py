@@ -1,1 +1,1 @@
-"""The way of a series through the application: survey, run, output folder, messages."""
+"""The steps of a run: survey, stages, output folder, messages."""

@@ -1,7 +1,7 @@
 """The graph: series reader -> denoiser -> gate -> derived series writer, on holoscan.
 
 `monai.deploy.core.Application` is `holoscan.core.Application` under another name, so this is a
-MONAI Deploy application; importing it from where it is made costs 0.1 s instead of 4.8 s.
+MONAI Deploy application; importing it from holoscan costs 0.1 s instead of 4.8 s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import stillscan.operators.graph.cuda_runtime  # noqa: F401 - loads what holoscan is linked with
+import stillscan.operators.graph.cuda_runtime  # noqa: F401 - loads a library that holoscan needs
 
 # isort: split
 from holoscan import logger
@@ -34,15 +34,15 @@ from stillscan.operators.graph.stages import (
 from stillscan.operators.report.outcome import SeriesOutcome, Watch
 from stillscan.operators.volume import VolumeBlock
 
-STAGES = 4  # each has a worker, so that reading, denoising, judging and writing overlap
-REST_MS = 50  # nobody works for so long: the graph has ended
+STAGES = 4  # each has a worker, so that reading, denoising, checking and writing overlap
+REST_MS = 50  # after this time without work the graph has ended
 
 
 class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
-    """Reads, denoises, judges and stages series block by block, the four stages at the same time.
+    """Reads, denoises, checks and writes series block by block, the four stages in parallel.
 
-    A port holds one block: a stage that is behind makes the one before it wait, so that at most
-    eight blocks are in memory whatever the size of the series.
+    A port holds one block: a slow stage makes the previous one wait, so that at most eight blocks
+    are in memory, whatever the size of the series.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
         gate: GateStage,
         writing: WritingStage,
     ) -> None:
-        """The stages do the work; the outcomes are in `writing.outcomes` after `run`."""
+        """Set the stages, which do the work; after `run` the outcomes are in `writing.outcomes`."""
         self._blocks = blocks
         self._estimating = estimating
         self._gate = gate
         self._writing = writing
         if "HOLOSCAN_LOG_LEVEL" not in os.environ:
-            # What ends a run reaches the caller of `run` as the exception that an operator raised.
+            # an error of an operator is raised to the caller of `run`
             logger.set_log_level(logger.LogLevel.OFF)
-        # Without arguments of its own holoscan would take ours for its own.
+        # without an empty list holoscan would parse the arguments of the process
         super().__init__([sys.executable, "stillscan"])
-        # Without a rest the scheduler ends a graph as soon as nobody works, which on a busy machine
-        # can be between two messages.
+        # without this time the scheduler ends a graph as soon as no operator works, which on a busy
+        # machine can happen between two messages
         scheduler = EventBasedScheduler(
             self,
             worker_thread_number=STAGES,
@@ -94,14 +94,14 @@ def derive_all(
     output: OutputSection,
     watch: Watch,
 ) -> tuple[SeriesOutcome, ...]:
-    """Send series through the graph; what could be derived lies in `staging` afterwards.
+    """Send series through the graph; the derived series are in `staging` afterwards.
 
     Args:
-        sources: one after the other.
-        methods: by modality, for every modality of the sources.
+        sources: the series, processed one after the other.
+        methods: methods by modality, for every modality of the sources.
         staging: an empty folder.
-        output: how derived series are marked, and whether a report is written.
-        watch: told after each block.
+        output: labels of derived series, and whether a report is written.
+        watch: called after each block.
 
     Returns:
         One outcome per source, in their order.

@@ -1,4 +1,4 @@
-"""What a person sees: progress while it runs, then a table; plain lines where it is no terminal."""
+"""Console output of a run: progress, then a table; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from stillscan.operators.report.outcome import (
 )
 
 PAGES_SHOWN = 5
-UID_SHOWN = 18  # the end of a UID tells series apart, its beginning is the same for all of them
+UID_SHOWN = 18  # the end of a UID distinguishes series; the beginnings are alike
 
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Watch]:
-    """Show a bar per series on a terminal, nothing elsewhere."""
+    """Show a bar for each series on a terminal, otherwise nothing."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -55,7 +55,7 @@ def progress_bar(console: Console) -> Iterator[Watch]:
 
 
 def show_result(console: Console, result: RunResult, output: Path) -> None:
-    """Print what became of every series, and where the results lie."""
+    """Print the outcome of every series and the place of the results."""
     derived = [each for each in result.outcomes if each.status == "derived"]
     if console.is_terminal and derived:
         console.print(_table(derived))
@@ -70,12 +70,12 @@ def show_result(console: Console, result: RunResult, output: Path) -> None:
 
 
 def short_uid(uid: str) -> str:
-    """The end of a UID."""
+    """Return the end of a UID."""
     return uid if len(uid) <= UID_SHOWN else "\N{HORIZONTAL ELLIPSIS}" + uid[-UID_SHOWN:]
 
 
 def show_survey(console: Console, found: Survey) -> None:
-    """Print per series and per file what would be done with it, and why."""
+    """Print for each series and file what would be done with it, and why."""
     for candidate, bundle in found.chosen:
         with_what = f"with bundle {bundle.name}" if bundle else "in identity mode"
         if bundle and is_preliminary(bundle):

@@ -1,7 +1,7 @@
-"""The pipeline without a graph: one stage after the other, for a worker that has one core.
+"""The stages without a graph, one after the other, for a worker with one core.
 
-There is nothing to overlap on one core, and a process that does thousands of series is better off
-without a graph, and its threads, for each of them: plain code takes the same time.
+On one core nothing can overlap, and a process that denoises thousands of series avoids creating a
+graph and its threads for each of them; plain code takes the same time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def derive_all(
     output: OutputSection,
     watch: Watch,
 ) -> tuple[SeriesOutcome, ...]:
-    """See `application.derive_all`, which does the same on holoscan."""
+    """Do the same as `application.derive_all`, without holoscan."""
     writing = WritingStage(
         staging, output.series, report=output.report, watch=watch, objects=output.objects
     )

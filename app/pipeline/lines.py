@@ -1,4 +1,4 @@
-"""What became of series and files, one plain line each."""
+"""Outcomes of series and files, one plain line each."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ SKIPPED_SHOWN = 10
 
 
 def log_derived(outcomes: Sequence[SeriesOutcome]) -> None:
-    """Say which series were derived."""
+    """Log the derived series."""
     for each in outcomes:
         if each.status == "derived":
             log.info("%s", derived_line(each))
 
 
 def log_warnings(outcomes: Sequence[SeriesOutcome]) -> None:
-    """Say what a person should know of the derived series."""
+    """Log the warnings of the derived series."""
     for each in outcomes:
         for warning in each.warnings:
             log.warning("%s: %s", each.series_instance_uid, warning)
 
 
 def log_refusals(result: RunResult, source: Path) -> None:
-    """Say on stderr why series and files were not processed, and how the run ended."""
+    """Log on standard error why series and files were not processed, and how the run ended."""
     for each in result.outcomes:
         if each.status != "derived":
             log.warning("%s", refusal_line(each))
@@ -45,18 +45,18 @@ def log_refusals(result: RunResult, source: Path) -> None:
     if len(result.skipped) > SKIPPED_SHOWN:
         log.warning("skipped %d more files", len(result.skipped) - SKIPPED_SHOWN)
     if result.exit_code == ExitCode.NOTHING_TO_DO:
-        log.error("nothing to do: %s holds no series that is to be denoised", source)
+        log.error("nothing to do: %s holds no series that can be denoised", source)
     elif result.exit_code in (ExitCode.BAD_INPUT, ExitCode.MODEL_FAULT):
         log.error("nothing was written: every series of %s was refused", source)
 
 
 def skipped_line(file: SkippedFile) -> str:
-    """One file that is no image in one line."""
+    """Describe one skipped file in one line."""
     return f"skipped {file.name}: {file.reason}: {file.message}"
 
 
 def derived_line(outcome: SeriesOutcome) -> str:
-    """One derived series in one line."""
+    """Describe one derived series in one line."""
     verdict = outcome.verdict.decision if outcome.verdict else "-"
     uid = outcome.derived.series_instance_uid if outcome.derived else "-"
     return (
@@ -67,14 +67,14 @@ def derived_line(outcome: SeriesOutcome) -> str:
 
 
 def refusal_line(outcome: SeriesOutcome) -> str:
-    """One series that was not derived in one line."""
+    """Describe one series that was not derived in one line."""
     status = outcome.status.replace("-", " ")
     uid = f" {outcome.series_instance_uid}" if outcome.series_instance_uid else ""
     return f"{status}{uid}: {outcome.reason}: {outcome.message}"
 
 
 def noise_text(outcome: SeriesOutcome) -> str:
-    """`12.3 -> 3.4 HU (-72 %)`, as far as it was measured."""
+    """Format the noise as `12.3 -> 3.4 HU (-72 %)`, as far as it was measured."""
     if outcome.noise_before is None:
         return "not measured"
     unit = unit_suffix(outcome.unit)

@@ -1,7 +1,7 @@
-"""The output folder: results are staged inside it and appear at the end, by rename, or not.
+"""The output folder: results are staged inside it and published together by rename, or not at all.
 
-A run that is killed cannot remove what it staged; the next one into the same output does. It knows
-the folders of the dead by a lock, which the kernel releases with the process that held it.
+A killed run cannot remove its staging folder; the next run into the same output does. It recognises
+folders of ended processes by a lock, which the kernel releases with the process.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ log = logging.getLogger("stillscan")
 
 STAGING_PREFIX = ".stillscan-"
 REPORT = "report"
-REPLACED = "replaced"  # in a staging folder: what the results took the place of
-LOCK = "writer.lock"  # in a staging folder: held as long as its process lives
+REPLACED = "replaced"  # in a staging folder: files that the results have replaced
+LOCK = "writer.lock"  # in a staging folder: held as long as its process runs
 NOT_RESULTS = (REPLACED, LOCK)
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def require_apart(source: Path, output: Path) -> None:
-    """Refuse an output that lies in the input: the next run would read it as input.
+    """Refuse an output inside the input: the next run would read it as input.
 
     Raises:
-        SettingsError: if the input does not exist or the output is the input or lies inside it.
+        SettingsError: if the input does not exist or the output is the input or inside it.
     """
     if not source.exists():
         raise SettingsError(f"input {source} does not exist")
@@ -48,10 +48,10 @@ def require_apart(source: Path, output: Path) -> None:
 
 @contextmanager
 def staging_in(output: Path) -> Iterator[Path]:
-    """Make a hidden staging folder in `output` and remove it, with what is left in it, at the end.
+    """Create a hidden staging folder in `output`; remove it with its contents at the end.
 
-    It lies inside the output so that publishing is a rename on one file system. What runs that were
-    killed have left there is removed first.
+    It is inside the output so that publishing is a rename on one file system. Staging folders of
+    killed runs are removed first.
 
     Raises:
         OutputError: if the output cannot be written.
@@ -67,20 +67,20 @@ def staging_in(output: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(output: Path) -> None:
-    """Remove the staging folders of processes that are dead, and of no other."""
+    """Remove the staging folders of processes that have ended, and no others."""
     for staging in output.glob(f"{STAGING_PREFIX}*"):
         if _take_over(staging, output):
             shutil.rmtree(staging, ignore_errors=True)
-            log.info("removed %s, which a run that was killed has left", staging.name)
+            log.info("removed %s, left by a killed run", staging.name)
 
 
 def _take_over(staging: Path, output: Path) -> bool:
-    """Whether a staging folder may be removed: its process is dead, and nothing in it is needed.
+    """Return whether a staging folder may be removed: its process has ended, no file is needed.
 
-    One that was killed while it published has moved away what its results were to replace: that is
-    put back where nothing took its place.
+    A process that was killed while publishing has moved away files that it was to replace: they are
+    put back unless they have been replaced.
     """
-    # NFS locks only what is open for writing, and keeps what is removed while it is open
+    # NFS locks only files opened for writing, and keeps removed files while they are open
     with suppress(OSError), (staging / LOCK).open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if lock.read() != _mark(lock):
@@ -94,31 +94,31 @@ def _take_over(staging: Path, output: Path) -> bool:
 
 
 def _hold(lock: BinaryIO) -> None:
-    """Lock the file for as long as it is open, then mark it: by the mark, a lock can be judged."""
+    """Lock the file while it is open, then mark it; the mark tells whether the lock is reliable."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         mark = _mark(lock)
-    except OSError:  # a file system without locks: what is left there, a person has to remove
+    except OSError:  # a file system without locks: leftovers must be removed by hand
         return
     os.write(lock.fileno(), mark)
 
 
 def _mark(lock: BinaryIO) -> bytes:
-    """The running kernel and the file system, within which a lock tells whether its process lives.
+    """Return kernel and file system, within which the lock tells whether its process runs.
 
-    Another machine, or another mount on this one, need not see the lock.
+    On another machine, or through another mount, the lock may be invisible.
     """
     return f"{BOOT.read_text().strip()} {os.fstat(lock.fileno()).st_dev}\n".encode()
 
 
 def publish(staging: Path, output: Path) -> None:
-    """Move what is staged into the output: all of it, or nothing.
+    """Move all staged files into the output, or none.
 
-    A derived series that is there already has the same content (its UID says so) and is replaced;
-    of a report that is there, the files of the same name are replaced. Nothing else is touched.
+    An existing derived series has the same content (its UID says so) and is replaced; of an
+    existing report, the files of the same name are replaced. Nothing else is touched.
 
     Raises:
-        OutputError: if a rename fails; what was moved before is taken back.
+        OutputError: if a rename fails; earlier moves are undone.
     """
     replaced = staging / REPLACED
     moved: list[tuple[Path, Path, Path | None]] = []
@@ -158,7 +158,7 @@ def _take_back(moved: list[tuple[Path, Path, Path | None]]) -> None:
 
 
 def make_names_durable(folder: Path) -> None:
-    """Have the disk hold what was renamed in a folder."""
+    """Sync the renames in a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

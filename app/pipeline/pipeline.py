@@ -1,7 +1,7 @@
-"""Denoise every series of a folder: what every command, worker and service calls.
+"""Denoise every series of a folder, for all commands, workers and services.
 
-Order and laziness matter here: a short series is mostly start-up. The reading child starts first,
-then torch and holoscan are imported in the background while the headers are read.
+The order of imports matters, as start-up dominates for a short series. The reading process starts
+first; then torch and holoscan are imported in the background while the headers are read.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ if TYPE_CHECKING:  # it imports torch
 
 log = logging.getLogger("stillscan")
 
-# modules with `derive_all`, imported when they are needed
+# modules with `derive_all`, imported when needed
 OVERLAPPED, IN_TURN = "stillscan.app.pipeline.application", "stillscan.app.pipeline.in_turn"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did."""
+    """The result of a run."""
 
     outcomes: tuple[SeriesOutcome, ...]
     skipped: tuple[SkippedFile, ...]
@@ -62,13 +62,13 @@ class RunResult:
 
 
 def _silent(progress: Progress) -> None:
-    """Watch nothing."""
+    """Ignore the progress."""
 
 
 def run(job: Job, watch: Watch = _silent) -> RunResult:
     """Denoise every chosen series of the input; publish all derived series at the end.
 
-    What cannot be derived is listed with its reason; where nothing could be derived, the output
+    Series that cannot be derived are listed with the reason; if none could be derived, the output
     stays empty.
 
     Raises:
@@ -86,14 +86,14 @@ def run_with(
     *,
     overlapped: bool = True,
 ) -> RunResult:
-    """`run` for a service: with a reading child and networks that stay from job to job.
+    """Do the same as `run` for a service, with a reading process and networks that it keeps.
 
     Args:
-        job: what is to be done.
-        decoder: its child may have been started long ago.
-        load: gives the method for each modality, as `load_methods` does.
-        watch: is called after each block.
-        overlapped: run the stages side by side on holoscan; otherwise one after the other.
+        job: input, output and settings.
+        decoder: the reading process, possibly started long ago.
+        load: loads the method for each modality, as `load_methods` does.
+        watch: called after each block.
+        overlapped: run the stages in parallel on holoscan; otherwise one after the other.
 
     Raises:
         StillscanError: for what concerns the whole run (settings, models, output).
@@ -124,7 +124,7 @@ def run_with(
 
 
 def _import_stages(stages: str) -> None:
-    """Import torch, and holoscan where the stages run on it, ahead of need."""
+    """Import torch, and holoscan if the stages run on it, in advance."""
     with suppress(Exception):  # the import of `_derive` raises it again
         import_torch()
         import_module(stages)
@@ -146,7 +146,7 @@ def _derive(
 
 
 def _methods_for(found: Survey, settings: Settings, load: Load) -> Mapping[str, Method]:
-    """The method for each modality of the chosen series; `load` is not called for the control.
+    """Load the method for each modality of the chosen series; none is loaded for the control.
 
     Raises:
         ModelError: as `load_methods`.
@@ -158,7 +158,7 @@ def _methods_for(found: Survey, settings: Settings, load: Load) -> Mapping[str, 
 
 
 def _sources_of(found: Survey, decoder: Decoder) -> list[SeriesSource]:
-    """The chosen series, to be read one after the other."""
+    """Return the chosen series, which are read one after the other."""
     from stillscan.operators.graph.messages import SeriesSource
 
     return [
@@ -172,7 +172,7 @@ def _sources_of(found: Survey, decoder: Decoder) -> list[SeriesSource]:
 
 
 def _report(folder: Path, job: Job, result: RunResult) -> None:
-    """Write what concerns the whole run beside the pages of its series."""
+    """Write `result.json` beside the pages of the series."""
     from stillscan.operators.report.result import write_result
 
     with naming_output_faults("write the report"):

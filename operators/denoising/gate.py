@@ -94,7 +94,7 @@ def _judge_slice(
     acf: Float[np.ndarray, "lag lag"],
     limits: GateLimits,
 ) -> tuple[Plane, dict[str, float]]:
-    """What of one slice may leave, and the figures of `Verdict`.
+    """Return what of one slice may leave, and the figures of `Verdict`.
 
     Beside those `drawn_back`: by how much all of the change is less than what the denoiser made.
     """
@@ -137,7 +137,7 @@ def _measure(denoised: Plane, residual: Plane) -> dict[str, float]:
 
 
 def _neighbours(residual: np.ndarray) -> float:
-    """The larger of the two lag-1 coefficients, 0 where nothing was taken away."""
+    """Return the larger of the two lag-1 coefficients, 0 where nothing was taken away."""
     power = float((residual**2).mean())
     if power == 0 or min(residual.shape) < 2:
         return 0.0
@@ -159,7 +159,7 @@ def _edges(image: np.ndarray, residual: np.ndarray) -> float:
 
 
 def _bin_mean(image: np.ndarray, residual: np.ndarray) -> float:
-    """The largest |mean(r)| over equal ranges of intensity with enough pixels."""
+    """Return the largest |mean(r)| over equal ranges of intensity with enough pixels."""
     low, high = float(image.min()), float(image.max())
     if high <= low:
         return abs(float(residual.mean()))

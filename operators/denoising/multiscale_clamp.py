@@ -84,7 +84,7 @@ def scores(residual: Planes, acf: Float[np.ndarray, "lag lag"]) -> list[Planes]:
 
 
 def _smoothed(residual: Planes) -> Iterator[Planes]:
-    """The residual after each Gaussian, one at a time; zero beyond the edge."""
+    """Yield the residual after each Gaussian, one at a time; zero beyond the edge."""
     height, width = residual.shape[-2:]
     margin = int(3 * max(SCALES))
     size = (fast_length(height + margin), fast_length(width + margin))
@@ -95,7 +95,7 @@ def _smoothed(residual: Planes) -> Iterator[Planes]:
 
 @lru_cache(maxsize=2)  # of a radiograph they take 70 MB
 def _responses(size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """What each Gaussian leaves of every frequency of a plane of this size."""
+    """Return what each Gaussian leaves of every frequency of a plane of this size."""
     f_y = torch.fft.fftfreq(size[0])[:, None]
     f_x = torch.fft.rfftfreq(size[1])[None, :]
     squared = f_y**2 + f_x**2
@@ -128,7 +128,7 @@ def _highest(smoothed: Iterable[Planes], deviations: list[float]) -> float:
 def _drawn_back(
     weight: Planes, smoothed: list[Planes], deviations: list[float], limit: float
 ) -> Planes:
-    """The weight lowered around every place whose |z_s| exceeds the limit."""
+    """Return the weight lowered around every place whose |z_s| exceeds the limit."""
     factor = torch.ones_like(weight)
     for z, deviation, scale in zip(smoothed, deviations, SCALES, strict=True):
         allowed = (0.98 * limit * deviation / z.abs().clamp(min=1e-12)).clamp(max=1)
@@ -138,7 +138,7 @@ def _drawn_back(
 
 
 def _widened(allowed: Planes, reach: int) -> Planes:
-    """The smallest value within `reach` pixels, its border made smooth."""
+    """Return the smallest value within `reach` pixels, its border made smooth."""
     size = 2 * reach + 1
     lowest = -F.max_pool2d(-allowed[:, None], (size, 1), 1, (reach, 0))
     lowest = -F.max_pool2d(-lowest, (1, size), 1, (0, reach))

@@ -36,7 +36,7 @@ class SeriesSummary:
         return _pooled(self._after)
 
     def accepted(self) -> Verdict:
-        """The verdict on the whole series.
+        """Return the verdict on the whole series.
 
         Raises:
             GateRefusedError: if the gate refuses one of its blocks.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def find_cuda_runtime() -> Path | None:
-    """The library of the wheel; None where the wheel is not installed."""
+    """Return the library of the wheel; None where the wheel is not installed."""
     namespace = importlib.util.find_spec("nvidia")
     for folder in (namespace and namespace.submodule_search_locations) or []:
         for library in sorted(Path(folder).glob("*/lib/libcudart.so.*")):

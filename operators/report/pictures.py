@@ -96,17 +96,17 @@ def pixel_aspect(slice_: SliceHeader) -> float:
 
 
 def grey_before(comparison: Comparison) -> Grey:
-    """The slice as it came, in its window."""
+    """Return the slice as it came, in its window."""
     return _windowed(comparison, comparison.before)
 
 
 def grey_after(comparison: Comparison) -> Grey:
-    """The slice as it goes out, in the same window."""
+    """Return the slice as it goes out, in the same window."""
     return _windowed(comparison, comparison.after)
 
 
 def grey_residual(comparison: Comparison) -> Grey:
-    """What was taken away: mid grey is nothing, black and white are 3 sigma of the noise."""
+    """Return what was taken away: mid grey is nothing, black and white are 3 sigma of the noise."""
     reach = RESIDUAL_SIGMAS * comparison.noise_before or 1.0
     taken = (comparison.before - comparison.after) / reach
     return np.asarray(np.rint(np.clip(taken, -1, 1) * 127 + 128), dtype=np.uint8)

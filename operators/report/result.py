@@ -81,7 +81,7 @@ def write_result(
 
 
 def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
-    """One series of `result.json`."""
+    """Return one series of `result.json`."""
     verdict, derived, made = outcome.verdict, outcome.derived, outcome.provenance
     return {
         "source_series_instance_uid": outcome.series_instance_uid,
@@ -134,5 +134,5 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """A number that JSON can hold."""
+    """Return a number that JSON can hold."""
     return float(value) if value is not None and math.isfinite(value) else None
