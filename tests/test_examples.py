@@ -61,6 +61,7 @@ def test_arrays_of_a_series_are_kept(source, tmp_path, capsys):
     assert (error >= 0).all()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(monkeypatch, tmp_path, capsys):
     mpl.use("Agg")
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -18,6 +18,10 @@ TEMPLATES = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 FIELDS = {"markdown", "input", "textarea", "dropdown", "checkboxes"}
 
 
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+
+
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
 def test_links_lead_to_files_and_headings(name):
     document = ROOT / name
@@ -33,6 +37,14 @@ def test_examples_of_style_are_quoted_from_the_code():
     assert len(quoted) == CONTRIBUTING.count("```python")
     for file, code in quoted:
         assert code in (ROOT / file).read_text(encoding="utf-8"), file
+
+
+def test_every_make_target_that_is_named_exists():
+    steps = [
+        step["run"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step
+    ]
+    named = re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join([CONTRIBUTING, *steps]), re.MULTILINE)
+    assert {"env", "lint", "test-fast"} <= set(named) <= targets()
 
 
 def test_ci_tries_every_python_that_is_supported():
