@@ -118,6 +118,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", COSTLY)
 def test_bad_input_costs_little(name: str, stillscan_data: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_paths_come_from_arguments(
     assert "derived" in done.stderr
 
 
+@pytest.mark.slow
 def test_paths_come_from_the_environment(
     python_app: Callable, identity_settings: Path, tmp_path: Path
 ) -> None:
@@ -43,6 +44,7 @@ def test_paths_come_from_the_environment(
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_arguments_win_over_the_environment(
     python_app: Callable, identity_settings: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_it_also_runs_as_a_module(tmp_path: Path) -> None:
     assert "does not exist" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_file_system_that_takes_no_more_is_an_output_fault(
     identity_settings: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +133,7 @@ def staging_process(
         yield process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_removes_what_is_staged(
     number: signal.Signals, staging_process: subprocess.Popen[str], tmp_path: Path
@@ -142,6 +146,7 @@ def test_a_signal_removes_what_is_staged(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_next_run_removes_what_a_killed_one_staged(
     staging_process: subprocess.Popen[str], tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ def test_canaries_are_in_the_source(source: Path) -> None:
         assert CANARY.encode() in file.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verbose", [[], ["--verbose"]])
 def test_nothing_that_is_said_or_written_names_the_patient(
     stillscan: Callable, source: Path, tmp_path: Path, verbose: list[str]
@@ -116,6 +117,7 @@ def test_nothing_that_is_said_or_written_names_the_patient(
         assert CANARY.encode().lower() not in picture.read_bytes().lower()
 
 
+@pytest.mark.slow
 def test_the_derived_series_itself_keeps_the_patient(
     stillscan: Callable, source: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def settings_with_objects(identity_settings: Path) -> Path:
     return identity_settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [make_series, make_enhanced], ids=["classic", "enhanced"])
 def test_objects_lie_beside_their_series_and_are_listed(
     make: Callable[..., list[Path]], stillscan: Run, settings_with_objects: Path, tmp_path: Path
@@ -44,6 +45,7 @@ def test_objects_lie_beside_their_series_and_are_listed(
             assert dcmread(file).SeriesInstanceUID == folder.name
 
 
+@pytest.mark.slow
 def test_objects_of_broken_headers_are_silent_of_the_patient(
     stillscan: Run, settings_with_objects: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
 LEAN = """
 import sys
 from stillscan.app.process_setup import import_torch
@@ -25,7 +31,9 @@ assert torch.empty(2, 3, device="meta").to(torch.int8).cumsum(0).shape == (2, 3)
 
 
 def printed(program: str) -> str:
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout
 

@@ -36,6 +36,7 @@ def test_the_reading_child_can_start_before_torch_and_holoscan_are_imported(modu
     assert imported(module, "torch", "holoscan", "monai", "highdicom") == set()
 
 
+@pytest.mark.slow
 def test_the_graph_needs_neither_monai_nor_highdicom() -> None:
     seen = imported(
         "stillscan.app.pipeline.application", "torch", "holoscan", "monai", "highdicom", "skimage"
@@ -43,6 +44,7 @@ def test_the_graph_needs_neither_monai_nor_highdicom() -> None:
     assert seen == {"torch", "holoscan"}
 
 
+@pytest.mark.slow
 def test_our_application_is_a_monai_deploy_application() -> None:
     code = (
         "from stillscan.app.pipeline.application import DenoiseApp; "

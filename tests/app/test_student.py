@@ -24,6 +24,7 @@ def denoise(source: Path, out: Path, *options: str) -> tuple[Result, dict]:
     return result, series
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_real_series_is_quieter_and_says_by_what(stillscan_data: Path, tmp_path: Path) -> None:
     source = stillscan_data / "dev" / "dicom" / "mr_ge_hdxt_fruit_irspgr"
@@ -35,6 +36,7 @@ def test_a_real_series_is_quieter_and_says_by_what(stillscan_data: Path, tmp_pat
     assert len(series["method"]["model_sha256"]) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_time_points_of_a_real_series_judge_the_correction(
     stillscan_data: Path, tmp_path: Path
@@ -59,6 +61,7 @@ def test_time_points_of_a_real_series_judge_the_correction(
     assert "BORNE_OUT" in str(pydicom.dcmread(report))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_lower_strength_leaves_more_of_the_noise(stillscan_data: Path, tmp_path: Path) -> None:
     source = stillscan_data / "dev" / "dicom" / "mr_ge_snr_pair"

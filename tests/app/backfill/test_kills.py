@@ -17,6 +17,8 @@ from tests.app.backfill.in_process import derived_in
 from tests.conftest import need
 from tests.series_factory import make_series
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 SERIES, SLICES = 12, 2
 PATIENCE_S = 240.0

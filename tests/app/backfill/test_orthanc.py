@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import need
 from tests.deploy.gateway.test_demo_pacs import has_namespaces
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 Tool = Callable[[str], str]
 

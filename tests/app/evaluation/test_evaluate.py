@@ -71,6 +71,7 @@ def read(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_a_folder_of_two_images_becomes_tables_plots_and_a_page(evaluated):
     out = evaluated
     summary = {(row["method"], row["metric"]): row for row in read(out / "summary.csv")}
@@ -85,6 +86,7 @@ def test_a_folder_of_two_images_becomes_tables_plots_and_a_page(evaluated):
     assert "| student |" in (out / "evaluation.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_names_neither_files_nor_folders(evaluated):
     page = (evaluated / "evaluation.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
@@ -95,6 +97,7 @@ def test_the_page_stands_alone_and_names_neither_files_nor_folders(evaluated):
         assert b"second.npz" not in path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again_and_rows_can_be_added(images, evaluated, tmp_path):
     out = shutil.copytree(evaluated, tmp_path / "out")
     ledger = out / "measurements.jsonl"
@@ -109,6 +112,7 @@ def test_what_was_measured_is_not_measured_again_and_rows_can_be_added(images, e
     assert names == {"noisy", "TV", "wavelet"}
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_figures(images, evaluated, tmp_path):
     assert run(images, "--out", tmp_path / "again", *FEW).exit_code == 0
     first, again = (
@@ -118,6 +122,7 @@ def test_the_same_command_gives_the_same_figures(images, evaluated, tmp_path):
     assert first == again
 
 
+@pytest.mark.slow
 def test_networks_of_a_folder_become_rows(images, tmp_path):
     torch.manual_seed(0)
     networks = tmp_path / "networks"

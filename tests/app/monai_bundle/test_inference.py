@@ -67,6 +67,7 @@ def test_inference_gives_the_students_pixels(name, tmp_path):
     np.testing.assert_allclose(said, spread, rtol=1e-3, atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_command_runs_from_anywhere(tmp_path):
     (tmp_path / "in").mkdir()
     np.savez(tmp_path / "in" / "a.npz", SLICES)

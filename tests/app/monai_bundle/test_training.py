@@ -21,6 +21,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_the_config_trains_a_whole_bundle(data, tmp_path, monkeypatch):
     monkeypatch.setitem(PROFILES, "tiny", TINY)
     root = DEFAULT_BUNDLES / "mr"

@@ -93,6 +93,7 @@ def own_error_db(bundle, repeats):
     return 10 * math.log10(sum(errors) / sum(noises))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_adapting_lowers_the_error_on_other_slices_against_the_independent_repeat(adapted, site):
     out, _ = adapted
@@ -105,6 +106,7 @@ def test_adapting_lowers_the_error_on_other_slices_against_the_independent_repea
     assert row["images"] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_released_bundle_says_why_and_is_whole(adapted):
     out, said = adapted
@@ -119,13 +121,17 @@ def test_a_released_bundle_says_why_and_is_whole(adapted):
     assert "simulated noise: gaussian 15" in measures
     for row in release["table"]:
         assert f"{row['measure']}: {row['better_db']:+.2f} dB" in said
-    assert "## Performance\n\nReleased. Beside mr" in (out / "docs" / "README.md").read_text()
+    assert (
+        "## Performance\n\nReleased. Compared with its origin, mr"
+        in (out / "docs" / "README.md").read_text()
+    )
     theirs = json.loads((MR / METADATA).read_text())
     assert metadata["version"] not in theirs["changelog"]
     assert theirs["changelog"].items() <= metadata["changelog"].items()
     assert metadata["stillscan"]["modalities"] == theirs["stillscan"]["modalities"]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_fine_tuned_bundle_keeps_the_teacher(adapted):
     out, _ = adapted
@@ -134,6 +140,7 @@ def test_a_fine_tuned_bundle_keeps_the_teacher(adapted):
             torch.testing.assert_close(kept.state_dict()[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_spoilt_fine_tune_is_refused_and_kept_apart(site, tmp_path, monkeypatch):
     monkeypatch.setattr("stillscan.app.training.release.PROCEDURAL", 3)

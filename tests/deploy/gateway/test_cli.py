@@ -78,6 +78,7 @@ def test_status_of_a_gateway_that_never_ran_is_empty(config):
     assert shown["counts"]["open_series"] == 0
 
 
+@pytest.mark.slow
 def test_the_service_ends_with_0_after_sigterm_and_leaves_no_process(tmp_path):
     # from a folder with a `deploy` of its own, and with data where the service was started
     (tmp_path / "deploy").mkdir()

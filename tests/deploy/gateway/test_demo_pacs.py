@@ -11,6 +11,8 @@ import pytest
 from bench.demo.demo_pacs import TOOLS
 from tests.conftest import need
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

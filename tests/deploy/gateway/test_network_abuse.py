@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 MUTANTS = 500  # `make soak` sends 10,000
 
 
+@pytest.mark.slow
 def test_abuse_costs_neither_memory_nor_time(tmp_path: Path):
     settings = ReceiverSection(port=free_port(), drain_s=1.0)
     with running_receiver(tmp_path, settings) as process_id:

@@ -13,7 +13,7 @@ from tests.deploy.gateway.test_demo_pacs import has_namespaces
 ROOT = Path(__file__).resolve().parents[3]
 Tool = Callable[[str], str]
 
-pytestmark = pytest.mark.tools
+pytestmark = [pytest.mark.tools, pytest.mark.slow]
 
 
 def run_session(name: str, folder: Path, tool: Tool) -> None:

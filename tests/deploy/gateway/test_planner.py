@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from stillscan.app.settings import DEFAULT_SETTINGS
 from stillscan.deploy.gateway.planner.planner import Planner, configuration_digest, instance_path
 from stillscan.deploy.gateway.receiver.spool import Arrival, Spool
 from stillscan.deploy.gateway.record import retention as retention_module
@@ -166,7 +167,7 @@ def test_a_file_that_is_no_dicom_ends_as_a_job_of_its_own(tmp_path, decoder):
 def test_the_configuration_of_a_job_is_what_changes_its_result(tmp_path):
     settings = GatewaySettings(data=tmp_path)
     changed = tmp_path / "app.yaml"
-    shipped = Path("app/app.yaml").read_text(encoding="utf-8")
+    shipped = DEFAULT_SETTINGS.read_text(encoding="utf-8")
     changed.write_text(shipped.replace("strength: high", "strength: low"), encoding="utf-8")
     digest = configuration_digest(settings)
     assert configuration_digest(replace(settings, data=tmp_path / "elsewhere")) == digest
