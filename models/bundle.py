@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stillscan.models.engines.engine import WantedEngine
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they import torch
     from stillscan.models.denoisers.denoiser import Denoiser
     from stillscan.models.denoisers.student import StudentDenoiser
+    from stillscan.models.engines.engine import WantedEngine
     from stillscan.models.networks.blind_spot import BlindSpotNetwork
     from stillscan.models.networks.conditional_diffusion import DiffusionNetwork
     from stillscan.models.networks.student import StudentNetwork

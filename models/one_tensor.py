@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stillscan.models.denoisers.student import pad_to_multiple
 from stillscan.models.networks.student import StudentNetwork
+from stillscan.models.noise.noise_free import noise_everywhere
 from stillscan.models.noise.profile import CORRELATION_LAGS, NoiseProfile
 
 CHANNELS = (
@@ -46,13 +47,13 @@ def input_planes(
 ) -> Float[Tensor, "channel padded_height padded_width"]:
     """Stack an image and its noise as the input channels of `OneTensorStudent`.
 
-    The result is padded below and to the right.
+    The result is padded below and to the right, and holds noise where the image is constant.
 
     Args:
         image: noisy image.
         noise: its noise, in the same unit.
         multiple: height and width of the result are divisible by it.
     """
-    padded = pad_to_multiple(image[None, None], multiple)
+    padded = pad_to_multiple(noise_everywhere(image, noise)[None, None], multiple)
     constant = noise.correlation()[None, :, None, None].expand(-1, -1, *padded.shape[-2:])
     return torch.cat([padded, noise.sigma_map(padded), constant], 1)[0]

@@ -108,7 +108,7 @@ class Volume:
         slices: by stack, repetition and position along the slice normal, the frames of an
             instance together.
         rows, columns: the matrix all slices share.
-        unit: of the pixels: "HU" for CT, else RescaleType or "1".
+        unit: of the pixels: RescaleType or Units, "HU" in a CT that has none, else "1".
         sibling_series_numbers: SeriesNumber of all series known of the study (W3).
         warnings: what a person should know of this series (a gap, a duplicate left out).
     """
@@ -165,6 +165,11 @@ class Volume:
         size = max(1, BLOCK_PIXELS // (self.rows * self.columns))
         for start in range(0, len(self.slices), size):
             yield self.read(start, min(start + size, len(self.slices)))
+
+
+def unit_of(modality: str) -> str:
+    """The unit of pixels that have no header: what images of a modality are in."""
+    return "HU" if modality == "CT" else "1"
 
 
 def in_modality_units(

@@ -94,6 +94,7 @@ def reason_codes() -> set[str]:
                     and getattr(each.targets[0], "id", "") == "reason"
                     and isinstance(each.value, ast.Constant)
                 }
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "NotSelected":
+            names_a_reason = ("NotSelected", "KindRow")
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in names_a_reason:
                 found |= {each.value for each in node.args[:1] if isinstance(each, ast.Constant)}
-    return found
+    return found - {"image"}

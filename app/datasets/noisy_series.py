@@ -21,7 +21,7 @@ from stillscan.models.training.noisy_images import NoisyImage
 from stillscan.operators.denoising.plan import measure_noise, sample_of
 from stillscan.operators.denoising.repeats import acquired_again
 from stillscan.operators.errors import NoNoiseInSeriesError
-from stillscan.operators.volume import Place, Volume
+from stillscan.operators.volume import Place, Volume, unit_of
 
 SMALLEST_SIDE = 32  # pixels: the smallest patch for training
 LOWEST_SIGMA = 0.02 / 255  # of the intensity range: lower noise cannot be measured
@@ -102,7 +102,7 @@ def read_noisy_series(source: SeriesSource, every: int = 1) -> NoisySeries:
     chosen = sample_of(len(kept))
     sample = [kept[index] for index in chosen]
     scaling, profile = measure_noise(
-        source.modality,
+        unit_of(source.modality),
         [pixels for pixels, _ in sample],
         [padding for _, padding in sample],
         [None if index is None else kept[index] for index in acquired_again(places, chosen)],

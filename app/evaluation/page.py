@@ -5,11 +5,10 @@ The page contains its plots and loads nothing. It shows figures, but no image of
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import json
 import statistics
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,18 +19,11 @@ from stillscan.app.evaluation.plots import draw_plots
 from stillscan.app.evaluation.summary import ALL, METRICS, STUDENT, groups
 from stillscan.app.evaluation.tables import Table, all_tables
 from stillscan.operators.errors import NotWritableError
+from stillscan.operators.report.rendering import render
 
 Record = dict[str, Any]
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem;
-  color: #1a1a1a; background: #fff; }
-table { border-collapse: collapse; font-size: 13px; margin: 0.5rem 0 2rem; display: block;
-  overflow-x: auto; }
-th, td { border: 1px solid #ccc; padding: 0.2rem 0.5rem; text-align: right; white-space: nowrap; }
-th { background: #f2f2f2; } th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; } figure { margin: 1rem 0; } p { max-width: 50rem; }
-"""
+PAGE = Path(__file__).with_name("templates") / "evaluation.html.j2"
 
 
 def write_results(
@@ -196,29 +188,5 @@ def _markdown(tables: Sequence[Table], plots: Sequence[tuple[str, Path]], comman
 
 
 def _page(tables: Sequence[Table], plots: Sequence[tuple[str, Path]], command: str) -> str:
-    parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8"><title>Stillscan evaluation</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{STYLE}</style></head><body><h1>Evaluation</h1>",
-        f"<p>Made by <code>{html.escape(command)}</code>.</p>",
-    ]
-    for title, path in plots:
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        shown = html.escape(title)
-        parts.append(
-            f'<figure><img alt="{shown}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{shown}</figcaption></figure>"
-        )
-    parts += [_table(table) for table in tables]
-    return "\n".join([*parts, "</body></html>"]) + "\n"
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-    )
-    title, note = html.escape(table.title), html.escape(table.note)
-    return f"<h2>{title}</h2><p>{note}</p><table><tr>{head}</tr>\n{rows}</table>"
+    pictures = [(title, b64encode(path.read_bytes()).decode("ascii")) for title, path in plots]
+    return render(PAGE, command=command, plots=pictures, tables=tables)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from stillscan.app.datasets.noisy_folder import find_sources
 from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource, without_padding
 from stillscan.app.monai_bundle.results import save_result
+from stillscan.models.noise.noise_free import exact_places
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.one_tensor import input_planes
 from stillscan.operators.denoising.intensity import Scaling
@@ -27,6 +28,7 @@ from stillscan.operators.denoising.repeats import acquired_again
 from stillscan.operators.errors import InputError, NothingToDoError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import unit_of
 
 log = logging.getLogger("stillscan")
 
@@ -150,9 +152,10 @@ class SeriesEvaluator:
         estimate = self.inferer(planes, self.network)[0].float().cpu()
         mean, spread = estimate[:, :rows, :columns].numpy()
         before = scaling.to_network(without_padding(pixels, padding))
+        exact = padding | exact_places(torch.from_numpy(before)).numpy()
         unit = np.float32(1 / scaling.gain)
-        quiet = np.where(padding, pixels, pixels + (mean - before) * unit)
-        return quiet.astype(np.float32), np.where(padding, 0, spread * unit).astype(np.float32)
+        quiet = np.where(exact, pixels, pixels + (mean - before) * unit)
+        return quiet.astype(np.float32), np.where(exact, 0, spread * unit).astype(np.float32)
 
 
 def _measured(sources: list[SeriesSource]) -> Iterator[MeasuredSeries]:
@@ -164,7 +167,7 @@ def _measured(sources: list[SeriesSource]) -> Iterator[MeasuredSeries]:
             found = list(source.read(indices))
             others = iter(list(source.read([index for index in again if index is not None])))
             scaling, noise = measure_noise(
-                source.modality,
+                unit_of(source.modality),
                 [pixels for pixels, _ in found],
                 [mask for _, mask in found],
                 [None if index is None else next(others) for index in again],

@@ -94,7 +94,7 @@ def measure_stages(bundle: Path, threads: tuple[int, ...] = (1, 2)) -> Iterator[
 def _example() -> _Example:
     protocol = Protocol(matrix=MATRIX, phase_steps=MATRIX * 3 // 4, slices=1, first_mm=46)
     (image,) = acquire(protocol, seed=7)
-    scaling = scaling_for("MR", image.noisy.reshape(-1))
+    scaling = scaling_for("1", image.noisy.reshape(-1))
     clean, noisy = (torch.from_numpy(scaling.to_network(i)) for i in (image.truth, image.noisy))
     return _Example(clean[None, None], noisy[None, None], estimate_noise_profile([noisy]))
 

@@ -68,7 +68,7 @@ def measure_slices(bundle: Path) -> list[SliceTime]:
 def _student(bundle: Path, precision: str, noisy: Series) -> Callable[[Series], Series]:
     """The network of a bundle with scaling and noise found from the series, as a run does."""
     denoiser = load_bundle(bundle, precision=precision).denoiser
-    scaling = scaling_for("MR", noisy.reshape(-1))
+    scaling = scaling_for("1", noisy.reshape(-1))
     profile = estimate_noise_profile([torch.from_numpy(scaling.to_network(one)) for one in noisy])
 
     def denoise(series: Series) -> Series:

@@ -76,7 +76,7 @@ def denoise_series(
         "noise_after": summary.noise_after,
         "verdict": verdict.decision,
         "reasons": list(verdict.reasons),
-        "borne_out": repeats.borne_out if repeats else 1.0,
+        "confirmed_share": repeats.confirmed_share if repeats else 1.0,
         "warnings": [*method.warnings, *_of(repeats), *volume.warnings],
     }
     derived = None if writing is None else _derived(writing)

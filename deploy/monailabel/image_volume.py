@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from stillscan.app.datasets.errors import ImageTooSmallError, NotFiniteValuesError
 from stillscan.deploy.monailabel.errors import UnsupportedFileError
 from stillscan.operators.array_volume import array_volume
-from stillscan.operators.volume import Volume
+from stillscan.operators.volume import Volume, unit_of
 
 NIFTI = (".nii", ".nii.gz")
 SUFFIXES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -79,4 +79,4 @@ def volume_of(image: Image, modality: str) -> Volume:
     slices = len(stack)
     times = math.prod(image.shape[3:])  # how often each slice is there, one after the other
     places = [(index // times,) for index in range(slices)]
-    return array_volume(stack, modality, places, unit="HU" if modality == "CT" else "1")
+    return array_volume(stack, modality, places, unit=unit_of(modality))

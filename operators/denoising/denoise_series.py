@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float32
 
 from stillscan.models.denoisers.denoiser import Denoiser, Estimate, Seeded
+from stillscan.models.denoisers.noise_everywhere import denoise_with_noise_everywhere
 from stillscan.models.noise.estimation import remaining_share
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.denoising.gate import GateRefusedError, Verdict, judge
@@ -88,7 +89,7 @@ def plan_series(
         denoiser: the one that is going to be used; repeated acquisitions are asked about it.
         noise_range: sigma on the network scale that the bundle was trained for; None for any.
         limits: of the quality gate.
-        scaling: in place of the one that the modality and the sample give.
+        scaling: in place of the one that the unit and the sample give.
         noise: in place of the measured one, on the scale of `scaling`.
         network: is held while the denoiser runs.
 
@@ -106,7 +107,7 @@ def plan_series(
     plan = plan_from(sample, noise_range, scaling, noise)
     with network or nullcontext():
         repeats = checked_by_repeats(sample, plan, denoiser, limits)
-    if repeats is not None and repeats.borne_out == 0:
+    if repeats is not None and repeats.confirmed_share == 0:
         raise GateRefusedError(
             "the repeated acquisitions do not support the denoised result "
             "(0 % of the correction confirmed)"
@@ -161,7 +162,7 @@ def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> Estima
     noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block)))[:, None]
     if isinstance(denoiser, Seeded):
         denoiser = denoiser.seeded(seeds_of(block))
-    estimate = denoiser.denoise(noisy, plan.noise)
+    estimate = denoise_with_noise_everywhere(denoiser, noisy, plan.noise)
     one_by_one = [plan.noise.sigma_map(image[None]) for image in noisy]  # each in the cache
     sigma = torch.cat(one_by_one)[:, 0].numpy()
     return EstimatedBlock(block, plan, noisy[:, 0].numpy(), sigma, estimate)
@@ -172,11 +173,11 @@ def judge_block(
 ) -> DenoisedBlock:
     """Judge what a denoiser made of a block and apply the strength; the second half.
 
-    Of the correction no more is applied than repeats inside the series bear out.
+    Only the share of the correction is applied that repeats inside the series confirm.
     """
     block, plan, sigma = estimated.block, estimated.plan, estimated.sigma
     if plan.repeats is not None:
-        strength = strength * plan.repeats.borne_out
+        strength = strength * plan.repeats.confirmed_share
     before, estimate = estimated.noisy, estimated.estimate
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
     lowest = before.min(axis=(1, 2), keepdims=True)

@@ -37,13 +37,13 @@ class Scaling:
         return np.asarray(pixels * np.float32(1 / self.gain) + np.float32(self.low), np.float32)
 
 
-def scaling_for(modality: str, sample: Pixels) -> Scaling:
-    """The scaling of a series, from its modality and a sample of its pixels (padding left out).
+def scaling_for(unit: str, sample: Pixels) -> Scaling:
+    """The scaling of a series, from its unit and a sample of its pixels (padding left out).
 
-    CT: the Hounsfield scale, whose zero of signal is fixed. Others: 0 to the 99.9th percentile, or
+    HU: the Hounsfield scale, whose zero of signal is fixed. Others: 0 to the 99.9th percentile, or
     from the smallest value where the stored scale does not begin at 0.
     """
-    if modality == "CT":
+    if unit == "HU":
         return Scaling(*HOUNSFIELD_RANGE)
     low = min(0.0, float(sample.min()))
     high = float(np.quantile(sample, BRIGHT_QUANTILE))

@@ -95,7 +95,7 @@ def plan_from(
     Args:
         sample: of the series.
         noise_range: sigma on the network scale that the bundle was trained for; None for any.
-        scaling: in place of the one that the modality and the sample give.
+        scaling: in place of the one that the unit and the sample give.
         noise: in place of the measured one, on the scale of `scaling`.
 
     Raises:
@@ -108,7 +108,7 @@ def plan_from(
     blocks, repeats = sample.slices(), sample.repeats()
     try:
         scaling, noise = measure_noise(
-            sample.volume.modality,
+            sample.volume.unit,
             [block.pixels[0] for block in blocks],
             [block.padding[0] for block in blocks],
             [None if block is None else (block.pixels[0], block.padding[0]) for block in repeats],
@@ -131,7 +131,7 @@ def sample_of(count: int) -> tuple[int, ...]:
 
 
 def measure_noise(
-    modality: str,
+    unit: str,
     slices: Sequence[Pixels],
     padding: Sequence[Padding],
     again: Sequence[tuple[Pixels, Padding] | None] | None = None,
@@ -140,12 +140,12 @@ def measure_noise(
     """Scaling of a series and its noise in network numbers, from a sample of its slices.
 
     Args:
-        modality: of the series.
-        slices: in modality units; sizes may differ.
+        unit: of the pixels.
+        slices: in this unit; sizes may differ.
         padding: True where a pixel is no image.
         again: the same slices, acquired once more, and their padding; None where a slice was not.
             One whose padding is another is not looked at.
-        scaling: in place of the one that the modality and the sample give.
+        scaling: in place of the one that the unit and the sample give.
 
     Raises:
         NoNoiseInSeriesError: if every part of the sample is constant.
@@ -154,7 +154,7 @@ def measure_noise(
     if sum(len(pixels) for pixels in seen) == 0:
         raise NoNoiseInSeriesError("every pixel of the series is padding")
     if scaling is None:
-        scaling = scaling_for(modality, np.concatenate(seen))
+        scaling = scaling_for(unit, np.concatenate(seen))
     middles = [_middle(*pixels.shape, count=len(slices)) for pixels in slices]
 
     def to_network(pixels: Pixels, at: tuple[slice, slice]) -> Tensor:

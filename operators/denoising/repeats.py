@@ -30,28 +30,28 @@ ALIKE = 3.0  # times the noise: EPI of a living brain differs by up to 2.6, b0 a
 
 @dataclass(frozen=True)
 class RepeatCheck:
-    """What repeats inside a series say of a denoiser's correction.
+    """How far repeated acquisitions inside a series confirm a denoiser's correction.
 
     Attributes:
-        slices: how many were compared with another acquisition of theirs.
-        borne_out: share of the correction that the repeats bear out, 0 to 1 in hundredths.
+        slices: number of slices that were compared with another acquisition.
+        confirmed_share: share of the correction that the repeats confirm, 0 to 1 in hundredths.
         before: root mean square difference between two acquisitions, in the unit of the series.
         after: the same after that share of the correction of one of them.
     """
 
     slices: int
-    borne_out: float
+    confirmed_share: float
     before: float
     after: float
 
     @property
     def warning(self) -> str:
-        """What a person should know; empty where all of the correction was applied."""
-        if self.borne_out == 1:
+        """Warning for users; empty if the whole correction was applied."""
+        if self.confirmed_share == 1:
             return ""
         return (
-            f"repeats inside the series bear out {100 * self.borne_out:.0f} % of the correction: "
-            "so much of it was applied"
+            f"repeated acquisitions confirm {100 * self.confirmed_share:.0f} % of the correction; "
+            "only that part was applied"
         )
 
 
@@ -91,7 +91,7 @@ def are_alike(one: Planes, other: Planes, sigma: Planes) -> bool:
 def check_against_repeats(
     compared: Iterable[tuple[Planes, Planes, Planes]],
 ) -> RepeatCheck | None:
-    """The share of a correction that repeats bear out; None where nothing was corrected.
+    """Measure the share of a correction that repeats confirm; None if nothing was corrected.
 
     Args:
         compared: pixels of a slice, of its full-strength estimate, and of another acquisition.

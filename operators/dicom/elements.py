@@ -199,3 +199,13 @@ def items_in(tags: Tags, tag: int) -> list[Tags]:
     """The items of a sequence, none where it is absent."""
     items = tags[tag].items if tag in tags else None
     return [{element.tag: element for element in item} for item in items or []]
+
+
+def private_element(tags: Tags, group: int, creator: str, number: int) -> Element | None:
+    """A private attribute in the block whose creator begins so (PS3.5 7.8.1); None if absent."""
+    for block in range(0x10, 0x100):
+        if text_in(tags, group << 16 | block).startswith(creator):
+            found = tags.get(group << 16 | block << 8 | number)
+            if found is not None:
+                return found
+    return None

@@ -283,7 +283,9 @@ class _OpenSeries:
         self._provenance = series.method.provenance
         self._warnings = series.method.warnings
         if self._repeats is not None and self._repeats.warning:
-            self._provenance = replace(self._provenance, borne_out=self._repeats.borne_out)
+            self._provenance = replace(
+                self._provenance, confirmed_share=self._repeats.confirmed_share
+            )
             self._warnings = (*self._warnings, self._repeats.warning)
         self._summary = SeriesSummary()
         self._writer = SeriesWriter(series.volume, self._provenance, staging, options)
@@ -319,7 +321,7 @@ class _OpenSeries:
         derived = self._writer.finish()
         shares = {"clipped_share": derived.clipped_share, "changed_share": derived.changed_share}
         if self._repeats is not None:
-            shares["borne_out"] = self._repeats.borne_out
+            shares["confirmed_share"] = self._repeats.confirmed_share
         measured = Measured(summary.noise_before, summary.noise_after, verdict, shares)
         objects = self._objects.finish(measured, derived.sop_instance_uids)
         return SeriesOutcome(

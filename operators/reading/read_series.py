@@ -9,7 +9,7 @@ with Decoder() as decoder:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,9 @@ from stillscan.operators.reading.consistency import (
     without_duplicates,
 )
 from stillscan.operators.reading.decoder import DecodedFrame, Decoder, Scanned
+from stillscan.operators.reading.image_kinds import mentioned_in
 from stillscan.operators.reading.input_files import input_files
-from stillscan.operators.reading.records import FrameAttributes, Instance
+from stillscan.operators.reading.records import FrameAttributes, Identification, Instance
 from stillscan.operators.reading.selection import (
     NotSelected,
     SelectionRules,
@@ -158,12 +159,19 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
         modality=candidate.modality,
         rows=first.image.rows,
         columns=first.image.columns,
-        unit=first.frames[0].unit or ("HU" if candidate.modality == "CT" else "1"),
+        unit=first.frames[0].unit or "1",
         slices=tuple(_slice_header(each) for each in placed),
         reader=SeriesReader(decoder, candidate.instances),
         sibling_series_numbers=candidate.sibling_series_numbers,
-        warnings=(*candidate.warnings, *unusual),
+        warnings=(*candidate.warnings, *unusual, *_warnings_of_description(first.known)),
     )
+
+
+def _warnings_of_description(known: Identification) -> Iterator[str]:
+    """A series that is called as maps are, although nothing else says that it is one."""
+    word = mentioned_in(known.series_description)
+    if word and known.modality in ("MR", "CT", "PT"):
+        yield f"SeriesDescription speaks of {word}: are these images, and no map?"
 
 
 class SeriesReader:

@@ -55,6 +55,7 @@ class Identification(_Answer):
     Attributes:
         patient: digests of PatientID, PatientName and PatientBirthDate.
         complex_component: PHASE, REAL, IMAGINARY or MIXED where the header says so.
+        private: what private attributes say of its kind, each with its name in `kind_table`.
         derived_by_us: whether Stillscan made it.
     """
 
@@ -73,6 +74,7 @@ class Identification(_Answer):
     samples_per_pixel: int | None
     patient: tuple[str, str, str]
     complex_component: str
+    private: tuple[tuple[str, str], ...]
     burned_in: str
     lossy: str
     derived_by_us: bool
@@ -106,12 +108,15 @@ class FrameAttributes(_Answer):
     """What the pixels of one frame mean, and where it lies; a classic image is its only frame.
 
     Attributes:
+        unit: of the pixels, "" where none is known.
         padding: the least and the greatest stored value that is pixel padding.
         position: ImagePositionPatient in mm.
         orientation: the directions of rows and columns, orthogonal unit vectors.
         frame_type: the values of FrameType; none in classic images, whose ImageType says it.
         complex_component: PHASE, REAL, IMAGINARY or MIXED where the frame says so.
         calculation: VolumeBasedCalculationTechnique.
+        mapped_units: codes of the units of real world values.
+        quantities: codes of what these are.
         stack: StackID.
         volume_index: the dimension indices other than those of space: time, echo, b value.
         spacing: between rows and between columns in mm.
@@ -127,6 +132,8 @@ class FrameAttributes(_Answer):
     frame_type: tuple[str, ...] = ()
     complex_component: str = ""
     calculation: str = ""
+    mapped_units: tuple[str, ...] = ()
+    quantities: tuple[str, ...] = ()
     stack: str = ""
     volume_index: tuple[int, ...] = ()
     spacing: tuple[float, float] | None = None

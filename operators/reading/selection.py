@@ -12,6 +12,16 @@ from typing import Literal
 
 from pydicom.uid import UID
 
+from stillscan.operators.reading.image_kinds import Facts, Said, kinds_of
+from stillscan.operators.reading.kind_table import (
+    CALCULATION,
+    COMPONENT,
+    DESCRIPTION,
+    MAPPED_UNIT,
+    QUANTITY,
+    UNIT,
+    KindRow,
+)
 from stillscan.operators.reading.records import VALID_UID, FrameAttributes, Identification, Instance
 
 Policy = Literal["refuse", "process"]
@@ -39,39 +49,7 @@ LOSSY_SYNTAXES = (
 )
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 
-# ImageType: CT C.8.2.1.1.1, MR C.8.3.1.1.1, enhanced C.8.16.1, and what vendors write. In enhanced
-# objects value 3 is a flavour (an FMRI or a PERFUSION frame is an ordinary image) and value 4 says
-# what was computed; Philips writes the component or the map into value 4, Siemens into either.
-LOCALIZER = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
-SCREEN = frozenset({"SCREEN SAVE"})
-COMPLEX = frozenset({"P", "R", "I", "PHASE", "REAL", "IMAGINARY"})
-COMPLEX_3 = COMPLEX | {"PHASE MAP", "PHASE SUBTRACT", "VELOCITY MAP"}
-COMPLEX_4 = COMPLEX | {"VELOCITY"}
-COMPLEX_PREFIXES = ("P_", "R_", "I_")  # Philips: P_FFE, R_IR
-MAPS = frozenset(
-    {"ADC", "EADC", "FA", "COLFA", "TENSOR", "EXPADC", "TTP", "MTT", "TMAX", "CBF", "CBV", "RCBF"}
-    | {"RCBV", "RELCBF", "RELCBV", "RELMTT", "PBP", "GBP", "KTRANS", "FF", "FIELD_MAP", "STIFFNESS"}
-)
-MAPS_3 = MAPS | {"DENSITY MAP", "DIFFUSION MAP", "T1 MAP", "T2 MAP", "T2_STAR MAP", "R2_STAR MAP"}
-MAPS_4 = (
-    MAPS
-    | {"T1", "T2", "T2_STAR", "R2", "R2_STAR", "T1_MAP", "T2_MAP", "T2_STAR_MAP", "SNR_MAP", "RHO"}
-    | {"METABOLITE_MAP", "DIFFUSION_ANISO", "NEI", "R_COEFFICIENT", "SCM", "TCS", "TEMPERATURE"}
-    | {"STD_DEVIATION", "T_TEST", "Z_SCORE", "FAT_FRACTION", "QUANTITY", "PERMEABILITY"}
-    | {"MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_VALUE_BASED", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY"}
-)
-REFORMATTED = frozenset(
-    {"MPR", "CPR", "MIP", "MINIP", "MNIP", "MIN IP", "MAX IP", "MIN_IP", "MAX_IP", "REFORMATTED"}
-    | {"RESAMPLED", "PROJECTION IMAGE", "VRT", "SSD", "3D RENDERING", "VOLUME RENDERING"}
-    | {"CSA MPR", "CSA MIP", "CSA MINIP", "CSA RESAMPLED"}
-)
-REFORMATTED_4 = REFORMATTED | {"MAXIMUM", "MINIMUM"}  # over frames (PS3.3 C.8.16.1.4)
-# VolumeBasedCalculationTechnique and PixelPresentation (PS3.3 C.8.16.2)
-CALCULATIONS = frozenset(
-    {"MAX_IP", "MIN_IP", "MPR", "CURVED_MPR", "VOLUME_RENDER", "SURFACE_RENDER", "MIXED"}
-)
 IN_COLOUR = frozenset({"COLOR", "TRUE_COLOR", "MIXED"})
-COMPONENTS_WITH_SIGN = frozenset({"PHASE", "REAL", "IMAGINARY", "MIXED"})
 
 
 @dataclass(frozen=True)
@@ -81,10 +59,12 @@ class SelectionRules:
     Attributes:
         modalities: that are processed.
         min_matrix: rows and columns that an image must have at least.
-        localizers, complex_images, maps, reformatted: images of these kinds by ImageType.
+        localizers, complex_images, maps, reformatted: images of these kinds, by the table of
+            `kind_table`.
         burned_in: images with BurnedInAnnotation YES.
         lossy: images that were compressed with losses at some time.
         denoised: series that Stillscan made.
+        image_kinds: rows of the site's own, asked before those of the table.
         descriptions: patterns (`*t1*`, case does not count), one of which SeriesDescription must
             match; none: any description.
         excluded_descriptions: patterns that SeriesDescription must not match.
@@ -99,6 +79,7 @@ class SelectionRules:
     burned_in: Policy = "refuse"
     lossy: Policy = "refuse"
     denoised: Policy = "refuse"
+    image_kinds: tuple[KindRow, ...] = ()
     descriptions: tuple[str, ...] = ()
     excluded_descriptions: tuple[str, ...] = ()
 
@@ -130,6 +111,11 @@ def why_not_an_image_to_denoise(
 def why_not_selected(instance: Instance, rules: SelectionRules) -> NotSelected | None:
     """The first rule that this sound image does not pass; None if it is selected."""
     return next(_image_reasons(instance, rules), None)
+
+
+def why_not_by_header(known: Identification, rules: SelectionRules) -> NotSelected | None:
+    """The same for an image that has a fault: what its header alone says."""
+    return next(_header_reasons(known, rules), None)
 
 
 def _kind_reasons(instance: Identification, rules: SelectionRules) -> Iterator[NotSelected]:
@@ -164,10 +150,8 @@ def _image_reasons(instance: Instance, rules: SelectionRules) -> Iterator[NotSel
             "multi-frame-not-supported",
             f"NumberOfFrames: found {image.frames}, expected 1 in {sop_class}",
         )
-    if known.derived_by_us and rules.denoised == "refuse":
-        yield NotSelected("already-denoised", "the series was made by Stillscan")
-    yield from _frame_reasons(instance.frames, rules)
-    yield from _content_reasons(known.image_type, known.complex_component, "", rules)
+    yield from _frame_reasons(known, instance.frames, rules)
+    yield from _header_reasons(known, rules)
     if known.pixel_presentation in IN_COLOUR:
         yield NotSelected("colour", f"PixelPresentation: found {known.pixel_presentation}")
     if rules.burned_in == "refuse" and known.burned_in == "YES":
@@ -184,45 +168,58 @@ def _image_reasons(instance: Instance, rules: SelectionRules) -> Iterator[NotSel
 
 
 def _frame_reasons(
-    frames: Sequence[FrameAttributes], rules: SelectionRules
+    known: Identification, frames: Sequence[FrameAttributes], rules: SelectionRules
 ) -> Iterator[NotSelected]:
     """What speaks against all frames; or against some, which leaves no whole instance (W1)."""
-    kinds: dict[tuple[object, ...], NotSelected | None] = {}
-    for frame in frames:
-        kind = (frame.frame_type, frame.complex_component, frame.calculation)
-        if kind not in kinds:
-            kinds[kind] = next(_content_reasons(*kind, rules), None)
-    reasons = [reason for reason in kinds.values() if reason is not None]
-    if reasons and len(reasons) < len(kinds):
+    facts = dict.fromkeys(_facts_of_frame(known, frame) for frame in frames)
+    reasons = [next(_content_reasons(each, rules), None) for each in facts]
+    found = [reason for reason in reasons if reason is not None]
+    if found and len(found) < len(reasons):
         yield NotSelected(
             "mixed-frame-types",
-            f"some frames are images, others are not to be processed: {reasons[0].message}",
+            f"some frames are images, others are not to be processed: {found[0].message}",
         )
-    yield from reasons
+    yield from found
 
 
-def _content_reasons(
-    image_type: Sequence[str], component: str, calculation: str, rules: SelectionRules
-) -> Iterator[NotSelected]:
-    value_3, value_4 = (*image_type[2:4], "", "")[:2]
-    for policy, reason, kinds_3, kinds_4 in (
-        (rules.localizers, "localizer", LOCALIZER, LOCALIZER),
-        (rules.complex_images, "phase-or-complex", COMPLEX_3, COMPLEX_4),
-        (rules.maps, "quantitative-map", MAPS_3, MAPS_4),
-        (rules.reformatted, "reformatted", REFORMATTED, REFORMATTED_4),
-        (rules.burned_in, "burned-in-annotation", SCREEN, SCREEN),
-    ):
-        if policy == "refuse" and value_3 in kinds_3:
-            yield NotSelected(reason, f"ImageType: found {value_3} as value 3")
-        if policy == "refuse" and value_4 in kinds_4:
-            yield NotSelected(reason, f"ImageType: found {value_4} as value 4")
-    if rules.complex_images == "refuse":
-        if value_3.startswith(COMPLEX_PREFIXES):
-            yield NotSelected("phase-or-complex", f"ImageType: found {value_3[:16]} as value 3")
-        if component in COMPONENTS_WITH_SIGN:
-            yield NotSelected("phase-or-complex", f"complex image component: found {component}")
-    if rules.reformatted == "refuse" and calculation in CALCULATIONS:
-        yield NotSelected("reformatted", f"VolumeBasedCalculationTechnique: found {calculation}")
+def _header_reasons(known: Identification, rules: SelectionRules) -> Iterator[NotSelected]:
+    """What speaks against an instance as a whole, whether its pixels can be read or not."""
+    if known.derived_by_us and rules.denoised == "refuse":
+        yield NotSelected("already-denoised", "the series was made by Stillscan")
+    yield from _content_reasons(_facts_of_instance(known), rules)
+
+
+def _content_reasons(facts: Facts, rules: SelectionRules) -> Iterator[NotSelected]:
+    policies = {
+        "localizer": rules.localizers,
+        "phase-or-complex": rules.complex_images,
+        "quantitative-map": rules.maps,
+        "reformatted": rules.reformatted,
+        "burned-in-annotation": rules.burned_in,
+    }
+    for kind in kinds_of(facts, rules.image_kinds):
+        if policies[kind.reason] == "refuse":
+            yield NotSelected(kind.reason, kind.message)
+
+
+def _facts_of_instance(known: Identification) -> Facts:
+    said = (
+        Said(COMPONENT, known.complex_component),
+        Said(DESCRIPTION, known.series_description),
+        *(Said(name, value) for name, value in known.private),
+    )
+    return Facts(known.modality, known.image_type, said)
+
+
+def _facts_of_frame(known: Identification, frame: FrameAttributes) -> Facts:
+    said = (
+        Said(COMPONENT, frame.complex_component),
+        Said(CALCULATION, frame.calculation),
+        Said(UNIT, frame.unit),
+        *(Said(MAPPED_UNIT, unit) for unit in frame.mapped_units),
+        *(Said(QUANTITY, code) for code in frame.quantities),
+    )
+    return Facts(known.modality, frame.frame_type, said)
 
 
 def _description_reasons(instance: Identification, rules: SelectionRules) -> Iterator[NotSelected]:

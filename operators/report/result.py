@@ -99,7 +99,7 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
         "repeats": outcome.repeats
         and {
             "slices": outcome.repeats.slices,
-            "borne_out": outcome.repeats.borne_out,
+            "confirmed_share": outcome.repeats.confirmed_share,
             "difference_before": _finite(outcome.repeats.before),
             "difference_after": _finite(outcome.repeats.after),
         },
@@ -125,7 +125,7 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
             "model_sha256": made.model_sha256,
             "mode": made.mode,
             "strength": made.strength,
-            "borne_out": made.borne_out,
+            "confirmed_share": made.confirmed_share,
             "engine": made.engine,
             "precision": made.precision,
             "device": made.device,

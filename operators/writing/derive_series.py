@@ -312,7 +312,7 @@ class SeriesWriter:
                 )
 
     def _mean_shift_limit(self) -> tuple[float, str]:
-        if self._volume.modality == "CT":
+        if self._volume.unit == "HU":
             return MAX_MEAN_SHIFT_HU, "2 HU"
         real = [each for each in self._changes if each.real]
         low = min((each.low for each in real), default=0.0)

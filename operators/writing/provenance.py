@@ -28,7 +28,7 @@ class Provenance:
         model_sha256: of the weights file.
         mode: which denoiser (student, fast_student, srds, one_step, blind_spot, identity).
         strength: share of the estimated noise that is taken away, 0 to 1.
-        borne_out: of this, the share that repeats inside the series bear out; 1 without repeats.
+        confirmed_share: share of the correction that repeats confirm; 1 without repeats.
         engine: what ran the network (torch, ncnn, openvino, onnxruntime, tensorrt).
         precision: of its arithmetic (float32, bfloat16, int8).
         device: class of device (cpu, cuda).
@@ -44,7 +44,7 @@ class Provenance:
     precision: str
     device: str
     application: str = APPLICATION
-    borne_out: float = 1.0
+    confirmed_share: float = 1.0
 
     @property
     def software(self) -> str:
@@ -68,8 +68,8 @@ class Provenance:
 
     @property
     def _of_it(self) -> str:
-        share = f" of the {100 * self.borne_out:.0f} % that repeats bear out"
-        return share if self.borne_out < 1 else ""
+        share = f" of the {100 * self.confirmed_share:.0f} % that repeats confirm"
+        return share if self.confirmed_share < 1 else ""
 
     @property
     def derivation(self) -> str:
@@ -101,9 +101,9 @@ def derived_series_uid(
         provenance: what can change a pixel.
         options: what can change a header, by name.
     """
-    return _uid(
-        "series", source_series_uid, sorted(source_instance_uids), asdict(provenance), options
-    )
+    made_by = asdict(provenance)
+    made_by["borne_out"] = made_by.pop("confirmed_share")  # the name is part of existing UIDs
+    return _uid("series", source_series_uid, sorted(source_instance_uids), made_by, options)
 
 
 def derived_instance_uid(derived_series_uid: str, source_instance_uid: str) -> str:

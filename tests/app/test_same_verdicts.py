@@ -12,7 +12,14 @@ from stillscan.operators.writing.provenance import Provenance
 
 CONTROL = Provenance("0", "none", "none", "identity", 1.0, "none", "float32", "cpu")
 # What only the pixels show; everything else is known when series are found.
-FOUND_IN_PIXELS = {"no-noise", "noise-outside-bundle", "cannot-decode", "unused-bits"}
+FOUND_IN_PIXELS = {
+    "corrupt-pixel-data",
+    "decoder-stopped",
+    "no-noise",
+    "noise-outside-bundle",
+    "unsupported-compression",
+    "unused-bits-set",
+}
 FOLDERS = ("dev/dicom", "ct", "pet", "survey", "field", "bad", "hostile")
 
 

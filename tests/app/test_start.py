@@ -38,9 +38,8 @@ def test_the_reading_child_can_start_before_torch_and_holoscan_are_imported(modu
 
 @pytest.mark.slow
 def test_the_graph_needs_neither_monai_nor_highdicom() -> None:
-    seen = imported(
-        "stillscan.app.pipeline.application", "torch", "holoscan", "monai", "highdicom", "skimage"
-    )
+    names = ("torch", "holoscan", "monai", "highdicom", "skimage", "jinja2")
+    seen = imported("stillscan.app.pipeline.application", *names)
     assert seen == {"torch", "holoscan"}
 
 

@@ -41,7 +41,7 @@ def test_a_real_series_is_quieter_and_says_by_what(stillscan_data: Path, tmp_pat
 def test_time_points_of_a_real_series_judge_the_correction(
     stillscan_data: Path, tmp_path: Path
 ) -> None:
-    """Four volumes of a quiet brain: about half of the correction is borne out, and all say so."""
+    """Four volumes of a brain with little noise: about half of the correction is confirmed."""
     settings = tmp_path / "app.yaml"
     text = DEFAULT_SETTINGS.read_text()
     settings.write_text(text.replace("measurements: false", "measurements: true"))
@@ -49,16 +49,16 @@ def test_time_points_of_a_real_series_judge_the_correction(
     result, series = denoise(source, tmp_path / "out", "--config", str(settings))
     repeats = series["repeats"]
     assert repeats["slices"] == 8
-    assert 0.3 < repeats["borne_out"] < 0.7
+    assert 0.3 < repeats["confirmed_share"] < 0.7
     assert repeats["difference_after"] < repeats["difference_before"]
-    assert series["method"]["borne_out"] == repeats["borne_out"]
-    told = f"repeats inside the series bear out {100 * repeats['borne_out']:.0f} %"
-    assert told in result.stderr
+    assert series["method"]["confirmed_share"] == repeats["confirmed_share"]
+    warning = f"repeated acquisitions confirm {100 * repeats['confirmed_share']:.0f} %"
+    assert warning in result.stderr
     file = min((tmp_path / "out" / series["derived"]["folder"]).iterdir())
     frame = pydicom.dcmread(file).PerFrameFunctionalGroupsSequence[0]
-    assert "that repeats bear out" in frame.DerivationImageSequence[0].DerivationDescription
+    assert "that repeats confirm" in frame.DerivationImageSequence[0].DerivationDescription
     (report,) = (tmp_path / "out" / series["objects"][0]["series_instance_uid"]).iterdir()
-    assert "BORNE_OUT" in str(pydicom.dcmread(report))
+    assert "CONFIRMED_SHARE" in str(pydicom.dcmread(report))
 
 
 @pytest.mark.slow

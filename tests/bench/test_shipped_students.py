@@ -12,6 +12,7 @@ from stillscan.app.evaluation.blind_denoising import denoise_blind
 from stillscan.app.evaluation.noise_cases import NAMES, noise_case
 from stillscan.app.evaluation.peers import nlm
 from stillscan.models.bundle import load_mode
+from stillscan.models.denoisers.noise_everywhere import denoise_with_noise_everywhere
 from stillscan.models.metrics.image_quality import psnr
 from stillscan.models.noise.estimation import estimate_noise_profile
 
@@ -99,6 +100,28 @@ def test_single_slices_of_repeated_scans_are_not_spoilt(stillscan_data, mode, st
             one = slice(at, at + 1)
             ratio = ratios(students["mr"], first[one], second[one]).max()
             assert ratio < (1.0025 if "int8" in mode else 1.001), f"{repeat.name}, slice {at}"
+
+
+@pytest.mark.parametrize("name", ["gaussian 6", "gaussian 25"])
+@pytest.mark.parametrize(("domain", "dark"), [("mr", 0.04), ("ct", 0.03), ("xray", 0.03)])
+def test_air_without_noise_costs_the_body_nothing(
+    stillscan_data, mode, students, domain, dark, name
+):
+    """Told the truth, in the foreground; without the noise that fills the air up to 5 dB less."""
+    for clean in map(torch.from_numpy, middle_slices(stillscan_data, domain)):
+        air = torch.nn.functional.avg_pool2d(clean[None], 7, 1, 3)[0] < dark
+        case = noise_case(name)
+        noisy = case.add(clean, torch.Generator().manual_seed(7))
+        masked = noisy.masked_fill(air, 0)
+        everywhere, zero_air = (
+            denoise_with_noise_everywhere(
+                students[domain], image[None, None], case.profile(clean[None])
+            ).mean[0, 0]
+            for image in (noisy, masked)
+        )
+        assert (zero_air[air] == 0).all()
+        before, after = (psnr(image, clean, where=~air) for image in (everywhere, zero_air))
+        assert after > before - 0.25
 
 
 @pytest.mark.parametrize(("domain", "most"), [("mr", 0.06), ("xray", 0.07)])

@@ -68,26 +68,26 @@ def source_images(place: Path) -> dict[str, pydicom.Dataset]:
 
 
 def test_every_image_of_the_folder_is_derived(place):
-    assert derived_images(place / "quiet").keys() == source_images(place).keys()
+    assert derived_images(place / "denoised").keys() == source_images(place).keys()
 
 
 def test_derived_series_stand_in_the_study_of_their_sources(place):
     sources = source_images(place)
-    for source, image in derived_images(place / "quiet").items():
+    for source, image in derived_images(place / "denoised").items():
         assert image.StudyInstanceUID == sources[source].StudyInstanceUID
         assert image.SeriesDescription.endswith("(denoised, read with original)")
 
 
 def test_each_series_has_a_page_of_the_report(place):
-    for folder in derived_folders(place / "quiet"):
-        assert (place / "quiet/report" / f"{folder.name}.html").is_file()
+    for folder in derived_folders(place / "denoised"):
+        assert (place / "denoised/report" / f"{folder.name}.html").is_file()
 
 
 def test_a_quiet_image_is_left_nearly_as_it_is(place):
-    (head,) = (each for each in read_result(place / "quiet")["series"] if each["slices"] > 1)
+    (head,) = (each for each in read_result(place / "denoised")["series"] if each["slices"] > 1)
     (small,) = (
         each
-        for each in read_result(place / "quiet")["series"]
+        for each in read_result(place / "denoised")["series"]
         if each["modality"] == "MR" and each["slices"] == 1
     )
     assert small["noise"]["after"] > 0.9 * small["noise"]["before"]
@@ -95,12 +95,12 @@ def test_a_quiet_image_is_left_nearly_as_it_is(place):
 
 
 def test_low_strength_takes_less_and_makes_other_series(place):
-    quiet, gentle = (
+    denoised, gentle = (
         {each["source_series_instance_uid"]: each for each in read_result(place / name)["series"]}
-        for name in ("quiet", "gentle")
+        for name in ("denoised", "gentle")
     )
-    assert quiet.keys() == gentle.keys()
-    for source, each in quiet.items():
+    assert denoised.keys() == gentle.keys()
+    for source, each in denoised.items():
         other = gentle[source]
         assert each["noise"]["after"] <= other["noise"]["after"]
         assert each["derived"]["series_instance_uid"] != other["derived"]["series_instance_uid"]

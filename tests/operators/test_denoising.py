@@ -137,9 +137,9 @@ def test_scaling_is_invertible(values):
 
 def test_hounsfield_scale_is_fixed_and_others_follow_the_series():
     sample = np.linspace(0, 500, 1001, dtype=np.float32)
-    assert scaling_for("CT", sample) == Scaling(-1024.0, 3071.0)
-    assert scaling_for("MR", sample).high == pytest.approx(499.5, abs=0.5)
-    assert scaling_for("MR", sample - 100).low == -100
+    assert scaling_for("HU", sample) == Scaling(-1024.0, 3071.0)
+    assert scaling_for("1", sample).high == pytest.approx(499.5, abs=0.5)
+    assert scaling_for("1", sample - 100).low == -100
 
 
 class RecordingSeeds:

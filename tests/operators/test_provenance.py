@@ -49,7 +49,7 @@ def test_a_late_slice_makes_a_new_series_uid() -> None:
 
 @pytest.mark.parametrize("field", [each.name for each in fields(Provenance)])
 def test_whatever_can_change_a_pixel_changes_the_series_uid(field: str) -> None:
-    other = 0.5 if field in ("strength", "borne_out") else "other"
+    other = 0.5 if field in ("strength", "confirmed_share") else "other"
     assert uid(provenance=replace(STUDENT, **{field: other})) != uid()
 
 
@@ -96,8 +96,8 @@ def test_derivation_names_version_model_mode_and_strength() -> None:
 
 def test_derivation_says_what_repeats_bear_out() -> None:
     assert "strength 1, torch" in STUDENT.derivation
-    made = replace(STUDENT, borne_out=0.48)
-    assert "strength 1 of the 48 % that repeats bear out, torch" in made.derivation
+    made = replace(STUDENT, confirmed_share=0.48)
+    assert "strength 1 of the 48 % that repeats confirm, torch" in made.derivation
 
 
 def test_a_control_is_not_called_noise_reduction() -> None:

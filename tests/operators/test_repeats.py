@@ -123,13 +123,13 @@ def test_of_a_correction_that_blurs_only_a_part_is_applied(series):
     volume = series()
     _, plan = plan_series(volume, Blurring())
     assert plan.repeats.slices == 8
-    assert plan.repeats.borne_out < 0.5
+    assert plan.repeats.confirmed_share < 0.5
     assert plan.repeats.before == pytest.approx(SIGMA * np.sqrt(2), rel=0.05)
     assert plan.repeats.after <= plan.repeats.before
     (block,) = denoise_volume(Blurring(), volume)
     assert block.repeats == plan.repeats
     clean = np.tile(clean_slices(4), (3, 1, 1))
-    full = block.block.pixels + (block.pixels - block.block.pixels) / plan.repeats.borne_out
+    full = block.block.pixels + (block.pixels - block.block.pixels) / plan.repeats.confirmed_share
     before, part, whole = (
         np.square(pixels - clean).mean() for pixels in (block.block.pixels, block.pixels, full)
     )
@@ -147,7 +147,7 @@ def test_a_correction_that_takes_noise_alone_is_applied_whole(series):
         return clean[at][:, None]
 
     _, plan = plan_series(volume, Knowing(nearest))
-    assert plan.repeats.borne_out >= 0.97
+    assert plan.repeats.confirmed_share >= 0.97
     assert plan.repeats.after == pytest.approx(SIGMA, rel=0.05)
 
 
@@ -186,8 +186,8 @@ def test_the_share_is_that_of_least_error(share, expected):
     clean = rng.standard_normal(100_000)
     one, other = (clean + 0.3 * rng.standard_normal(clean.size) for _ in range(2))
     check = check_against_repeats([(one, one - share * (one - clean), other)])
-    assert check.borne_out == pytest.approx(expected, abs=0.02)
-    shown = one - check.borne_out * share * (one - clean)
+    assert check.confirmed_share == pytest.approx(expected, abs=0.02)
+    shown = one - check.confirmed_share * share * (one - clean)
     assert check.after == pytest.approx(np.sqrt(np.square(other - shown).mean()), rel=1e-6)
 
 

@@ -40,7 +40,7 @@ OUTCOME = SeriesOutcome(
     provenance=Provenance("0.1", "ct", "ab" * 32, "student", 0.75, "torch", "float32", "cpu"),
 )
 
-REPEATS = RepeatCheck(slices=8, borne_out=0.48, before=6.39, after=6.01)
+REPEATS = RepeatCheck(slices=8, confirmed_share=0.48, before=6.39, after=6.01)
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_page_tells_what_repeats_bear_out(comparison: Comparison) -> None:
 
 
 def test_who_is_told_less_than_all_of_the_correction_is_told_why() -> None:
-    assert "bear out 48 % of the correction" in REPEATS.warning
-    assert replace(REPEATS, borne_out=1.0).warning == ""
+    assert "confirm 48 % of the correction" in REPEATS.warning
+    assert replace(REPEATS, confirmed_share=1.0).warning == ""
 
 
 def test_page_says_what_it_is_for(comparison: Comparison) -> None:
@@ -113,7 +113,7 @@ def test_result_tells_what_repeats_bear_out() -> None:
     assert series_result(OUTCOME)["repeats"] is None
     assert series_result(replace(OUTCOME, repeats=REPEATS))["repeats"] == {
         "slices": 8,
-        "borne_out": 0.48,
+        "confirmed_share": 0.48,
         "difference_before": 6.39,
         "difference_after": 6.01,
     }

@@ -3,11 +3,14 @@
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.reading.read_series import Catalogue, find_series
+from stillscan.operators.reading.read_series import Catalogue, find_series, read_series
 from stillscan.operators.reading.selection import SelectionRules
+from tests.enhanced_factory import make_enhanced
 from tests.series_factory import make_series
+from tests.series_modules import item
 
 EVERYTHING = SelectionRules(
     localizers="process",
@@ -61,9 +64,10 @@ def image_type(*values: str) -> list[str]:
         (["DERIVED", "SECONDARY", "PROJECTION IMAGE"], "reformatted"),
         (["DERIVED", "PRIMARY", "MNIP", "ND"], "reformatted"),
         (["DERIVED", "SECONDARY", "SCREEN SAVE"], "burned-in-annotation"),
+        (image_type("AXIAL", "CT_SOM5 SEQ", "MPR"), "reformatted"),
     ],
 )
-def test_image_type_values_3_and_4_refuse(values, reason, catalogue_of):
+def test_image_type_says_what_is_refused(values, reason, catalogue_of):
     (refusal,) = catalogue_of(ImageType=values).refused
     assert refusal.reason == reason
     assert refusal.by_rules
@@ -84,7 +88,6 @@ def test_image_type_values_3_and_4_refuse(values, reason, catalogue_of):
         ["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"],
         image_type("T1", "NONE"),  # a flavour of enhanced MR: weighted, no map
         image_type("OTHER"),  # GE
-        image_type("AXIAL", "CT_SOM5 SEQ", "MPR"),  # value 5 says nothing
     ],
 )
 def test_image_type_of_ordinary_images_does_not_refuse(values, catalogue_of):
@@ -107,15 +110,99 @@ def test_rule_decides(attributes, reason, rules, catalogue_of):
     assert len(catalogue_of(SelectionRules(**rules), **attributes).candidates) == 1
 
 
-@pytest.mark.parametrize(("component", "reasons"), [(0, []), (1, ["phase-or-complex"])])
-def test_ge_phase_images_are_known_by_a_private_attribute(component, reasons, decoder, tmp_path):
+@pytest.mark.parametrize(
+    ("block", "element", "vr", "value", "reason"),
+    [
+        ((0x0043, "GEMS_PARM_01"), 0x2F, "SS", 0, None),
+        ((0x0043, "GEMS_PARM_01"), 0x2F, "SS", 1, "phase-or-complex"),
+        ((0x0043, "GEMS_PARM_01"), 0x30, "SS", 14, None),
+        ((0x0043, "GEMS_PARM_01"), 0x30, "SS", 18, "quantitative-map"),
+        ((0x0043, "GEMS_PARM_01"), 0x30, "SS", 20, "quantitative-map"),
+        ((0x0019, "GEMS_ACQU_01"), 0x9C, "LO", "epi2", None),
+        ((0x0019, "GEMS_ACQU_01"), 0x9C, "LO", "3db0map", "quantitative-map"),
+        ((0x0019, "GEMS_ACQU_01"), 0x9E, "LO", "B0map", "quantitative-map"),
+        ((0x0019, "SOMEBODY ELSE"), 0x9E, "LO", "B0map", None),
+    ],
+)
+@pytest.mark.parametrize("implicit", [False, True])
+def test_kind_is_said_in_private_attributes(
+    block, element, vr, value, reason, implicit, decoder, tmp_path
+):
+    syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     (path,) = make_series(tmp_path, slices=1, ImageType=image_type("OTHER"))
     dataset = pydicom.dcmread(path)
-    block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
-    block.add_new(0x2F, "SS", component)
+    dataset.private_block(block[0], "ANOTHER ONE", create=True)
+    dataset.private_block(*block, create=True).add_new(element, vr, value)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path, implicit_vr=implicit)
+    refused = find_series(tmp_path, decoder, SelectionRules()).refused
+    assert [each.reason for each in refused] == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize(
+    ("unit", "quantity", "reason"),
+    [
+        ("1", "", None),
+        ("Hz", "", "quantitative-map"),
+        ("mm2/s", "", "quantitative-map"),
+        ("1", "110808", "quantitative-map"),  # FA has no unit
+        ("1", "110852", None),
+    ],
+)
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_real_world_values_say_what_a_pixel_is(unit, quantity, reason, enhanced, decoder, tmp_path):
+    mapping = item(
+        RealWorldValueSlope=1.0,
+        RealWorldValueIntercept=0.0,
+        MeasurementUnitsCodeSequence=[item(CodeValue=unit, CodingSchemeDesignator="UCUM")],
+    )
+    if quantity:
+        named = item(CodeValue="246205007", CodingSchemeDesignator="SCT", CodeMeaning="Quantity")
+        code = item(CodeValue=quantity, CodingSchemeDesignator="DCM", CodeMeaning="X")
+        mapping.QuantityDefinitionSequence = [
+            item(ValueType="CODE", ConceptNameCodeSequence=[named], ConceptCodeSequence=[code])
+        ]
+    (path,) = (
+        make_enhanced(tmp_path, modality="MR") if enhanced else make_series(tmp_path, slices=1)
+    )
+    dataset = pydicom.dcmread(path)
+    places = dataset.PerFrameFunctionalGroupsSequence if enhanced else [dataset]
+    for place in places:
+        place.RealWorldValueMappingSequence = [mapping]
     dataset.save_as(path)
     refused = find_series(tmp_path, decoder, SelectionRules()).refused
-    assert [each.reason for each in refused] == reasons
+    assert [each.reason for each in refused] == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "unit", "reason"),
+    [
+        ({"RescaleType": "HU"}, "HU", None),
+        ({}, "HU", None),  # PS3.3 C.8.2.1: required where it is another
+        ({"RescaleType": "US"}, "1", None),
+        ({"RescaleType": "HU_MOD"}, "HU_MOD", None),
+        ({"RescaleType": "MGML"}, "", "quantitative-map"),
+        ({"RescaleType": "Z_EFF"}, "", "quantitative-map"),
+        ({"RescaleSlope": None}, "", "missing-attribute"),
+        ({"RescaleIntercept": None}, "", "missing-attribute"),
+    ],
+)
+def test_ct_is_in_hounsfield_units_or_says_otherwise(attributes, unit, reason, decoder, tmp_path):
+    for path in make_series(tmp_path, modality="CT", slices=2):
+        dataset = pydicom.dcmread(path)
+        dataset.pop("RescaleType", None)
+        for keyword, value in attributes.items():
+            dataset.pop(keyword, None) if value is None else setattr(dataset, keyword, value)
+        dataset.save_as(path)
+    found = find_series(tmp_path, decoder, SelectionRules())
+    assert [each.reason for each in found.refused] == ([reason] if reason else [])
+    assert [read_series(each, decoder).unit for each in found.candidates] == [unit] * (not reason)
+
+
+def test_a_description_that_speaks_of_a_map_warns(decoder, tmp_path):
+    make_series(tmp_path, slices=1, SeriesDescription="ep2d_diff_ADC")
+    (candidate,) = find_series(tmp_path, decoder, SelectionRules()).candidates
+    assert any("speaks of ADC" in each for each in read_series(candidate, decoder).warnings)
 
 
 @pytest.mark.parametrize("mark", ["derivation code", "equipment"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from collections.abc import Iterable, Iterator, Sequence
 
 from stillscan.operators.dicom.elements import (
     Element,
@@ -29,7 +30,12 @@ from stillscan.operators.reading.records import FrameAttributes, ImageAttributes
 
 PADDING_VALUE, PADDING_LIMIT = 0x00280120, 0x00280121
 INTERCEPT, SLOPE, RESCALE_TYPE, MODALITY_LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
-UNITS = 0x00541001
+UNITS, MODALITY = 0x00541001, 0x00080060
+REAL_WORLD_VALUES, MAPPED_UNITS = 0x00409096, 0x004008EA
+QUANTITIES, CONCEPT_NAME, CONCEPT = 0x00409220, 0x0040A043, 0x0040A168
+CODE_VALUE = 0x00080100
+HOUNSFIELD = ("HU", "H.U.", "HOUNSFIELD", "[HNSF'U]")
+QUANTITY_NAMES = ("246205007", "G-C1C6")  # (SCT or SRT, "Quantity")
 POSITION, ORIENTATION = 0x00200032, 0x00200037
 SPACING, IMAGER_SPACING, THICKNESS = 0x00280030, 0x00181164, 0x00180050
 
@@ -63,7 +69,7 @@ def frame_attributes(tags: Tags, image: ImageAttributes) -> tuple[FrameAttribute
     Raises:
         InvalidRescaleError, ModalityLutError: naming the attribute, found and expected.
         MissingAttributeError, InvalidAttributeError: if frames have no functional groups, or their
-            geometry is impossible.
+            geometry is impossible, or a CT has no rescale attributes.
         MixedPixelFormatError: if the frames of one instance differ in their unit.
     """
     if tags.get(MODALITY_LUT, Element(0, b"", b"")).items:
@@ -85,16 +91,19 @@ def frame_attributes(tags: Tags, image: ImageAttributes) -> tuple[FrameAttribute
 
 
 def _classic(tags: Tags, image: ImageAttributes) -> FrameAttributes:
-    slope, intercept = _rescale(tags)
+    slope, intercept = _rescale(tags, tags)
+    mapped = _mapped_units(tags)
     return FrameAttributes(
         slope=slope,
         intercept=intercept,
-        unit=_unit(tags),
+        unit=_unit(tags, tags, mapped),
         padding=_padding(tags, image.signed),
         position=_position(tags),
         orientation=_orientation(tags),
         spacing=_spacing(tags),
         thickness=_thickness(tags),
+        mapped_units=mapped,
+        quantities=_quantities(tags),
     )
 
 
@@ -116,17 +125,20 @@ def _frame(
     kind = next((_macro(groups, macro) for macro in FRAME_TYPE_MACROS if macro in groups), {})
     transformation = _macro(groups, PIXEL_VALUE_TRANSFORMATION) or tags
     measures = _macro(groups, PIXEL_MEASURES)
-    slope, intercept = _rescale(transformation)
+    slope, intercept = _rescale(tags, transformation)
+    mapped = _mapped_units(groups) or _mapped_units(tags)
     return FrameAttributes(
         slope=slope,
         intercept=intercept,
-        unit=_unit(transformation),
+        unit=_unit(tags, transformation, mapped),
         padding=_padding_of_frame(tags, groups, image.signed),
         position=_position(_macro(groups, PLANE_POSITION)),
         orientation=_orientation(_macro(groups, PLANE_ORIENTATION)),
         frame_type=values_in(kind, FRAME_TYPE),
         complex_component=text_in(kind, COMPLEX_COMPONENT).upper(),
         calculation=text_in(kind, CALCULATION).upper(),
+        mapped_units=mapped,
+        quantities=_quantities(groups) or _quantities(tags),
         stack=text_in(content, STACK_ID),
         volume_index=_volume_index(content, dimensions),
         spacing=_spacing(measures),
@@ -159,9 +171,13 @@ def _volume_index(content: Tags, dimensions: list[int]) -> tuple[int, ...]:
     return () if time is None else (int.from_bytes(time.value[:4], "little"),)
 
 
-def _rescale(tags: Tags) -> tuple[float, float]:
-    slope = _rescale_number(tags, SLOPE, "RescaleSlope", 1.0)
-    intercept = _rescale_number(tags, INTERCEPT, "RescaleIntercept", 0.0)
+def _rescale(tags: Tags, transformation: Tags) -> tuple[float, float]:
+    """Slope and intercept, in CT required (PS3.3 C.8.2.1): stored values are no HU."""
+    required = text_in(tags, MODALITY) == "CT"
+    slope = _rescale_number(transformation, SLOPE, "RescaleSlope", None if required else 1.0)
+    intercept = _rescale_number(
+        transformation, INTERCEPT, "RescaleIntercept", None if required else 0.0
+    )
     if not 1 / LARGEST_NUMBER <= abs(slope) <= LARGEST_NUMBER:
         raise InvalidRescaleError(
             f"RescaleSlope: found {slope:g}, expected a number that can be inverted"
@@ -169,9 +185,11 @@ def _rescale(tags: Tags) -> tuple[float, float]:
     return slope, intercept
 
 
-def _rescale_number(tags: Tags, tag: int, keyword: str, default: float) -> float:
-    text = tags[tag].text if tag in tags else ""
+def _rescale_number(tags: Tags, tag: int, keyword: str, default: float | None) -> float:
+    text = text_in(tags, tag)
     if not text:
+        if default is None:
+            raise MissingAttributeError(f"{keyword} is missing; a CT image must have it")
         return default
     number = _number(text)
     if number is None or abs(number) > LARGEST_NUMBER:
@@ -179,10 +197,40 @@ def _rescale_number(tags: Tags, tag: int, keyword: str, default: float) -> float
     return number
 
 
-def _unit(tags: Tags) -> str:
-    """RescaleType, or Units of PET; "" where neither says anything."""
-    unit = next((tags[tag].text for tag in (RESCALE_TYPE, UNITS) if tag in tags), "")
-    return "" if unit == "US" else unit  # PS3.3 C.11.1.1.2: US is "unspecified"
+def _unit(tags: Tags, transformation: Tags, mapped: Sequence[str]) -> str:
+    """Units of PET, else RescaleType; "" where it is unspecified (US, PS3.3 C.11.1.1.2).
+
+    A CT that says nothing is in HU: RescaleType is required where it is not (PS3.3 C.8.2.1), unless
+    real world values have another unit.
+    """
+    unit = text_in(tags, UNITS) or text_in(transformation, RESCALE_TYPE)
+    if text_in(tags, MODALITY) == "CT":
+        unit = unit or next(iter(mapped), "HU")
+        unit = "HU" if unit.upper() in HOUNSFIELD else unit
+    return "" if unit.upper() == "US" else unit
+
+
+def _mapped_units(tags: Tags) -> tuple[str, ...]:
+    """Of real world values (PS3.3 C.7.6.16.2.11)."""
+    maps = items_in(tags, REAL_WORLD_VALUES)
+    return tuple(_codes(code for each in maps for code in items_in(each, MAPPED_UNITS)))
+
+
+def _quantities(tags: Tags) -> tuple[str, ...]:
+    """What real world values are, where their definition says so."""
+    definitions = (
+        q for each in items_in(tags, REAL_WORLD_VALUES) for q in items_in(each, QUANTITIES)
+    )
+    return tuple(
+        code
+        for each in definitions
+        if set(_codes(items_in(each, CONCEPT_NAME))) & set(QUANTITY_NAMES)
+        for code in _codes(items_in(each, CONCEPT))
+    )
+
+
+def _codes(items: Iterable[Tags]) -> Iterator[str]:
+    return (text_in(item, CODE_VALUE) for item in items)
 
 
 def _padding(tags: Tags, signed: bool) -> tuple[int, int] | None:

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from stillscan.operators.dicom.elements import (
     MAX_TEXT,
     Element,
     Tags,
     items_in,
+    private_element,
     text_in,
     unsigned_short,
     values_in,
     whole_number,
 )
 from stillscan.operators.errors import InvalidUidError, MissingUidError
+from stillscan.operators.reading.kind_table import (
+    GE_COMPONENT,
+    GE_IMAGE,
+    GE_INNER_SEQUENCE,
+    GE_SEQUENCE,
+)
 from stillscan.operators.reading.records import UIDS, VALID_UID, Identification
 from stillscan.operators.reading.sandbox.parser import ParsedFile
 
 MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
 PATIENT = {"PatientID": 0x00100020, "PatientName": 0x00100010, "PatientBirthDate": 0x00100030}
-GE_PARAMETERS, GE_IMAGE_COMPONENT = 0x00430010, 0x0043102F
-GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+PRIVATE_NUMBERS = {  # group, beginning of the creator, element
+    GE_COMPONENT: (0x0043, "GEMS_PARM", 0x2F),
+    GE_IMAGE: (0x0043, "GEMS_PARM", 0x30),
+}
+PRIVATE_TEXTS = {
+    GE_SEQUENCE: (0x0019, "GEMS_ACQU", 0x9C),
+    GE_INNER_SEQUENCE: (0x0019, "GEMS_ACQU", 0x9E),
+}
 EQUIPMENT_NAMES = (0x00080070, 0x00081090)  # Manufacturer, ManufacturerModelName
 CODECS = {"": "ascii", "ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8", "GB18030": "gb18030"}
 
@@ -48,7 +62,8 @@ def identify(parsed: ParsedFile) -> Identification:
         photometric=text_in(tags, 0x00280004).upper(),
         samples_per_pixel=unsigned_short(tags.get(0x00280002)),
         patient=tuple(_digest(tags.get(tag)) for tag in PATIENT.values()),  # type: ignore[arg-type]
-        complex_component=_complex_component(tags),
+        complex_component=text_in(tags, 0x00089208).upper(),
+        private=tuple(_said_in_private(tags)),
         burned_in=text_in(tags, 0x00280301).upper(),
         lossy=text_in(tags, 0x00282110),
         derived_by_us=_derived_by_us(tags),
@@ -89,14 +104,16 @@ def _digest(element: Element | None) -> str:
     return hashlib.blake2b(value, digest_size=16).hexdigest() if value else ""
 
 
-def _complex_component(tags: Tags) -> str:
-    component = text_in(tags, 0x00089208).upper()
-    if component:
-        return component
-    # GE writes it in a private attribute alone; its ImageType is the same for all components
-    if text_in(tags, GE_PARAMETERS).startswith("GEMS_PARM"):
-        return GE_COMPONENTS.get(unsigned_short(tags.get(GE_IMAGE_COMPONENT)) or 0, "")
-    return ""
+def _said_in_private(tags: Tags) -> Iterator[tuple[str, str]]:
+    """What private attributes say of the kind of an image, where they are."""
+    for name, place in PRIVATE_NUMBERS.items():
+        number = unsigned_short(private_element(tags, *place))
+        if number is not None:
+            yield name, str(number)
+    for name, place in PRIVATE_TEXTS.items():
+        element = private_element(tags, *place)
+        if element is not None:
+            yield name, element.text[:MAX_TEXT]
 
 
 def _derived_by_us(tags: Tags) -> bool:

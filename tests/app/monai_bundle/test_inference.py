@@ -17,6 +17,7 @@ from stillscan.operators.denoising.plan import measure_noise
 from stillscan.operators.errors import NothingToDoError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.selection import SelectionRules
+from stillscan.operators.volume import unit_of
 from tests.app.training.tiny_training import noisy_stack
 from tests.series_factory import make_series
 
@@ -45,7 +46,7 @@ def students_pixels(name, slices):
     """The student called by hand: scaling and noise of the series, one pass, back again."""
     bundle = load_bundle(DEFAULT_BUNDLES / name, precision="float32")
     no_padding = [np.zeros(plane.shape, np.bool_) for plane in slices]
-    scaling, noise = measure_noise(SERVES[name], list(slices), no_padding)
+    scaling, noise = measure_noise(unit_of(SERVES[name]), list(slices), no_padding)
     images = torch.from_numpy(scaling.to_network(slices))[:, None]
     estimates = [bundle.denoiser.denoise(image[None], noise) for image in images]
     means = torch.cat([estimate.mean for estimate in estimates])[:, 0].numpy()
@@ -153,7 +154,7 @@ def test_one_tensor_has_the_students_weights_and_answers():
     behind = OneTensorStudent(network.widths, network.middle_blocks).eval()
     behind.load_state_dict(network.state_dict())
     slices = torch.from_numpy(SLICES / 1000)
-    _, noise = measure_noise("MR", [SLICES[0]], [np.zeros(SLICES[0].shape, np.bool_)])
+    _, noise = measure_noise("1", [SLICES[0]], [np.zeros(SLICES[0].shape, np.bool_)])
     planes = input_planes(slices[0], noise, behind.multiple)
     assert planes.shape == (9, 64, 56)
     with torch.no_grad():

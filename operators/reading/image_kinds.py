@@ -1,0 +1,137 @@
+"""Whether an image is one to denoise, by the table of words that `kind_table` holds.
+
+The standard leaves most of ImageType to the manufacturers (PS3.3 C.7.6.1.1.2), and they write their
+words at any place and into each other ("CT_SOM5 MIP", "MRPET_UMAP3D"): every value is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple
+
+from stillscan.operators.reading.kind_table import DESCRIPTION, IMAGE_TYPE, TABLE, KindRow, Reason
+
+
+class Said(NamedTuple):
+    """One value of one attribute; `number` counts those of ImageType from 1."""
+
+    attribute: str
+    value: str
+    number: int = 1
+
+    @property
+    def shown(self) -> str:
+        """For messages; a description is a person's own text, which no message repeats."""
+        if self.attribute == DESCRIPTION:
+            return "a name of such series"
+        return self.value[:32] + (
+            f" as value {self.number}" if self.attribute == IMAGE_TYPE else ""
+        )
+
+
+class Facts(NamedTuple):
+    """What an image, or one frame of it, says of itself, in the attributes of the table."""
+
+    modality: str
+    image_type: tuple[str, ...]
+    others: tuple[Said, ...] = ()
+
+
+class Kind(NamedTuple):
+    """What an image is, and what says so."""
+
+    reason: Reason
+    message: str
+
+
+# Words in a description that make one ask whether the images are maps after all.
+MENTIONED = ("ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV", "MTT", "TTP", "KTRANS", "MAP")
+
+
+@lru_cache(2**8)  # the images of a series say the same
+def kinds_of(facts: Facts, own_rows: tuple[KindRow, ...] = ()) -> tuple[Kind, ...]:
+    """What this image is by the rows that hold for it; nothing if it is one to denoise.
+
+    Args:
+        facts: what the image says.
+        own_rows: the site's, which are asked before the table.
+    """
+    rows = [
+        row
+        for row in (*own_rows, *TABLE)
+        if (not row.modalities or facts.modality in row.modalities)
+        and (not row.derived or facts.image_type[:1] == ("DERIVED",))
+    ]
+    by_number = enumerate(facts.image_type, start=1)
+    numbered = (Said(IMAGE_TYPE, value, number) for number, value in by_number)
+    values = [(said, _spoken(said, rows)) for said in chain(numbered, facts.others)]
+    return tuple(
+        Kind(row.reason, f"{said.attribute}: found {said.shown}")
+        for row in rows
+        if row.reason != "image"
+        for said, words in values
+        if _holds(row, said, words)
+    )
+
+
+def mentioned_in(description: str) -> str:
+    """The first word in a description that maps are called by; "" if there is none."""
+    words = _words(description)
+    return next((word for word in MENTIONED if _place(word, words) is not None), "")
+
+
+def _spoken(said: Said, rows: Sequence[KindRow]) -> tuple[str, ...]:
+    """The words of a value but those that say that it is an image."""
+    words = _words(said.value)
+    for row in rows:
+        if row.reason == "image" and _is_about(row, said):
+            for word in row.words:
+                if _is_pattern(word):
+                    words = () if _matches(word, words, said.value) else words
+                elif (place := _place(word, words)) is not None:
+                    words = (*words[: place[0]], *words[place[1] :])
+    return words
+
+
+def _holds(row: KindRow, said: Said, words: tuple[str, ...]) -> bool:
+    if not words or not _is_about(row, said):
+        return False
+    return any(
+        _matches(word, words, said.value) if _is_pattern(word) else _place(word, words) is not None
+        for word in row.words
+    )
+
+
+def _is_about(row: KindRow, said: Said) -> bool:
+    return row.attribute == said.attribute and said.number >= row.first_value
+
+
+def _matches(pattern: str, words: tuple[str, ...], value: str) -> bool:
+    """Whether a pattern fits the letters and digits that are left of a value, or all of it."""
+    whole = pattern.upper()
+    return fnmatchcase("".join(words), whole) or (
+        words == _words(value) and fnmatchcase(value.strip().upper(), whole)
+    )
+
+
+def _place(word: str, words: tuple[str, ...]) -> tuple[int, int] | None:
+    """From where to where a word, or several that belong together, stand among others."""
+    wanted = _words(word)
+    for start in range(len(words) - len(wanted) + 1):
+        if words[start : start + len(wanted)] == wanted:
+            return start, start + len(wanted)
+    return None
+
+
+def _is_pattern(word: str) -> bool:
+    return any(sign in word for sign in "*?[")
+
+
+@lru_cache(2**10)
+def _words(value: str) -> tuple[str, ...]:
+    """Letters that stand together, and digits likewise, in capitals."""
+    return tuple(re.findall(r"[A-Z]+|[0-9]+|%", value.upper()))

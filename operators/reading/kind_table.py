@@ -1,0 +1,296 @@
+"""What a header says an image shows, as a table: each row has its source, a site can add its own.
+
+An image is denoised unless a row says that its pixels are something else: a map of a quantity, a
+phase, a projection. `image_kinds` reads the table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Reason = Literal[
+    "image",
+    "localizer",
+    "phase-or-complex",
+    "quantitative-map",
+    "reformatted",
+    "burned-in-annotation",
+]
+IMAGE_TYPE = "ImageType"
+COMPONENT = "ComplexImageComponent"
+CALCULATION = "VolumeBasedCalculationTechnique"
+UNIT = "RescaleType"  # of PET: Units
+MAPPED_UNIT = "MeasurementUnitsCodeSequence"  # of a RealWorldValueMappingSequence
+QUANTITY = "QuantityDefinitionSequence"  # likewise
+DESCRIPTION = "SeriesDescription"
+GE_COMPONENT, GE_IMAGE = '(0043,"GEMS_PARM_01",2f)', '(0043,"GEMS_PARM_01",30)'
+GE_SEQUENCE, GE_INNER_SEQUENCE = '(0019,"GEMS_ACQU_01",9c)', '(0019,"GEMS_ACQU_01",9e)'
+
+
+@dataclass(frozen=True)
+class KindRow:
+    """Words by which an attribute says what an image shows.
+
+    Attributes:
+        reason: why such an image is not denoised; `image`: these words say that it is one, and
+            other rows do not see them.
+        words: `MIN IP` holds where these letters stand as words of their own, one after the other,
+            whatever is between them: "MIN_IP", "CT MIN-IP 3D". With `*`, `?` or `[ ]` it is a
+            pattern for the whole value, or for its letters and digits alone. Case does not count.
+        attribute: that is looked at.
+        modalities: of which images; none: of all.
+        first_value: of ImageType, the first value that is looked at, counted from 1.
+        derived: only where value 1 of ImageType is DERIVED.
+        source: where it is written.
+    """
+
+    reason: Reason
+    words: tuple[str, ...]
+    attribute: str = IMAGE_TYPE
+    modalities: tuple[str, ...] = ()
+    first_value: int = 1
+    derived: bool = False
+    source: str = "settings"
+
+    def __post_init__(self) -> None:
+        """Refuse a row that can never hold.
+
+        Raises:
+            ValueError: if there are no words.
+        """
+        if not self.words or not all(map(str.strip, self.words)):
+            raise ValueError("'words' needs at least one word")
+
+
+MR, SECTIONAL = ("MR",), ("MR", "CT", "PT")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a row from a text with commas between them."""
+    return tuple(text.split(", "))
+
+
+PHYSICAL_UNITS = words(
+    "Hz, kHz, MHz, hertz, s, sec, second, seconds, ms, msec, millisecond, milliseconds, usec, min, "
+    "minute, minutes, mm, um, cm, nm, rad, mrad, radian, radians, deg, degree, degrees, k, kelvin, "
+    "cel, degc, celsius, pa, kpa, t, mt, ut, nt, gauss, tesla, ppm, ppb, mol, mmol, mg, kg, ml, "
+    "cc, %, percent, pct, mgml, adc, fa, cbf, cbv, mtt, ttp"
+)
+TABLE = (
+    # Words that look like one of those below
+    KindRow(
+        "image",
+        words(
+            "IN PHASE, OUT PHASE, OUT OF PHASE, OPP PHASE, OPPOSED PHASE, MULTI PHASE, "
+            "PHASE CONTRAST, REAL TIME"
+        ),
+        source="Siemens Dixon (UCL/pet-rd-tools#11: IN_PHASE); Philips PHASE CONTRAST M; "
+        "PS3.3 C.8.13.1.1.1.3",
+    ),
+    KindRow(
+        "image", ("TENSOR B0",), source="Siemens XA30, mean of b = 0 (neurolabusc/dcm_qa_xa30)"
+    ),
+    # Localizers and screens
+    KindRow(
+        "localizer",
+        ("LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVIEW", "SURVEY"),
+        source="PS3.3 C.8.2.1.1.1, C.8.16.1.3; names of the manufacturers",
+    ),
+    KindRow(
+        "localizer",
+        ("*SURVEY*",),
+        DESCRIPTION,
+        MR,
+        source="Philips: nothing but its name tells a survey from other M_FFE series",
+    ),
+    KindRow(
+        "burned-in-annotation",
+        ("*SCREENSAVE*", "*SCREENCAPTURE*", "*SCREENSHOT*", "*POSDISP*"),
+        source="GE SCREEN SAVE; Siemens CSA POSDISP (rordenlab/dcm2niix, nii_dicom.cpp)",
+    ),
+    # Phase, real and imaginary parts
+    KindRow(
+        "phase-or-complex",
+        ("PHASE", "IMAGINARY", "REAL", "*PHASEMAP*", "*VELOCITYMAP*"),
+        modalities=MR,
+        source="PS3.3 C.8.3.1.1.1, C.8.13.3.1.1",
+    ),
+    KindRow(
+        "phase-or-complex",
+        ("[PRI]", "[PRI][ _-]*"),
+        modalities=MR,
+        source="Siemens P; Philips R_IR, I_FFE (conformance statement of Intera R7 to R9, 3-28)",
+    ),
+    KindRow(
+        "phase-or-complex", ("VELOCITY",), modalities=MR, first_value=4, source="PS3.3 C.8.16.1.4"
+    ),
+    KindRow(
+        "phase-or-complex",
+        ("PHASE", "REAL", "IMAGINARY", "MIXED"),
+        COMPONENT,
+        source="PS3.3 C.8.13.3.1.1",
+    ),
+    KindRow(
+        "phase-or-complex",
+        ("1", "2", "3"),
+        GE_COMPONENT,
+        source="GE: phase, real, imaginary (rordenlab/dcm2niix, nii_dicom.cpp)",
+    ),
+    # Maps of quantities
+    KindRow(
+        "quantitative-map",
+        ("MAP", "MAPS", "*MAP", "*MAPS", "*UMAP*"),
+        modalities=SECTIONAL,
+        source="PS3.3 C.8.3.1.1.1; Philips B0 MAP (rordenlab/dcm2niix#455); Siemens MRPET_UMAP3D "
+        "(UCL/pet-rd-tools#11)",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("B0",),
+        modalities=MR,
+        source="Philips R11 field maps (rordenlab/dcm2niix#455)",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("ADC", "EADC", "EXPADC", "FA", "COLFA", "TENSOR"),
+        modalities=SECTIONAL,
+        source="PS3.3 C.8.13.1.1.1.4; Siemens (neurolabusc/dcm_qa_xa30)",
+    ),
+    KindRow(
+        "quantitative-map",
+        words(
+            "CBF, CBV, MTT, TTP, TMAX, RCBF, RCBV, RELCBF, RELCBV, RELMTT, RELTTP, "
+            "PBP, GBP, KTRANS, KEP, IAUC, PERMEABILITY"
+        ),
+        modalities=SECTIONAL,
+        source="PS3.3 C.8.13.1.1.1.4, C.8.15.2.1.1.4; Siemens; PS3.16 CID 4107 to 4109",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("BF", "BV", "VE", "VP"),
+        modalities=SECTIONAL,
+        derived=True,
+        source="Siemens AXIAL, CT_SOM7 VPCT, BF (public code that sorts perfusion CT); PS3.16 "
+        "CID 4107",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("T1", "T2", "T2 STAR", "R2", "R2 STAR", "RHO", "TEMPERATURE", "TCS", "SCM", "NEI"),
+        modalities=MR,
+        first_value=4,
+        source="PS3.3 C.8.13.1.1.1.4; as value 3 T1, T2 and TEMPERATURE are a weighting",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("FF", "PDFF", "FAT FRACTION", "WATER FRACTION", "STIFFNESS"),
+        modalities=MR,
+        source="Philips FF; PS3.16 CID 7180; GE MR-Touch",
+    ),
+    KindRow(
+        "quantitative-map",
+        words(
+            "DIFFUSION ANISO, R COEFFICIENT, QUANTITY, STD DEVIATION, T TEST, Z SCORE, "
+            "*TTEST*, *ZSCORE*"
+        ),
+        modalities=SECTIONAL,
+        source="PS3.3 C.8.16.1.4, C.8.13.1.1.1.4; Siemens TTEST (Open-Minds-Lab/mrQA#49)",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("MAT SPECIFIC", "MAT FRACTIONAL", "MAT VALUE BASED", "EFF ATOMIC NUM", "ELECTRON DENSITY"),
+        modalities=("CT",),
+        source="PS3.3 C.8.15.2.1.1.4",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("PROCESSED",),
+        modalities=MR,
+        derived=True,
+        source="GE: computed maps are DERIVED, SECONDARY, PROCESSED (rordenlab/dcm2niix#574)",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("1[789]", "[23]?"),
+        GE_IMAGE,
+        source="GE: 14 and 16 are acquired, 18 is FA, 19 a trace (rordenlab/dcm2niix#574)",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("*B0MAP*", "*B0RF*"),
+        GE_SEQUENCE,
+        source="GE field maps: Hz and magnitude in one series (rordenlab/dcm2niix#501)",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("*B0MAP*",),
+        GE_INNER_SEQUENCE,
+        source="GE field maps (rordenlab/dcm2niix#501)",
+    ),
+    # Reformatted and projected
+    KindRow(
+        "reformatted",
+        words(
+            "MPR, CPR, MIP, *MIP, *MINIP*, *MAXIP*, MNIP, REFORMATTED, RESAMPLED, "
+            "PROJECTION IMAGE, VRT, SSD, 3D RENDERING, VOLUME RENDERING, *CSAPARALLEL*"
+        ),
+        source="PS3.3 C.8.3.1.1.1, C.8.16.1.4; GE REFORMATTED; Siemens CT_SOM5 MIP, CSA MPR, MNIP",
+    ),
+    KindRow(
+        "reformatted",
+        ("MAXIMUM", "MINIMUM"),
+        modalities=SECTIONAL,
+        first_value=4,
+        source="PS3.3 C.8.16.1.4: over frames",
+    ),
+    KindRow(
+        "reformatted",
+        ("MAX IP", "MIN IP", "MPR", "CURVED MPR", "VOLUME RENDER", "SURFACE RENDER", "MIXED"),
+        CALCULATION,
+        source="PS3.3 C.8.16.2",
+    ),
+    # What a pixel is
+    KindRow(
+        "image",
+        ("HU MOD", "HU", "*HOUNSFIELD*", "HNSF U", "US"),
+        UNIT,
+        ("CT",),
+        source="PS3.3 C.11.1.1.2",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("*",),
+        UNIT,
+        ("CT",),
+        source="PS3.3 C.11.1.1.2: OD, MGML, Z_EFF, ED, EDW, PCT and others are no HU",
+    ),
+    KindRow(
+        "image",
+        ("CNTS", "NONE", "CPS", "BQML", "PROPCNTS", "PROPCPS", "GML", "CM2ML", "US"),
+        UNIT,
+        ("PT",),
+        source="PS3.3 C.8.9.1.1.3: counts, activity and uptake",
+    ),
+    KindRow(
+        "quantitative-map",
+        ("*",),
+        UNIT,
+        ("PT",),
+        source="PS3.3 C.8.9.1.1.3: attenuation, perfusion, percent and others",
+    ),
+    KindRow(
+        "quantitative-map",
+        PHYSICAL_UNITS,
+        UNIT,
+        MR,
+        source="PS3.3 C.11.1.1.2; Philips Hz (rordenlab/dcm2niix#455)",
+    ),
+    KindRow("quantitative-map", PHYSICAL_UNITS, MAPPED_UNIT, MR, source="PS3.3 C.7.6.16.2.11"),
+    KindRow(
+        "image",
+        ("11080[0-6]", "11081[678]", "11082[01]", "110852", "112031", "129321", "12640[0-6]"),
+        QUANTITY,
+        source="PS3.16 CID 7180: signal intensity, attenuation, activity, uptake",
+    ),
+    KindRow("quantitative-map", ("*",), QUANTITY, source="PS3.16 CID 7180: other quantities"),
+)

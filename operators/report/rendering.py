@@ -1,0 +1,59 @@
+"""HTML from templates: every value is escaped, and one that is missing is an error.
+
+Each room keeps its templates in a folder `templates`; those of this room can be included by all.
+jinja2 is imported when the first page is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import jinja2
+
+SHARED = Path(__file__).with_name("templates")
+
+
+class Number(NamedTuple):
+    """A figure at the head of a page; `small` is what follows it in small type."""
+
+    name: str
+    value: str
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with a list below it, or with a table of names and values."""
+
+    heading: str
+    items: Sequence[str] = ()
+    rows: Sequence[tuple[str, str]] = ()
+
+
+def render(template: Path, **values: object) -> str:
+    """The page that a template makes of the values.
+
+    Raises:
+        jinja2.UndefinedError: if the template asks for a value that is not given.
+    """
+    return _environment(template.parent).get_template(template.name).render(values)
+
+
+@cache
+def _environment(folder: Path) -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, SHARED]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
