@@ -10,7 +10,7 @@ from stillscan.app.backfill.work_items import digest_of
 from stillscan.app.dicomweb.endpoint import Endpoint
 from stillscan.app.dicomweb.query import is_uid
 from stillscan.app.dicomweb.store import store
-from stillscan.app.pipeline.output_folder import make_names_durable
+from stillscan.operators.durable_files import sync
 from stillscan.operators.output_faults import naming_output_faults
 
 STATE = ".stillscan-backfill"  # in a destination folder: the record and working files
@@ -65,6 +65,6 @@ def _publish(made: Path, target: Path) -> None:
     with naming_output_faults("publish a derived series"):
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            make_names_durable(made)
+            sync(made)
             made.rename(target)
-            make_names_durable(target.parent)
+            sync(target.parent)

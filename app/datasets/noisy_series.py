@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32
 from stillscan.app.datasets.errors import ImageTooSmallError, NotFiniteValuesError
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.training.noisy_images import NoisyImage
+from stillscan.operators.denoising.intensity import without_padding
 from stillscan.operators.denoising.plan import measure_noise, sample_of
 from stillscan.operators.denoising.repeats import acquired_again
 from stillscan.operators.errors import NoNoiseInSeriesError
@@ -148,8 +149,3 @@ def require_finite(pixels: Pixels, index: int) -> None:
     wrong = int((~np.isfinite(pixels)).sum())
     if wrong:
         raise NotFiniteValuesError(f"slice {index} has {wrong} values that are infinite or NaN")
-
-
-def without_padding(pixels: Pixels, padding: Padding) -> Pixels:
-    """Replace padding by the smallest real value, as in the application."""
-    return np.where(padding, pixels[~padding].min(), pixels) if padding.any() else pixels

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from stillscan.app.datasets.noisy_folder import find_sources
-from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource, without_padding
+from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource
 from stillscan.app.monai_bundle.results import save_result
 from stillscan.models.noise.noise_free import exact_places
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.one_tensor import input_planes
-from stillscan.operators.denoising.intensity import Scaling
+from stillscan.operators.denoising.intensity import Scaling, without_padding
 from stillscan.operators.denoising.plan import measure_noise, sample_of
 from stillscan.operators.denoising.repeats import acquired_again
 from stillscan.operators.errors import InputError, NothingToDoError

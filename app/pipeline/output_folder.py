@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from stillscan.operators.durable_files import sync
 from stillscan.operators.errors import SettingsError
 from stillscan.operators.output_faults import naming_output_faults
 
@@ -134,7 +135,7 @@ def publish(staging: Path, output: Path) -> None:
                     target.rename(old)
                 moved.append((source, target, old))
                 source.rename(target)
-            make_names_durable(output)
+            sync(output)
     except BaseException:
         _take_back(moved)
         raise
@@ -155,12 +156,3 @@ def _take_back(moved: list[tuple[Path, Path, Path | None]]) -> None:
             target.rename(source)
         if old is not None and old.exists():
             old.rename(target)
-
-
-def make_names_durable(folder: Path) -> None:
-    """Sync the renames in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

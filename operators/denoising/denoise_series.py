@@ -21,7 +21,7 @@ from stillscan.models.noise.estimation import remaining_share
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.denoising.gate import GateRefusedError, Verdict, judge
 from stillscan.operators.denoising.gate_limits import GateLimits
-from stillscan.operators.denoising.intensity import Scaling
+from stillscan.operators.denoising.intensity import Scaling, without_padding
 from stillscan.operators.denoising.plan import Plan, SeriesSample, plan_from, read_sample
 from stillscan.operators.denoising.repeats import RepeatCheck, are_alike, check_against_repeats
 from stillscan.operators.volume import Volume, VolumeBlock
@@ -129,7 +129,9 @@ def checked_by_repeats(
             if other is None:
                 continue
             seen = ~(block.padding | other.padding)
-            image = torch.from_numpy(plan.scaling.to_network(without_padding(block)))
+            image = torch.from_numpy(
+                plan.scaling.to_network(without_padding(block.pixels, block.padding))
+            )
             sigma = plan.noise.sigma_map(image[None])[0].numpy() / plan.scaling.gain
             if are_alike(block.pixels[seen], other.pixels[seen], sigma[seen]):
                 denoised = denoise_block(denoiser, block, plan, limits=limits)
@@ -159,7 +161,9 @@ def denoise_block(
 
 def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> EstimatedBlock:
     """What the denoiser makes of one block; the first half of `denoise_block`."""
-    noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block)))[:, None]
+    noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block.pixels, block.padding)))[
+        :, None
+    ]
     if isinstance(denoiser, Seeded):
         denoiser = denoiser.seeded(seeds_of(block))
     estimate = denoise_with_noise_everywhere(denoiser, noisy, plan.noise)
@@ -231,17 +235,6 @@ def denoise_volume(
     volume, plan = plan_series(volume, denoiser, limits=limits)
     for block in volume.blocks():
         yield denoise_block(denoiser, block, plan, strength, limits)
-
-
-def without_padding(block: VolumeBlock) -> Float32[np.ndarray, "slice row column"]:
-    """Padding replaced by the slice's smallest real value, so that no false edge stands there."""
-    if not block.padding.any():
-        return block.pixels
-    pixels = block.pixels.copy()
-    for values, padding in zip(pixels, block.padding, strict=True):
-        if padding.any() and not padding.all():
-            values[padding] = values[~padding].min()
-    return pixels
 
 
 def _noise_after(block: VolumeBlock, pixels: np.ndarray, plan: Plan) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 HOUNSFIELD_RANGE = (-1024.0, 3071.0)
 BRIGHT_QUANTILE = 0.999
@@ -48,3 +48,17 @@ def scaling_for(unit: str, sample: Pixels) -> Scaling:
     low = min(0.0, float(sample.min()))
     high = float(np.quantile(sample, BRIGHT_QUANTILE))
     return Scaling(low, high if high > low else low + 1.0)
+
+
+def without_padding(
+    pixels: Float32[np.ndarray, "*slices row column"],
+    padding: Bool[np.ndarray, "*slices row column"],
+) -> Float32[np.ndarray, "*slices row column"]:
+    """Replace padding by the smallest real value of its slice, so that no false edge stands there.
+
+    A slice of padding alone stays as it is.
+    """
+    if not padding.any():
+        return pixels
+    smallest = np.where(padding, np.inf, pixels).min((-2, -1), keepdims=True)
+    return np.where(padding & np.isfinite(smallest), smallest, pixels)

@@ -10,7 +10,7 @@ from stillscan.operators.denoising.denoise_series import (
     denoise_volume,
 )
 from stillscan.operators.denoising.gate_limits import GateLimits
-from stillscan.operators.denoising.intensity import Scaling, scaling_for
+from stillscan.operators.denoising.intensity import Scaling, scaling_for, without_padding
 from stillscan.operators.denoising.plan import plan_from, read_sample
 from stillscan.operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
 from stillscan.operators.reading.decoder import Decoder
@@ -154,6 +154,20 @@ class RecordingSeeds:
 
     def denoise(self, image, noise):
         return Estimate(mean=image)
+
+
+def test_padding_becomes_the_smallest_real_value_of_its_slice():
+    pixels = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
+    padding = np.zeros(pixels.shape, np.bool_)
+    padding[0, 0, :2] = True
+    padding[2] = True  # a slice without anything real
+    replaced = without_padding(pixels, padding)
+    assert replaced.dtype == np.float32
+    assert replaced[0].tolist() == [[2, 2, 2, 3], [4, 5, 6, 7]]
+    assert np.array_equal(replaced[1:], pixels[1:])
+    for each, where, expected in zip(pixels, padding, replaced, strict=True):
+        assert np.array_equal(without_padding(each, where), expected)
+    assert np.shares_memory(without_padding(pixels[1], padding[1]), pixels)
 
 
 def test_a_slice_has_the_seed_of_its_uids_whatever_its_block(read):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.bundles.warm_networks import WarmNetworks
-from stillscan.app.pipeline.output_folder import REPORT, make_names_durable
+from stillscan.app.pipeline.output_folder import REPORT
 from stillscan.app.pipeline.pipeline import RunResult, run_with
 from stillscan.app.pipeline.survey import Job
 from stillscan.app.settings import DEFAULT_SETTINGS, Settings, load_settings
@@ -33,6 +33,7 @@ from stillscan.deploy.gateway.record.disk import DiskGuard
 from stillscan.deploy.gateway.record.incoming_series import Task
 from stillscan.deploy.gateway.record.jobs import ClaimedJob, Ending, JobQueue
 from stillscan.deploy.gateway.settings import GatewaySettings, Places, StorageSection
+from stillscan.operators.durable_files import sync
 from stillscan.operators.errors import ExitCode, StillscanError
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
@@ -142,7 +143,7 @@ class Worker:
         ending = ending_of(result)
         if ending.state == "derived":
             self._move_report(job, outbox)
-            make_names_durable(self._places.outbox)
+            sync(self._places.outbox)
             return replace(ending, instances=len(files_of(self._places, job.number)))
         shutil.rmtree(outbox, ignore_errors=True)
         return ending
