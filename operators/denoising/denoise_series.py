@@ -1,7 +1,7 @@
 """From a volume to a denoised volume: a plan for the series, then estimate and gate block by block.
 
-`plan_series` comes first: it reads a sample of the series once, and what cannot be denoised is
-refused there, before anything is denoised or written.
+`plan_series` comes first: it reads a sample of the series once and refuses a series that cannot be
+denoised, before anything is denoised or written.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from stillscan.operators.volume import Volume, VolumeBlock
 
 @dataclass(frozen=True)
 class EstimatedBlock:
-    """A block with what the denoiser makes of it, network numbers, before anyone judges it.
+    """A block with the denoiser's estimate, in network numbers, before the quality gate.
 
     Attributes:
         block: what was read.
-        plan: of its series.
-        noisy: its pixels, padding replaced.
+        plan: the plan of its series.
+        noisy: its pixels, with padding replaced.
         sigma: standard deviation of the noise at each pixel.
-        estimate: of the clean image, at full strength.
+        estimate: estimate of the clean image, at full strength.
     """
 
     block: VolumeBlock
@@ -48,18 +48,18 @@ class EstimatedBlock:
 
 @dataclass(frozen=True)
 class DenoisedBlock:
-    """A block with the pixels that the derived series will show.
+    """A block with the pixels of the derived series.
 
     Attributes:
         block: what was read.
-        pixels: modality units, after gate and strength.
-        verdict: of the gate on the full-strength estimate.
-        noise_before: sigma of the series in modality units.
+        pixels: pixels in modality units, after gate and strength.
+        verdict: verdict of the gate on the full-strength estimate.
+        noise_before: standard deviation of the noise of the series, modality units.
         noise_after: sigma left, in modality units; None where the sample has no slice in the block.
         sigma: standard deviation of the noise at each pixel, modality units.
-        spread: standard deviation of the error at each pixel, modality units; None where the
-            denoiser says nothing of its error.
-        repeats: what repeats inside the series say of the denoiser; None where it has none.
+        spread: standard deviation of the error at each pixel, modality units; None if the denoiser
+            gives none.
+        repeats: result of the check by repeated acquisitions; None if there are none.
     """
 
     block: VolumeBlock
@@ -86,16 +86,16 @@ def plan_series(
 
     Args:
         volume: the series.
-        denoiser: the one that is going to be used; repeated acquisitions are asked about it.
+        denoiser: the denoiser that will be used; repeated acquisitions check it.
         noise_range: sigma on the network scale that the bundle was trained for; None for any.
-        limits: of the quality gate.
+        limits: limits of the quality gate.
         scaling: in place of the one that the unit and the sample give.
-        noise: in place of the measured one, on the scale of `scaling`.
-        network: is held while the denoiser runs.
+        noise: replaces the measured noise, on the scale of `scaling`.
+        network: context that is held while the denoiser runs.
 
     Returns:
-        The volume, which gives the slices of the sample from memory the first time that they are
-        read, and the plan.
+        The volume, which returns the slices of the sample from memory at the first reading, and the
+        plan.
 
     Raises:
         InputError: if a slice of the sample cannot be read.
@@ -118,10 +118,10 @@ def plan_series(
 def checked_by_repeats(
     sample: SeriesSample, plan: Plan, denoiser: Denoiser, limits: GateLimits | None = None
 ) -> RepeatCheck | None:
-    """Compare what the denoiser and the gate make of the sample with its other acquisition.
+    """Compare the denoised and gated sample with its other acquisitions.
 
     Returns:
-        None where there is no other acquisition, or nothing was corrected.
+        None if there is no other acquisition, or nothing was corrected.
     """
 
     def compared() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -147,12 +147,12 @@ def denoise_block(
     strength: float = 1.0,
     limits: GateLimits | None = None,
 ) -> DenoisedBlock:
-    """Denoise, judge, and apply the strength to one block.
+    """Denoise one block, apply the quality gate and the strength.
 
     Args:
-        denoiser: any; sees network numbers.
-        block: of the series that the plan was made for.
-        plan: from `plan_series`.
+        denoiser: any denoiser; it gets network numbers.
+        block: a block of the series of the plan.
+        plan: result of `plan_series`.
         strength: share of the correction that is applied, 0 to 1.
         limits: of the gate.
     """
@@ -160,14 +160,14 @@ def denoise_block(
 
 
 def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> EstimatedBlock:
-    """What the denoiser makes of one block; the first half of `denoise_block`."""
+    """Return what the denoiser makes of one block; the first half of `denoise_block`."""
     noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block.pixels, block.padding)))[
         :, None
     ]
     if isinstance(denoiser, Seeded):
         denoiser = denoiser.seeded(seeds_of(block))
     estimate = denoise_with_noise_everywhere(denoiser, noisy, plan.noise)
-    one_by_one = [plan.noise.sigma_map(image[None]) for image in noisy]  # each in the cache
+    one_by_one = [plan.noise.sigma_map(image[None]) for image in noisy]  # one by one, for the cache
     sigma = torch.cat(one_by_one)[:, 0].numpy()
     return EstimatedBlock(block, plan, noisy[:, 0].numpy(), sigma, estimate)
 
@@ -175,7 +175,7 @@ def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> Estima
 def judge_block(
     estimated: EstimatedBlock, strength: float = 1.0, limits: GateLimits | None = None
 ) -> DenoisedBlock:
-    """Judge what a denoiser made of a block and apply the strength; the second half.
+    """Apply the quality gate and the strength to an estimate, the second half of `denoise_block`.
 
     Only the share of the correction is applied that repeats inside the series confirm.
     """
@@ -185,7 +185,9 @@ def judge_block(
     before, estimate = estimated.noisy, estimated.estimate
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
     lowest = before.min(axis=(1, 2), keepdims=True)
-    clean = np.maximum(clean, np.minimum(lowest, 0))  # 0 is no signal: less cannot be
+    clean = np.maximum(
+        clean, np.minimum(lowest, 0)
+    )  # 0 is no signal, so lower values are impossible
     accepted, verdict = judge(before, clean, sigma, plan.noise.acf, limits or GateLimits())
     unit = np.float32(1 / plan.scaling.gain)
     change = np.float32(strength) * (accepted - before) * unit
@@ -219,7 +221,7 @@ def seeds_of(block: VolumeBlock) -> list[int]:
 def _spread(
     estimate: Estimate, sigma: np.ndarray, strength: float, unit: np.float32
 ) -> np.ndarray | None:
-    """Deviation of the error of what is shown: of the estimate, and of the noise left in."""
+    """Return the error of the shown pixels: that of the estimate, and of the noise left in."""
     if estimate.spread is None:
         return None
     spread = estimate.spread[:, 0].numpy()
@@ -231,7 +233,7 @@ def _spread(
 def denoise_volume(
     denoiser: Denoiser, volume: Volume, strength: float = 1.0, limits: GateLimits | None = None
 ) -> Iterator[DenoisedBlock]:
-    """The whole series, block by block."""
+    """Yield the whole series, block by block."""
     volume, plan = plan_series(volume, denoiser, limits=limits)
     for block in volume.blocks():
         yield denoise_block(denoiser, block, plan, strength, limits)

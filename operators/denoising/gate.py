@@ -1,11 +1,11 @@
-"""What may leave: the clamp, measurements of what the denoiser did to an image, and the verdict.
+"""Quality gate: bounds and checks the denoised block.
 
-Judged is the full-strength estimate, before strength is applied, by its standardised residual
+The gate is applied to the full-strength estimate, before strength, by its standardised residual
 r = (y - x_hat) / sigma. A perfect estimate of the mean has std(r) = sqrt(1 - MSE / sigma^2) <= 1:
-what was removed is no more than the noise. Little change is always safe and never refused;
-structure beyond what noise explains is clamped (multiscale_clamp.py); where more is taken away than
-there is noise, all of it is drawn back to what there is. Far too much change, a moved mean and
-anything that is not finite are refused.
+no more than the noise was removed. A small change is always safe and never refused; structure
+beyond what noise explains is clamped (multiscale_clamp.py); a change larger than the noise is
+reduced to the noise. Far too large a change, a moved mean and values that are not finite are
+refused.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Pixels = Float32[np.ndarray, "slice row column"]
 Plane = Float32[np.ndarray, "row column"]
 
 BINS = 8
-FEWEST_IN_BIN = 500  # pixels; fewer say little of a mean
+FEWEST_IN_BIN = 500  # pixels; the mean of fewer is too uncertain
 CLAMPED = 0.99  # a weight below this counts as clamped
-FAR_TOO_MUCH = 2.0  # times the limit of std(r): beyond it nothing is drawn back, all is refused
+FAR_TOO_MUCH = 2.0  # times the limit of std(r): a larger change is refused
 
 
 class GateRefusedError(ResultError):
@@ -40,7 +40,7 @@ class GateRefusedError(ResultError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision, why, and the figures it stands on (the worst slice's)."""
+    """The decision, its reasons, and its figures (those of the worst slice)."""
 
     decision: Decision
     reasons: tuple[str, ...] = ()
@@ -54,14 +54,14 @@ def judge(
     acf: Float[np.ndarray, "lag lag"],
     limits: GateLimits,
 ) -> tuple[Pixels, Verdict]:
-    """Clamp a block of slices and judge it; gives the pixels that may leave.
+    """Clamp a block of slices and decide on it; return the accepted pixels.
 
     Args:
-        noisy: what came in, any unit.
+        noisy: the noisy input, any unit.
         denoised: the full-strength estimate, same unit.
         sigma: standard deviation of the noise at each pixel, same unit, above 0.
         acf: correlation coefficients of the noise, lag (0, 0) in the middle.
-        limits: the thresholds.
+        limits: thresholds of the gate.
     """
     if not np.isfinite(denoised).all():
         return noisy, Verdict("refuse", ("not-finite",))
@@ -94,9 +94,9 @@ def _judge_slice(
     acf: Float[np.ndarray, "lag lag"],
     limits: GateLimits,
 ) -> tuple[Plane, dict[str, float]]:
-    """Return what of one slice may leave, and the figures of `Verdict`.
+    """Return the accepted pixels of one slice, and the figures of `Verdict`.
 
-    Beside those `drawn_back`: by how much all of the change is less than what the denoiser made.
+    The further figure `drawn_back` is the factor by which the whole change was reduced.
     """
     residual = (noisy - denoised) / sigma
     deviation = _deviation(noisy, residual)
@@ -117,13 +117,13 @@ def _judge_slice(
 
 
 def _deviation(image: np.ndarray, residual: np.ndarray) -> float:
-    """std(r) of the slice or of its bright part, the larger: quiet air must not hide a change."""
+    """Return std(r) of the slice or of its bright part, the larger: air must not hide a change."""
     bright = residual[image > image.mean()]
     return max(float(residual.std()), float(bright.std()) if len(bright) >= FEWEST_IN_BIN else 0.0)
 
 
 def _measure(denoised: Plane, residual: Plane) -> dict[str, float]:
-    """Figures of the residual.
+    """Compute the figures of the residual.
 
     `residual_correlation`: between neighbours in a row or a column. `edge_correlation`: between
     |r| and the size of the gradient of the estimate. `bin_mean`: |mean(r)| in ranges of intensity.
@@ -137,7 +137,7 @@ def _measure(denoised: Plane, residual: Plane) -> dict[str, float]:
 
 
 def _neighbours(residual: np.ndarray) -> float:
-    """Return the larger of the two lag-1 coefficients, 0 where nothing was taken away."""
+    """Return the larger of the two lag-1 coefficients, 0 if nothing was removed."""
     power = float((residual**2).mean())
     if power == 0 or min(residual.shape) < 2:
         return 0.0
@@ -147,7 +147,7 @@ def _neighbours(residual: np.ndarray) -> float:
 
 
 def _edges(image: np.ndarray, residual: np.ndarray) -> float:
-    """Correlation of |r| with the gradient of the estimate."""
+    """Return the correlation of |r| with the gradient of the estimate."""
     if min(image.shape) < 3:
         return 0.0
     down = image[2:, 1:-1] - image[:-2, 1:-1]
@@ -171,7 +171,7 @@ def _bin_mean(image: np.ndarray, residual: np.ndarray) -> float:
 
 
 def combine(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict on a series: refused where one block is; each figure is the worst of them."""
+    """Combine verdicts to that of a series: refused if one block is; figures are the worst."""
     order: tuple[Decision, ...] = ("accept", "accept with clamp", "refuse")
     decision: Decision = max((v.decision for v in verdicts), key=order.index, default="accept")
     reasons = dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)

@@ -1,4 +1,4 @@
-"""The thresholds of the gate: settings read them before anything imports torch."""
+"""Thresholds of the quality gate, importable without torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class GateLimits:
     """Thresholds (`app.yaml`, section `gate`), in units of the noise's sigma.
 
     Attributes:
-        residual_deviation: std(r) of a slice, or of its bright part, above this is more change than
-            noise explains: it is drawn back to this; above twice this the series is refused.
-        residual_mean: |mean(r)| of a slice above this is a moved mean.
-        clamp_score: |z_s| that the clamp allows at every scale.
-        clamped_share: of a slice's pixels; more than this is a denoiser gone wrong, not clamped.
+        residual_deviation: largest std(r) of a slice or of its bright part: a larger change than
+            the noise explains is reduced to this; above twice this the series is refused.
+        residual_mean: largest |mean(r)| of a slice; beyond it the mean has moved.
+        clamp_score: largest |z_s| that the clamp allows at every scale.
+        clamped_share: largest share of clamped pixels of a slice; beyond it the denoiser failed.
     """
 
     residual_deviation: float = 1.05

@@ -1,4 +1,4 @@
-"""Modality units to network numbers and back: the only place that knows both."""
+"""Conversion between modality units and network numbers."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Scaling:
         return 1 / (self.high - self.low)
 
     def to_network(self, pixels: Pixels) -> Pixels:
-        """Modality units to network numbers."""
+        """Convert modality units to network numbers."""
         return np.asarray((pixels - np.float32(self.low)) * np.float32(self.gain), np.float32)
 
     def to_modality(self, pixels: Pixels) -> Pixels:
-        """Network numbers to modality units."""
+        """Convert network numbers to modality units."""
         return np.asarray(pixels * np.float32(1 / self.gain) + np.float32(self.low), np.float32)
 
 
 def scaling_for(unit: str, sample: Pixels) -> Scaling:
-    """The scaling of a series, from its unit and a sample of its pixels (padding left out).
+    """Return the scaling of a series, from its unit and a sample of its pixels (padding left out).
 
     HU: the Hounsfield scale, whose zero of signal is fixed. Others: 0 to the 99.9th percentile, or
     from the smallest value where the stored scale does not begin at 0.

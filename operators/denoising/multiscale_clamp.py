@@ -1,11 +1,11 @@
-"""The multi-scale clamp: at every scale no more is taken away than noise explains.
+"""The multi-scale clamp: at every scale no more is removed than noise explains.
 
 The standardised residual r = (y - x_hat) / sigma is smoothed by Gaussians g_s of 1, 2, 4 and 8
-pixels and divided by what this smoothing leaves of the noise: z_s = (g_s * r) / sd(g_s * noise).
+pixels and divided by the noise that this smoothing leaves: z_s = (g_s * r) / sd(g_s * noise).
 Where |z_s| exceeds the limit, structure was erased or invented beyond what noise explains. There
-the estimate is drawn back towards what came in, x_hat' = y + w (x_hat - y), by a smooth w in [0, 1]
+the estimate is moved back towards the input, x_hat' = y + w (x_hat - y), by a smooth w in [0, 1]
 as large as the limit allows at all scales together. The bound holds by construction: |z_s| <= limit
-everywhere for the result, whatever the denoiser did, and needs no reference.
+everywhere for the result, for any denoiser, and needs no reference.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 SCALES = (1.0, 2.0, 4.0, 8.0)  # pixels
-LOCAL_ROUNDS = 12  # of drawing back where the limit is exceeded, before all is drawn back
-LOWEST_DENSITY = 0.5  # of white noise: less is a pattern in the image rather than its noise
+LOCAL_ROUNDS = 12  # rounds of local reduction before the whole correction is reduced
+LOWEST_DENSITY = (
+    0.5  # share of white noise's density: a lower one is a pattern in the image, not noise
+)
 
 Planes = Float[Tensor, "slice row column"]
 
@@ -41,9 +43,9 @@ def clamp(residual: Planes, acf: Float[np.ndarray, "lag lag"], limit: float) -> 
     """Find the largest smooth weight that keeps every |z_s| of `weight * residual` below `limit`.
 
     Args:
-        residual: what is taken away, in units of sigma.
+        residual: the removed part, in units of sigma.
         acf: correlation coefficients of the noise, lag (0, 0) in the middle.
-        limit: for |z_s| at every scale.
+        limit: limit for |z_s| at every scale.
     """
     deviations = [smoothed_deviation(acf, scale) for scale in SCALES]
     weight = torch.ones_like(residual)
@@ -57,7 +59,7 @@ def clamp(residual: Planes, acf: Float[np.ndarray, "lag lag"], limit: float) -> 
         after = _highest(smoothed, deviations)
         if after <= limit:
             break
-    if after > limit:  # linear in w: this much less of everything is always enough
+    if after > limit:  # linear in w: this reduction is always sufficient
         weight = weight * (0.999 * limit / after)
         after = _highest(_smoothed(weight * residual), deviations)
     return Clamped(weight, before, after)
@@ -78,7 +80,7 @@ def smoothed_deviation(acf: Float[np.ndarray, "lag lag"], scale: float) -> float
 
 
 def scores(residual: Planes, acf: Float[np.ndarray, "lag lag"]) -> list[Planes]:
-    """z_s of every scale."""
+    """Return z_s at every scale."""
     smoothed = _smoothed(residual)
     return [z / smoothed_deviation(acf, s) for z, s in zip(smoothed, SCALES, strict=True)]
 
@@ -93,9 +95,9 @@ def _smoothed(residual: Planes) -> Iterator[Planes]:
         yield torch.fft.irfft2(spectrum * response, s=size)[..., :height, :width]
 
 
-@lru_cache(maxsize=2)  # of a radiograph they take 70 MB
+@lru_cache(maxsize=2)  # 70 MB for a radiograph
 def _responses(size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Return what each Gaussian leaves of every frequency of a plane of this size."""
+    """Return the response of each Gaussian to every frequency of a plane of this size."""
     f_y = torch.fft.fftfreq(size[0])[:, None]
     f_x = torch.fft.rfftfreq(size[1])[None, :]
     squared = f_y**2 + f_x**2
@@ -104,7 +106,7 @@ def _responses(size: tuple[int, int]) -> tuple[Tensor, ...]:
 
 @cache
 def fast_length(least: int) -> int:
-    """The next even length without a prime factor above 5: others cost up to three times it."""
+    """Return the next even length without prime factors above 5; others are slower."""
     length = least + least % 2
     while not _is_smooth(length):
         length += 2

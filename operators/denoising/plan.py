@@ -20,7 +20,7 @@ from stillscan.operators.reading.read_ahead import with_slices_in_memory
 from stillscan.operators.volume import Volume, VolumeBlock
 
 SAMPLE_SLICES = 8
-SAMPLE_PIXELS = 2**22  # in all slices of the sample: what the estimate may cost in time and memory
+SAMPLE_PIXELS = 2**22  # in all slices of the sample: limits time and memory of the estimate
 
 Pixels = Float32[np.ndarray, "row column"]
 Padding = Bool[np.ndarray, "row column"]
@@ -28,12 +28,12 @@ Padding = Bool[np.ndarray, "row column"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What holds for a whole series, found from a sample of its slices.
+    """Scaling and noise of a whole series, determined from a sample of its slices.
 
     Attributes:
         scaling: modality units to network numbers.
         noise: the noise in network numbers.
-        sample: indices of the slices it was found on.
+        sample: indices of the slices of the sample.
         repeats: the check of the denoiser against repeated acquisitions; None where the series has
             none, or nothing was corrected.
     """
@@ -55,7 +55,7 @@ class SeriesSample:
 
     Attributes:
         volume: the series; its slices of the sample are served from memory.
-        indices: of the slices, at most SAMPLE_SLICES, evenly spread.
+        indices: indices of the slices, at most SAMPLE_SLICES, evenly spread.
         again: for each of them the index of another acquisition of the same slice, or None.
     """
 
@@ -64,16 +64,16 @@ class SeriesSample:
     again: tuple[int | None, ...]
 
     def slices(self) -> list[VolumeBlock]:
-        """The slices of the sample, each a block of one."""
+        """Return the slices of the sample, each a block of one."""
         return [self.volume.read(index, index + 1) for index in self.indices]
 
     def repeats(self) -> list[VolumeBlock | None]:
-        """The other acquisition of each of them."""
+        """Return the other acquisition of each of them."""
         return [None if at is None else self.volume.read(at, at + 1) for at in self.again]
 
 
 def read_sample(volume: Volume) -> SeriesSample:
-    """Read the sample of a series and, where the series holds them, the same slices once more.
+    """Read the sample of a series and, if it has them, other acquisitions of the same slices.
 
     Raises:
         InputError: if one of them cannot be read.
@@ -90,13 +90,13 @@ def plan_from(
     scaling: Scaling | None = None,
     noise: NoiseProfile | None = None,
 ) -> Plan:
-    """Scaling and noise of a series; repeated acquisitions say what is noise where there are any.
+    """Determine scaling and noise of a series; repeated acquisitions are used if there are any.
 
     Args:
-        sample: of the series.
+        sample: sample of the series.
         noise_range: sigma on the network scale that the bundle was trained for; None for any.
         scaling: in place of the one that the unit and the sample give.
-        noise: in place of the measured one, on the scale of `scaling`.
+        noise: replaces the measured noise, on the scale of `scaling`.
 
     Raises:
         NoNoiseInSeriesError: if every part of the sample is constant.
@@ -125,7 +125,7 @@ def plan_from(
 
 
 def sample_of(count: int) -> tuple[int, ...]:
-    """Indices of at most SAMPLE_SLICES of `count` slices, evenly spread."""
+    """Return indices of at most SAMPLE_SLICES of `count` slices, evenly spaced."""
     wanted = np.linspace(0, count - 1, min(count, SAMPLE_SLICES)).round()
     return tuple(int(index) for index in np.unique(wanted))
 
@@ -137,12 +137,12 @@ def measure_noise(
     again: Sequence[tuple[Pixels, Padding] | None] | None = None,
     scaling: Scaling | None = None,
 ) -> tuple[Scaling, NoiseProfile]:
-    """Scaling of a series and its noise in network numbers, from a sample of its slices.
+    """Determine scaling and noise, in network numbers, from a sample of slices.
 
     Args:
         unit: of the pixels.
         slices: in this unit; sizes may differ.
-        padding: True where a pixel is no image.
+        padding: True where a pixel is padding.
         again: the same slices, acquired once more, and their padding; None where a slice was not.
             One whose padding is another is not looked at.
         scaling: in place of the one that the unit and the sample give.
@@ -173,7 +173,7 @@ def measure_noise(
 
 
 def _middle(rows: int, columns: int, *, count: int) -> tuple[slice, slice]:
-    """The middle of an image, as much of it as each of `count` slices of a sample may have."""
+    """Return the middle of an image, small enough for a sample of `count` slices."""
     side = math.isqrt(SAMPLE_PIXELS // count)
     top, left = max(0, (rows - side) // 2), max(0, (columns - side) // 2)
     return slice(top, top + side), slice(left, left + side)

@@ -1,14 +1,14 @@
-"""Slices that a series holds more than once: time points, averages, directions, echoes.
+"""Repeated acquisitions inside a series: time points, averages, directions, echoes.
 
-Two acquisitions a and b of one slice share the object and not the noise. So b is an unbiased judge
-of what a denoiser made of a (Lehtinen et al. 2018, Noise2Noise): with the correction c = x_hat - a,
+Two acquisitions a and b of one slice show the same object with different noise. So b is an unbiased
+reference for a denoised a (Lehtinen et al. 2018, Noise2Noise): with the correction c = x_hat - a,
 
     w = <c, b - a> / <c, c>
 
-is the share of it that brings a nearest to the clean image, whatever that is. Where w is below 1,
-part of the correction took away more than noise; so much of it is left out. Noise that a and b have
+is the share of it that brings a nearest to the clean image, whatever that is. If w is below 1, part
+of the correction removed more than noise, and only the share w is applied. Noise that a and b have
 in common lowers w. Acquisitions that differ by much more than noise (another contrast, movement) or
-by much less (copies) are not asked.
+by much less (copies) are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxtyping import Float32
 from stillscan.operators.volume import Place
 
 Planes = Float32[np.ndarray, "..."]
-COPIES = 0.5  # times the noise: who differs by less shares most of it
+COPIES = 0.5  # times the noise: a smaller difference means that most of the noise is shared
 ALIKE = 3.0  # times the noise: EPI of a living brain differs by up to 2.6, b0 and b1000 by 3.1
 
 
@@ -56,13 +56,13 @@ class RepeatCheck:
 
 
 def acquired_again(places: Sequence[Place | None], indices: Iterable[int]) -> list[int | None]:
-    """For each of these slices another one of the same place: the next, or else the one before.
+    """Return for each slice another one at the same place: the next, or else the previous one.
 
-    None where there is no other, or nobody knows where the slice lies.
+    None where there is no other, or the position of the slice is unknown.
 
     Args:
-        places: of all slices of a series.
-        indices: of the slices that are asked about.
+        places: positions of all slices of a series.
+        indices: indices of the slices in question.
     """
     of_place: dict[Place, list[int]] = defaultdict(list)
     for index, place in enumerate(places):
@@ -81,7 +81,7 @@ def acquired_again(places: Sequence[Place | None], indices: Iterable[int]) -> li
 
 
 def are_alike(one: Planes, other: Planes, sigma: Planes) -> bool:
-    """Whether two acquisitions differ by noise of this standard deviation and little else."""
+    """Return whether two acquisitions differ by noise of this level and little else."""
     if not one.size:
         return False
     ratio = math.sqrt(float(np.square((one - other) / sigma).mean()) / 2)

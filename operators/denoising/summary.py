@@ -1,4 +1,4 @@
-"""What the blocks of a series say together: noise before and after, and the verdict."""
+"""Summary of the blocks of a series: noise before and after, and the verdict."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class SeriesSummary:
     """Collects the figures of the denoised blocks of one series."""
 
     def __init__(self) -> None:
-        """No block has come yet."""
+        """Start without blocks."""
         self._verdicts: list[Verdict] = []
         self._before: list[tuple[int, float]] = []
         self._after: list[tuple[int, float]] = []
 
     def add(self, denoised: DenoisedBlock) -> None:
-        """Count the next block."""
+        """Add the next block."""
         slices = len(denoised.block.headers)
         self._verdicts.append(denoised.verdict)
         self._before.append((slices, denoised.noise_before))
@@ -32,7 +32,7 @@ class SeriesSummary:
 
     @property
     def noise_after(self) -> float | None:
-        """Standard deviation of the noise that is left; None where it was not measured."""
+        """Standard deviation of the noise that is left; None if it was not measured."""
         return _pooled(self._after)
 
     def accepted(self) -> Verdict:
@@ -48,7 +48,7 @@ class SeriesSummary:
 
 
 def _pooled(sigmas: Sequence[tuple[int, float]]) -> float | None:
-    """Root mean square of the blocks' sigmas, weighted with their slices."""
+    """Return the root mean square of the blocks' sigmas, weighted by their slices."""
     slices = sum(count for count, _ in sigmas)
     if slices == 0:
         return None

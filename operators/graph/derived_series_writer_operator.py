@@ -6,7 +6,7 @@ from stillscan.operators.graph.stage_operator import StageOperator
 
 
 class DerivedSeriesWriterOperator(StageOperator):
-    """Writes derived series; its stage is a `WritingStage`, which lists what became of each.
+    """Writes derived series; its stage is a `WritingStage`, which lists their outcomes.
 
     Ports:
         in `denoised_block`: a `SeriesBlock` of a `DenoisedBlock`, or a `SeriesFailed`.

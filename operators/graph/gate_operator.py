@@ -6,7 +6,7 @@ from stillscan.operators.graph.stage_operator import StageOperator
 
 
 class GateOperator(StageOperator):
-    """Clamps and judges block by block, and applies the strength; its stage is a `GateStage`.
+    """Applies the quality gate and the strength block by block; its stage is a `GateStage`.
 
     Ports:
         in `estimated_block`: a `SeriesBlock` of an `EstimatedBlock`, or a `SeriesFailed`.

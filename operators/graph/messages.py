@@ -1,4 +1,4 @@
-"""What travels from stage to stage: blocks of a series, or the news that it failed."""
+"""Messages between the stages: blocks of a series, or its failure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Content = TypeVar("Content", covariant=True)
 
 @dataclass(frozen=True)
 class Method:
-    """How series of one modality are denoised, and what their derived series say of it.
+    """The method for the series of one modality, and its description for derived series.
 
     Attributes:
         strength: share of the correction that is applied.
         noise_range: sigma on the network's scale that the denoiser is made for; None for any.
-        limits: of the quality gate.
-        warnings: what a person should know of every series that is denoised so.
+        limits: limits of the quality gate.
+        warnings: warnings for every series that is denoised with it.
     """
 
     denoiser: Denoiser
@@ -39,7 +39,7 @@ class Method:
 
 @dataclass(frozen=True)
 class SeriesSource:
-    """One series that is going to be read: its UID, its files, and how they become a volume."""
+    """One series to be read: its UID, its files, and the function that opens it as a volume."""
 
     series_instance_uid: str
     files: tuple[Path, ...]
@@ -59,10 +59,10 @@ class SeriesInProgress:
     """A planned series whose blocks are on their way; safe to use from several threads.
 
     Attributes:
-        source: where it comes from.
-        volume: what is read of it.
-        method: how it is denoised.
-        plan: what holds for all of it.
+        source: origin of the series.
+        volume: the opened series.
+        method: method of the denoising.
+        plan: plan for the whole series.
     """
 
     def __init__(self, source: SeriesSource, volume: Volume, method: Method, plan: Plan) -> None:
@@ -75,11 +75,11 @@ class SeriesInProgress:
 
     @property
     def failed(self) -> bool:
-        """Whether a stage has failed: its other blocks need no work."""
+        """Whether a stage has failed the series, so that its other blocks need no work."""
         return self._failed
 
     def fail(self, error: StillscanError) -> SeriesFailed | None:
-        """Fail the series; None where another stage has done so already."""
+        """Mark the series as failed; return None if another stage has done so already."""
         with self._failing:
             if self._failed:
                 return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import stillscan.operators.graph.cuda_runtime  # noqa: F401 - loads what holoscan is linked with
+import stillscan.operators.graph.cuda_runtime  # noqa: F401 - loads a library that holoscan needs
 
 # isort: split
 from holoscan.core import (
@@ -36,12 +36,12 @@ class SeriesReaderOperator(Operator):  # type: ignore[misc]  # holoscan has no t
         blocks: Iterator[SeriesBlock[VolumeBlock] | SeriesFailed],
         name: str,
     ) -> None:
-        """`blocks` are those of a `ReadingStage`."""
+        """Set the blocks, those of a `ReadingStage`."""
         self._blocks = blocks
         super().__init__(fragment, *conditions, name=name)
 
     def setup(self, spec: OperatorSpec) -> None:
-        """Name the port; the scheduler waits until the next stage can take a block."""
+        """Define the port; the scheduler waits until the next stage can take a block."""
         spec.output("block")
 
     def compute(

@@ -1,10 +1,10 @@
-"""What the operators of the graph share: a named input, a stage, and a named output."""
+"""Base of the operators: a named input, a stage, and a named output."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
-import stillscan.operators.graph.cuda_runtime  # noqa: F401 - loads what holoscan is linked with
+import stillscan.operators.graph.cuda_runtime  # noqa: F401 - loads a library that holoscan needs
 
 # isort: split
 from holoscan.core import (
@@ -21,12 +21,12 @@ class Stage(Protocol):
     """A step of the pipeline as plain code."""
 
     def take(self, message: Any) -> Any:
-        """Work on one message; None where there is nothing to pass on."""
+        """Process one message; return None if there is nothing to pass on."""
         ...
 
 
 class StageOperator(Operator):  # type: ignore[misc]  # holoscan has no type information
-    """Gives each message to a stage and emits what that returns.
+    """Passes each message to a stage and emits its result.
 
     Attributes:
         input_port, output_port: names of the ports; output_port is None in the last operator.
@@ -36,12 +36,12 @@ class StageOperator(Operator):  # type: ignore[misc]  # holoscan has no type inf
     output_port: ClassVar[str | None] = None
 
     def __init__(self, fragment: Fragment, *conditions: Any, stage: Stage, name: str) -> None:
-        """`stage` does the work."""
+        """Set the stage that does the work."""
         self._stage = stage
         super().__init__(fragment, *conditions, name=name)
 
     def setup(self, spec: OperatorSpec) -> None:
-        """Name the ports."""
+        """Define the ports."""
         spec.input(self.input_port)
         if self.output_port is not None:
             spec.output(self.output_port)
@@ -49,7 +49,7 @@ class StageOperator(Operator):  # type: ignore[misc]  # holoscan has no type inf
     def compute(
         self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
     ) -> None:
-        """Work on one message and pass the result on."""
+        """Process one message and pass the result on."""
         result = self._stage.take(op_input.receive(self.input_port))
         if result is not None and self.output_port is not None:
             op_output.emit(result, self.output_port)

@@ -1,1 +1,1 @@
-"""What is said of a run: outcomes, result.json, pages and pictures."""
+"""Report of a run: outcomes, result.json, pages and pictures."""

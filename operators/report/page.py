@@ -1,6 +1,6 @@
-"""The page of one series: a slider between before and after, the residual, the numbers.
+"""The HTML page of one series: a slider between before and after, the residual, the numbers.
 
-It is one file with its pictures inside and opens from the file system without a network.
+The page is one file including its pictures and opens without a network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stillscan.operators.report.rendering import SHARED, Number, Section, render
 
 
 def series_page(outcome: SeriesOutcome, comparison: Comparison) -> str:
-    """The HTML page of a derived series."""
+    """Return the HTML page of a derived series."""
     rows, columns = comparison.before.shape
     low, high = comparison.window
     verdict = outcome.verdict.decision if outcome.verdict else ""
@@ -54,15 +54,15 @@ def _figures(outcome: SeriesOutcome) -> Iterator[Number]:
 
 def _sections(outcome: SeriesOutcome) -> Iterator[Section]:
     if outcome.verdict and outcome.verdict.reasons:
-        yield Section("Why", outcome.verdict.reasons)
+        yield Section("Reasons", outcome.verdict.reasons)
     if outcome.warnings:
-        yield Section("To know", outcome.warnings)
+        yield Section("Warnings", outcome.warnings)
     if outcome.verdict and outcome.verdict.measurements:
         measured = outcome.verdict.measurements.items()
         rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in measured]
         yield Section("Measurements", rows=rows)
     if outcome.repeats:
-        yield Section("Against repeats inside the series", rows=_repeats(outcome))
+        yield Section("Check by repeated acquisitions", rows=_repeats(outcome))
     if outcome.provenance:
         made = outcome.provenance
         rows = [
@@ -72,7 +72,7 @@ def _sections(outcome: SeriesOutcome) -> Iterator[Section]:
             ("SHA-256 of the weights", made.model_sha256),
             ("Engine", f"{made.engine}, {made.precision}, {made.device}"),
         ]
-        yield Section("How it was made", rows=[row for row in rows if row[1]])
+        yield Section("Method", rows=[row for row in rows if row[1]])
     if outcome.derived:
         uids = [
             ("Original series", outcome.series_instance_uid or ""),
@@ -83,13 +83,13 @@ def _sections(outcome: SeriesOutcome) -> Iterator[Section]:
 
 def _repeats(outcome: SeriesOutcome) -> list[tuple[str, str]]:
     check, unit = outcome.repeats, unit_suffix(outcome.unit)
-    assert check is not None, "asked by who has seen it"
+    assert check is not None, "checked by the caller"
     change = noise_change(check.before, check.after).replace("-", "\N{MINUS SIGN}")
     return [
         ("Slices compared with another acquisition", str(check.slices)),
         ("Share of the correction that they confirm", f"{100 * check.confirmed_share:.0f} %"),
-        ("Difference from it before", f"{check.before:.4g}{unit}"),
-        ("Difference from it after", f"{check.after:.4g}{unit} ({change})"),
+        ("Difference between acquisitions, before", f"{check.before:.4g}{unit}"),
+        ("Difference between acquisitions, after", f"{check.after:.4g}{unit} ({change})"),
     ]
 
 

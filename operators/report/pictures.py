@@ -1,4 +1,4 @@
-"""Before, after and residual of one slice as 8-bit pictures that a person can judge."""
+"""Before, after and residual of one slice as 8-bit pictures."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Grey = UInt8[np.ndarray, "row column"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One slice of a series before and after, with all that is needed to show it.
+    """One slice of a series before and after, with the data for its display.
 
     Attributes:
         slice_number: counted from 1 in the order of the volume.
-        before, after: modality units.
+        before, after: pixels in modality units.
         padding: True where no image was acquired.
         window: lowest and highest value shown, modality units.
         inverted: whether low values are bright (MONOCHROME1).
         pixel_aspect: height of a pixel over its width.
         noise_before: sigma of the slice's block, modality units.
-        unit: of the pixels.
+        unit: unit of the pixels.
     """
 
     slice_number: int
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def compare_slice(denoised: DenoisedBlock, index: int) -> Comparison:
-    """Take slice `index` of the volume out of the denoised block that holds it."""
+    """Take slice `index` of the volume from the denoised block that contains it."""
     block = denoised.block
     at = index - block.start
     header, before, padding = block.headers[at], block.pixels[at], block.padding[at]
@@ -75,7 +75,7 @@ def compare_slice(denoised: DenoisedBlock, index: int) -> Comparison:
 
 
 def display_window(header: Dataset, values: Float32[np.ndarray, " pixel"]) -> tuple[float, float]:
-    """The window of the header where it shows these values, else their percentiles 0.5 to 99.5."""
+    """Return the header's window if it shows these values, else their percentiles 0.5 to 99.5."""
     if values.size == 0:
         return 0.0, 1.0
     low, high = (float(each) for each in np.percentile(values, (0.5, 99.5)))
@@ -83,7 +83,7 @@ def display_window(header: Dataset, values: Float32[np.ndarray, " pixel"]) -> tu
     if centre is not None and width is not None and 1 < width < LARGEST_WINDOW > abs(centre):
         # PS3.3 C.11.2.1.2.1, linear
         bottom, top = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-        # a window may have been left behind by another series: it must show most of these values
+        # the window may belong to another series: it must show most of these values
         if np.mean((values > bottom) & (values < top)) > 0.25:
             return bottom, top
     return (low, high) if high > low else (low - 0.5, low + 0.5)
@@ -96,17 +96,17 @@ def pixel_aspect(slice_: SliceHeader) -> float:
 
 
 def grey_before(comparison: Comparison) -> Grey:
-    """Return the slice as it came, in its window."""
+    """Return the original slice, in its window."""
     return _windowed(comparison, comparison.before)
 
 
 def grey_after(comparison: Comparison) -> Grey:
-    """Return the slice as it goes out, in the same window."""
+    """Return the denoised slice, in the same window."""
     return _windowed(comparison, comparison.after)
 
 
 def grey_residual(comparison: Comparison) -> Grey:
-    """Return what was taken away: mid grey is nothing, black and white are 3 sigma of the noise."""
+    """Return the removed part: mid grey is nothing, black and white are 3 sigma of the noise."""
     reach = RESIDUAL_SIGMAS * comparison.noise_before or 1.0
     taken = (comparison.before - comparison.after) / reach
     return np.asarray(np.rint(np.clip(taken, -1, 1) * 127 + 128), dtype=np.uint8)
@@ -120,12 +120,12 @@ def png(grey: Grey) -> bytes:
 
 
 def panel_png(comparison: Comparison, noise_after: float | None) -> bytes:
-    """Before, after and residual side by side with captions, as one PNG."""
+    """Draw before, after and residual side by side with captions, as one PNG."""
     unit = "" if comparison.unit == "1" else f" {comparison.unit}"
     captions = (
         f"before   noise {comparison.noise_before:.3g}{unit}",
         "after" if noise_after is None else f"after   noise {noise_after:.3g}{unit}",
-        f"taken away   \N{PLUS-MINUS SIGN}{RESIDUAL_SIGMAS:.0f} x noise",
+        f"removed   \N{PLUS-MINUS SIGN}{RESIDUAL_SIGMAS:.0f} x noise",
     )
     pictures = [
         _at_display_size(grey, comparison.pixel_aspect)

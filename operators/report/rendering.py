@@ -36,7 +36,7 @@ class Section:
 
 
 def render(template: Path, **values: object) -> str:
-    """The page that a template makes of the values.
+    """Return the page that a template makes of the values.
 
     Raises:
         jinja2.UndefinedError: if the template asks for a value that is not given.

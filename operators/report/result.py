@@ -1,4 +1,4 @@
-"""`report/`: what a run did, for programs (`result.json`) and for people (a picture and a page).
+"""`report/`: results of a run, for programs (`result.json`) and for people (a picture and a page).
 
     report/result.json                       the whole run
     report/<derived SeriesInstanceUID>.png   before, after and residual of the middle slice
@@ -8,16 +8,16 @@
 
     schema        "stillscan-result/1"
     application   name, version
-    exit_code     as the process returns it; `exit_meaning` in a word
+    exit_code     exit code of the process; `exit_meaning` in words
     seconds       wall time of the run
     series        a list, in the order of processing:
-        source_series_instance_uid   null where the files do not tell
+        source_series_instance_uid   null if not in the files
         status                       "derived" | "refused" | "not-selected"
         reason, message              a stable code and a sentence; null for derived series
         modality, slices, seconds
         noise                        {before, after, unit}: standard deviation; null if not measured
         verdict                      {decision, reasons, measurements} of the quality gate
-        warnings                     what a person should know of the series
+        warnings                     warnings about the series, for users
         derived                      {series_instance_uid, folder, instances, clipped_share,
                                      mean_shift}; null unless derived
         objects                      a list of {kind, series_instance_uid, instances}: what lies
@@ -81,7 +81,7 @@ def write_result(
 
 
 def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
-    """Return one series of `result.json`."""
+    """Build the entry of one series in `result.json`."""
     verdict, derived, made = outcome.verdict, outcome.derived, outcome.provenance
     return {
         "source_series_instance_uid": outcome.series_instance_uid,
@@ -134,5 +134,5 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return a number that JSON can hold."""
+    """Return a finite number, or None."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What was done to a series, by what: the source of its new UIDs and of its headers' words."""
+"""Provenance of a derived series: the source of its UIDs and of its descriptive attributes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hashlib import sha256
 APPLICATION = "Stillscan"
 CODING_SCHEME = "99STILLSCAN"
 
-# Names below 2.25 need no registration authority (PS3.5 B.2): the UUIDs were drawn once.
+# UIDs below 2.25 need no registration authority (PS3.5 B.2); these UUIDs were generated once.
 IMPLEMENTATION_CLASS_UID = "2.25.158225647533169122225935672181511932185"
 CODING_SCHEME_UID = "2.25.148563020376077009290894991237008308444"
 EXTENSION_CREATOR_UID = "2.25.300544069985756719144316705947915548270"
@@ -23,15 +23,15 @@ class Provenance:
     """Everything besides the source that can change a pixel of the derived series.
 
     Attributes:
-        version: of the application.
+        version: version of the application.
         bundle: name of the weights' bundle.
-        model_sha256: of the weights file.
-        mode: which denoiser (student, fast_student, srds, one_step, blind_spot, identity).
-        strength: share of the estimated noise that is taken away, 0 to 1.
+        model_sha256: digest of the weights file.
+        mode: the denoiser (student, fast_student, srds, one_step, blind_spot, identity).
+        strength: share of the estimated noise that is removed, 0 to 1.
         confirmed_share: share of the correction that repeats confirm; 1 without repeats.
-        engine: what ran the network (torch, ncnn, openvino, onnxruntime, tensorrt).
-        precision: of its arithmetic (float32, bfloat16, int8).
-        device: class of device (cpu, cuda).
+        engine: inference backend (torch, ncnn, openvino, onnxruntime, tensorrt).
+        precision: precision of its arithmetic (float32, bfloat16, int8).
+        device: kind of device (cpu, cuda).
         application: name of the software.
     """
 
@@ -53,12 +53,12 @@ class Provenance:
 
     @property
     def is_control(self) -> bool:
-        """Whether the pixels are the source's own: a control, nothing was denoised."""
+        """Whether the pixels are the source's own, in the control mode."""
         return self.mode == "identity"
 
     @property
     def contribution(self) -> str:
-        """What this software did, in ASCII: ContributionDescription."""
+        """ContributionDescription in ASCII: what this software did."""
         return (
             f"{'Control without noise reduction' if self.is_control else 'Noise reduction'}: "
             f"model {self.bundle} sha256 {self.model_sha256}, mode {self.mode}, "
@@ -73,14 +73,14 @@ class Provenance:
 
     @property
     def derivation(self) -> str:
-        """DerivationDescription: what was done, and the rule of use that goes with it (S3)."""
+        """DerivationDescription: what was done, and the instruction for its use (S3)."""
         return (
             f"{self.software}. {self.contribution}. To be read together with the original images."
         )
 
 
 def implementation_version_name(version: str) -> str:
-    """ImplementationVersionName for the file meta information: SH, at most 16 characters."""
+    """Return ImplementationVersionName of the file meta information: SH, at most 16 characters."""
     return f"{APPLICATION.upper()}_{version}"[:16]
 
 
@@ -90,16 +90,16 @@ def derived_series_uid(
     provenance: Provenance,
     options: Mapping[str, object],
 ) -> str:
-    """SeriesInstanceUID of what `provenance` and `options` make of this instance set (W2).
+    """Return the SeriesInstanceUID of the derived series of this instance set (W2).
 
-    The same everything gives the same UID, so a repeat is idempotent; a late slice, other weights
+    Equal arguments give the same UID, so that a repeat is idempotent; a late slice, other weights
     or another setting give another one.
 
     Args:
         source_series_uid: SeriesInstanceUID of the source.
         source_instance_uids: SOPInstanceUID of every instance of the source, in any order.
-        provenance: what can change a pixel.
-        options: what can change a header, by name.
+        provenance: everything that can change a pixel.
+        options: everything that can change a header, by name.
     """
     made_by = asdict(provenance)
     made_by["borne_out"] = made_by.pop("confirmed_share")  # the name is part of existing UIDs
@@ -107,16 +107,16 @@ def derived_series_uid(
 
 
 def derived_instance_uid(derived_series_uid: str, source_instance_uid: str) -> str:
-    """SOPInstanceUID of the image that this source instance becomes in this derived series."""
+    """Return the SOPInstanceUID of the image derived from this source instance."""
     return _uid("instance", derived_series_uid, source_instance_uid)
 
 
 def object_uid(derived_series_uid: str, *names: str | int) -> str:
-    """UID of an object that goes with this derived series, or of a series of such objects."""
+    """Return the UID of an object for this derived series, or of a series of such objects."""
     return _uid("object", derived_series_uid, *names)
 
 
 def _uid(*entropy: object) -> str:
-    """A UUID-derived UID (PS3.5 B.2); through SHA-256, so that no crafted source UID collides."""
+    """Return a UUID-derived UID (PS3.5 B.2), by SHA-256 so that no crafted UID collides."""
     digest = sha256(json.dumps(entropy, sort_keys=True).encode()).hexdigest()
     return f"2.25.{uuid.uuid5(_UID_NAMESPACE, digest).int}"

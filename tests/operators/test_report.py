@@ -66,15 +66,15 @@ def test_page_shows_the_numbers(comparison: Comparison) -> None:
     assert "Slice 2 of 3" in page
 
 
-def test_page_tells_what_repeats_bear_out(comparison: Comparison) -> None:
-    assert "repeats" not in series_page(OUTCOME, comparison)
+def test_page_shows_the_share_that_repeats_confirm(comparison: Comparison) -> None:
+    assert "repeated acquisitions" not in series_page(OUTCOME, comparison)
     page = series_page(replace(OUTCOME, repeats=REPEATS), comparison)
-    assert "Against repeats inside the series" in page
+    assert "Check by repeated acquisitions" in page
     for text in ("48 %", "6.39 HU", "6.01 HU (\u22126 %)"):
         assert text in page
 
 
-def test_who_is_told_less_than_all_of_the_correction_is_told_why() -> None:
+def test_a_partly_confirmed_correction_gives_a_warning() -> None:
     assert "confirm 48 % of the correction" in REPEATS.warning
     assert replace(REPEATS, confirmed_share=1.0).warning == ""
 
