@@ -54,7 +54,8 @@ class Change:
     Attributes:
         real: number of pixels that are not padding.
         changed: number of pixels that differ from the source.
-        clipped: number of pixels that did not fit into the stored bits.
+        clipped: number of pixels that did not fit into the stored bits, without as many at each
+            end as the scanner had clipped there.
         mean_shift: mean of derived minus source over the real pixels, in modality units.
         low, high: of the source's real pixels in modality units, without the outermost 0.5 %.
     """
@@ -91,7 +92,8 @@ def store_slice(
 
     Only the difference goes through the slope, so a pixel that was not changed keeps its stored
     value whatever the slope is. Rounding is half to even. Padding keeps its stored values, and no
-    real pixel becomes padding.
+    real pixel becomes padding. The lowest and the highest stored value stay as they are: there the
+    scanner had clipped, and nothing is known of what was beyond.
 
     Args:
         source: stored values of the source.
@@ -117,7 +119,7 @@ def store_slice(
     padded = int(np.count_nonzero(padding))
     if padded:
         np.copyto(values, layout.lowest, where=padding)  # padding may lie outside the stored bits
-    clipped = _clip(values, layout)
+    clipped = _clip(values, source, ~padding, layout)
     if padded:
         np.copyto(values, source, where=padding)
     stored = values.astype(layout.dtype)
@@ -137,13 +139,22 @@ def store_slice(
     )
 
 
-def _clip(values: Float64[np.ndarray, "row column"], layout: PixelFormat) -> int:
-    """Bring `values` into the range of the stored bits; the number of those that were outside."""
-    if values.min() >= layout.lowest and values.max() <= layout.highest:
-        return 0
-    outside = (values < layout.lowest) | (values > layout.highest)
-    np.clip(values, layout.lowest, layout.highest, out=values)
-    return int(np.count_nonzero(outside))
+def _clip(
+    values: Float64[np.ndarray, "row column"],
+    source: Stored,
+    real: Bool[np.ndarray, "row column"],
+    layout: PixelFormat,
+) -> int:
+    """Bring `values` into the range of the stored bits; how many more were outside than before."""
+    clipped = 0
+    for end, beyond in (
+        (layout.lowest, values < layout.lowest),
+        (layout.highest, values > layout.highest),
+    ):
+        saturated = (source == end) & real
+        clipped += max(0, np.count_nonzero(beyond) - np.count_nonzero(saturated))
+        values[beyond | saturated] = end
+    return clipped
 
 
 def _leave_padding_range(

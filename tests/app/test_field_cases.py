@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 
+from stillscan.app.pipeline.pipeline import Job, run
+from stillscan.app.settings import load_settings
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series
 from stillscan.operators.reading.selection import SelectionRules
@@ -46,3 +50,24 @@ def test_what_is_no_image_is_left_alone(name, reasons, case, decoder):
     found = find_series(case(name), decoder, SelectionRules())
     assert [each.reason for each in found.refused] == reasons
     assert not found.candidates
+
+
+def derived(source: Path, out: Path) -> list[tuple[pydicom.Dataset, pydicom.Dataset]]:
+    """Source and derived instances of a folder that the shipped settings derive."""
+    outcomes = run(Job(source, out, load_settings())).outcomes
+    assert [(each.status, each.reason) for each in outcomes] == [("derived", "")]
+    sources = {each.SOPInstanceUID: each for each in map(pydicom.dcmread, source.glob("*.dcm"))}
+    made = [pydicom.dcmread(path) for path in sorted(out.glob("2.25.*/*.dcm"))]
+    return [(sources[each.SourceImageSequence[0].ReferencedSOPInstanceUID], each) for each in made]
+
+
+@pytest.mark.parametrize("name", ["07-ct-air-at-lowest-value", "08-saturated-at-highest-value/mr"])
+def test_what_the_scanner_had_clipped_stays_so(name, case, tmp_path):
+    pairs = derived(case(name), tmp_path)
+    assert len(pairs) == 3
+    for source, made in pairs:
+        before, after = source.pixel_array, made.pixel_array
+        ends = (before == 0) | (before == 2**source.BitsStored - 1)
+        assert ends.any()
+        assert np.array_equal(before[ends], after[ends])
+        assert (before != after).mean() > 0.2

@@ -68,6 +68,20 @@ def test_values_beyond_the_stored_bits_are_clipped_and_counted() -> None:
     assert change.clipped == 2
 
 
+def test_what_the_scanner_had_clipped_stays_clipped_and_is_not_counted() -> None:
+    unsigned = replace(CT, signed=False)
+    source, after = row(0, 0, 3, 4095, 4090), row(40, -9, -2, 3000, 4100)
+    stored, change = store(source, after, unsigned)
+    assert stored.tolist() == [[0, 0, 0, 4095, 4095]]
+    assert change.clipped == 0  # at either end no more than before
+    stored, change = store(row(0, 3, 5, 7, 4000), row(0, -2, -2, -2, 4000), unsigned)
+    assert stored.tolist() == [[0, 0, 0, 0, 4000]]
+    assert change.clipped == 2
+    padding = row(1, 1, 0, 0, 0).astype(bool)
+    _, change = store(row(0, 0, 5, 7, 9), row(0, 0, -2, -2, 9), unsigned, padding=padding)
+    assert change.clipped == 2  # padding is nothing that the scanner had clipped
+
+
 def test_padding_outside_the_stored_bits_stays_and_is_not_clipped() -> None:
     source = row(-3000, 5, 6)
     stored, change = store(source, row(-3000, 7, 6), padding=source == -3000)
