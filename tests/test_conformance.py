@@ -115,3 +115,13 @@ def test_the_back_fill_asks_as_the_statement_says():
     assert f"in pages of {query.PAGE} " in section
     for accepted in (query.ACCEPT["Accept"], retrieve.ACCEPT["Accept"]):
         assert f"`{accepted}`" in section
+
+
+def test_kept_private_attributes_are_those_of_the_setting() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| (\w{4}) \| (`.*`) \|$", STATEMENT, re.MULTILINE)
+    stated = {
+        f'({group},"{creator}",{element})'
+        for creator, group, elements in rows
+        for element in re.findall(r"`(\w\w)`", elements)
+    }
+    assert stated == set(OutputOptions().private_attributes)

@@ -17,17 +17,66 @@ from pydicom.dataelem import RawDataElement
 from stillscan.operators.dicom.attributes import value_of
 from stillscan.operators.dicom.elements import ITEM, item_contents, parsed, serialised
 
-# From the safe private attributes of PS3.15 table E.3.10-1: what one must know to use the pixels.
+# What one must know to use the pixels: b values and directions, how slices lie in a mosaic and when
+# they were acquired. From the safe private attributes of PS3.15 table E.3.10-1, and from what
+# rordenlab/dcm2niix (nii_dicom.cpp), gdcm and nibabel read.
 SAFE_PRIVATE_ATTRIBUTES = (
+    '(0019,"SIEMENS MR HEADER",08)',  # type of the CSA header
+    '(0019,"SIEMENS MR HEADER",0a)',  # number of images in the mosaic
+    '(0019,"SIEMENS MR HEADER",0b)',  # duration of a slice
     '(0019,"SIEMENS MR HEADER",0c)',  # b value
     '(0019,"SIEMENS MR HEADER",0d)',  # diffusion directionality
     '(0019,"SIEMENS MR HEADER",0e)',  # diffusion gradient direction
+    '(0019,"SIEMENS MR HEADER",18)',  # dwell time
     '(0019,"SIEMENS MR HEADER",27)',  # b matrix
+    '(0019,"SIEMENS MR HEADER",28)',  # bandwidth per pixel in phase direction
+    '(0019,"SIEMENS MR HEADER",29)',  # when the slices of a mosaic were acquired
+    '(0029,"SIEMENS CSA HEADER",08)',  # type of the next but one
+    '(0029,"SIEMENS CSA HEADER",09)',  # its version
+    '(0029,"SIEMENS CSA HEADER",10)',  # image header: mosaic, slice normal, timing, diffusion
+    '(0029,"SIEMENS CSA HEADER",18)',  # the same of the series
+    '(0029,"SIEMENS CSA HEADER",19)',
+    '(0029,"SIEMENS CSA HEADER",20)',  # its protocol: where the slices of a mosaic lie
+    '(0051,"SIEMENS MR HEADER",0b)',  # acquisition matrix
+    '(0019,"GEMS_ACQU_01",9c)',  # pulse sequence
+    '(0019,"GEMS_ACQU_01",9e)',
+    '(0019,"GEMS_ACQU_01",bb)',  # diffusion direction
+    '(0019,"GEMS_ACQU_01",bc)',
+    '(0019,"GEMS_ACQU_01",bd)',
+    '(0019,"GEMS_ACQU_01",df)',  # how many images without and with diffusion
+    '(0019,"GEMS_ACQU_01",e0)',
+    '(0021,"GEMS_RELA_01",4f)',  # locations in the acquisition
+    '(0021,"GEMS_RELA_01",5a)',  # kind of diffusion directions
+    '(0021,"GEMS_RELA_01",5e)',  # when a slice was acquired
+    '(0025,"GEMS_SERS_01",1b)',  # protocol: order of slices
+    '(0043,"GEMS_PARM_01",2c)',  # echo spacing
+    '(0043,"GEMS_PARM_01",2f)',  # magnitude
+    '(0043,"GEMS_PARM_01",30)',  # kind of image
     '(0043,"GEMS_PARM_01",39)',  # b value
+    '(0043,"GEMS_PARM_01",83)',  # acceleration
     '(2001,"Philips Imaging DD 001",03)',  # b value
     '(2001,"Philips Imaging DD 001",04)',  # diffusion direction
+    '(2001,"Philips Imaging DD 001",08)',  # phase
+    '(2001,"Philips Imaging DD 001",0a)',  # slice
+    '(2001,"Philips Imaging DD 001",18)',  # number of slices
+    '(2001,"Philips Imaging DD 001",81)',  # number of dynamics
     '(2005,"Philips MR Imaging DD 001",0d)',  # scale intercept
     '(2005,"Philips MR Imaging DD 001",0e)',  # scale slope
+    '(2005,"Philips MR Imaging DD 001",a0)',  # when a dynamic began
+    '(2005,"Philips MR Imaging DD 001",b0)',  # diffusion direction
+    '(2005,"Philips MR Imaging DD 001",b1)',
+    '(2005,"Philips MR Imaging DD 001",b2)',
+    '(2005,"Philips MR Imaging DD 005",12)',  # number of the b value
+    '(2005,"Philips MR Imaging DD 005",13)',  # number of the direction
+    '(2005,"Philips MR Imaging DD 005",29)',  # label or control
+    '(0061,"DB Dicom Private Creator",02)',  # UIH: private format
+    '(0065,"Image Private Header",05)',  # UIH: phase encoding direction
+    '(0065,"Image Private Header",09)',  # b value
+    '(0065,"Image Private Header",0a)',
+    '(0065,"Image Private Header",14)',  # slice normal
+    '(0065,"Image Private Header",37)',  # diffusion direction
+    '(0065,"Image Private Header",50)',  # slices in a grid
+    '(0065,"Image Private Header",51)',  # and when and where each was acquired
     '(7053,"Philips PET Private Group",00)',  # SUV scale factor
     '(7053,"Philips PET Private Group",09)',  # activity concentration scale factor
 )

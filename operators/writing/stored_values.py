@@ -152,7 +152,7 @@ def _clip(
         (layout.highest, values > layout.highest),
     ):
         saturated = (source == end) & real
-        clipped += max(0, np.count_nonzero(beyond) - np.count_nonzero(saturated))
+        clipped += max(0, int(np.count_nonzero(beyond)) - int(np.count_nonzero(saturated)))
         values[beyond | saturated] = end
     return clipped
 

@@ -1,7 +1,10 @@
 """What users of other tools reported, made small: each case of the shared data ends as is right."""
 
+import json
+import subprocess
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -71,3 +74,28 @@ def test_what_the_scanner_had_clipped_stays_so(name, case, tmp_path):
         assert ends.any()
         assert np.array_equal(before[ends], after[ends])
         assert (before != after).mean() > 0.2
+
+
+def as_nifti(program: str, folder: Path, out: Path) -> dict[str, object]:
+    """What dcm2niix reads of a folder: b values, directions, shape and place, times of slices."""
+    out.mkdir()
+    arguments = [program, "-b", "y", "-z", "n", "-f", "series", "-o", str(out), str(folder)]
+    subprocess.run(arguments, capture_output=True, check=True, timeout=60)
+    image = nibabel.load(out / "series.nii")
+    sidecar = json.loads((out / "series.json").read_text(encoding="utf-8"))
+    texts = {each.suffix: each.read_text() for each in out.glob("series.bv*")}
+    place = {"shape": image.shape, "affine": image.affine.tolist()}
+    return texts | place | {"SliceTiming": sidecar.get("SliceTiming")}
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("11-ge-diffusion-directions", ".bvec"), ("12-siemens-mosaic", "SliceTiming")],
+)
+def test_what_makes_a_series_usable_is_kept(name, known, case, tool, tmp_path):
+    program, source = tool("dcm2niix"), case(name)
+    derived(source, tmp_path / "out")
+    before = as_nifti(program, source, tmp_path / "before")
+    after = as_nifti(program, tmp_path / "out", tmp_path / "after")
+    assert before[known]
+    assert after == before

@@ -17,7 +17,7 @@ def private_source(folder: Path) -> list[Path]:
     dataset = pydicom.dcmread(files[0])
     siemens = dataset.private_block(0x0019, "SIEMENS MR HEADER", create=True)
     siemens.add_new(0x0C, "IS", "1000")
-    siemens.add_new(0x08, "CS", "IMAGE NUM 4")
+    siemens.add_new(0x0F, "SH", "Fast")
     other = dataset.private_block(0x0019, "SOMEBODY", create=True)
     other.add_new(0x0C, "LO", "secret")
     nested = Dataset()
