@@ -6,19 +6,17 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import NoReturn
 
 from stillscan.operators.errors import ExitCode, StillscanError
+from stillscan.operators.internal_fault import kind_and_place, log_frames
 
 log = logging.getLogger("stillscan")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-OURS = Path(__file__).resolve().parents[1]
 
 
 class Stopped(BaseException):
@@ -62,39 +60,19 @@ def exit_code_of(action: Callable[[], ExitCode], left: str = "nothing was writte
             return int(action())
     except StillscanError as error:
         log.error("%s: %s", error.reason, " ".join(str(error).split()))
-        _log_frames(error)
+        log_frames(error)
         return int(error.exit_code)
     except Stopped as stop:
         log.error("stopped by %s; %s", signal.Signals(stop.number).name, left)
         return 128 + stop.number
     except Exception as error:
         log.error(
-            "internal-fault: %s at %s; %s (this is a bug; --verbose shows more)",
-            type(error).__name__,
-            _place(error.__traceback__),
+            "internal-fault: %s; %s (this is a bug; --verbose shows more)",
+            kind_and_place(error),
             left,
         )
-        _log_frames(error)
+        log_frames(error)
         return int(ExitCode.INTERNAL_FAULT)
-
-
-def _place(trace: TracebackType | None) -> str:
-    """File and line of the innermost frame that is ours."""
-    place = "an unknown place"
-    for frame in traceback.extract_tb(trace):
-        path = Path(frame.filename)
-        if path.is_relative_to(OURS) and "site-packages" not in path.parts[len(OURS.parts) :]:
-            place = f"{path.relative_to(OURS)}:{frame.lineno}"
-    return place
-
-
-def _log_frames(error: BaseException) -> None:
-    """Log types and frames of an exception and its causes, without their messages."""
-    current: BaseException | None = error
-    while current is not None and log.isEnabledFor(logging.DEBUG):
-        frames = "".join(traceback.format_tb(current.__traceback__))
-        log.debug("%s raised at\n%s", type(current).__name__, frames)
-        current = current.__cause__ or current.__context__
 
 
 def leave(code: int) -> NoReturn:

@@ -46,7 +46,7 @@ def log_refusals(result: RunResult, source: Path) -> None:
         log.warning("skipped %d more files", len(result.skipped) - SKIPPED_SHOWN)
     if result.exit_code == ExitCode.NOTHING_TO_DO:
         log.error("nothing to do: %s holds no series that can be denoised", source)
-    elif result.exit_code in (ExitCode.BAD_INPUT, ExitCode.MODEL_FAULT):
+    elif result.exit_code in (ExitCode.BAD_INPUT, ExitCode.MODEL_FAULT, ExitCode.INTERNAL_FAULT):
         log.error("nothing was written: every series of %s was refused", source)
 
 

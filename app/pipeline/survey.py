@@ -9,7 +9,9 @@ from stillscan.app.bundles.choice import DEFAULT_BUNDLES, available_bundles, bun
 from stillscan.app.settings import Settings
 from stillscan.models.bundle import BundleInfo
 from stillscan.operators.errors import ExitCode, InputError
+from stillscan.operators.internal_fault import InternalFaultError
 from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.file_names import shown, shown_below
 from stillscan.operators.reading.read_series import Candidate, Refusal, find_series
 from stillscan.operators.report.outcome import SeriesOutcome, SkippedFile, refused
 
@@ -72,9 +74,9 @@ def survey(job: Job, decoder: Decoder) -> Survey:
             chosen.append((candidate, bundle))
     skipped = tuple(
         SkippedFile(
-            str(path.relative_to(job.source)) if path != job.source else path.name,
+            shown_below(path, job.source),
             each.reason,
-            each.message.removeprefix(f"{path.name}: "),
+            each.message.removeprefix(f"{shown(path)}: "),
         )
         for each in catalogue.skipped
         for path in each.files
@@ -88,10 +90,16 @@ def _passed_over(refusal: Refusal) -> SeriesOutcome:
         status="not-selected" if refusal.by_rules else "refused",
         reason=refusal.reason,
         message=refusal.message,
-        exit_code=ExitCode.NOTHING_TO_DO if refusal.by_rules else ExitCode.BAD_INPUT,
+        exit_code=_exit_code_of(refusal),
         modality=refusal.modality,
         slices=len(refusal.files),
     )
+
+
+def _exit_code_of(refusal: Refusal) -> ExitCode:
+    if refusal.reason == InternalFaultError.reason:
+        return InternalFaultError.exit_code
+    return ExitCode.NOTHING_TO_DO if refusal.by_rules else ExitCode.BAD_INPUT
 
 
 def _no_bundle(candidate: Candidate, error: InputError) -> SeriesOutcome:

@@ -18,6 +18,7 @@ from stillscan.deploy.gateway.record.overview import Overview
 from stillscan.deploy.gateway.settings import GatewaySettings, Places, load_gateway_settings
 from stillscan.operators.errors import ExitCode
 from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.file_names import shown
 from stillscan.operators.reading.input_files import input_files
 
 app = typer.Typer(
@@ -75,7 +76,7 @@ def inspect(
         with Decoder() as decoder:
             for path in input_files(source).files:
                 scanned, header = header_of(path, decoder)
-                uid = scanned.known.series_instance_uid if scanned.known else path.name
+                uid = scanned.known.series_instance_uid if scanned.known else shown(path)
                 if uid not in seen:
                     seen.add(uid)
                     rule = choose_rule(settings.rules, header, sender)

@@ -23,18 +23,23 @@ import fcntl
 import os
 import pickle
 import signal
+import sqlite3
+import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from time import monotonic, sleep
 from typing import BinaryIO, cast
 
 from stillscan.app.exit_status import exit_code_of, leave
 from stillscan.app.process_setup import share_one_heap
 from stillscan.deploy.gateway.json_logs import log, set_up_logging
 from stillscan.deploy.gateway.settings import GatewaySettings
-from stillscan.operators.errors import ExitCode
+from stillscan.operators.errors import ExitCode, OutputError
+from stillscan.operators.internal_fault import kind_and_place
 
 Run = Callable[[GatewaySettings, threading.Event], None]
 
@@ -47,10 +52,14 @@ MODULES = {  # below deploy/gateway
     "sender": "sender.sender",
 }
 ORPHANED = 70  # exit status of a part whose supervisor is gone
+DIED_OF_ITS_WORK = "STILLSCAN_PART_DIED_OF_ITS_WORK"  # how the life before has ended
+OURS_ALONE = 0o027  # umask: files 0640, folders 0750
+FLOCK = struct.Struct("@hhqqi")  # of fcntl(2): type, whence, start, length, process
 
 
 def main(name: str) -> None:
     """Run the part of this name until its supervisor says stop."""
+    os.umask(OURS_ALONE)
     share_one_heap()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     set_up_logging(name, os.environ.get("STILLSCAN_LOG_LEVEL", "info"))
@@ -62,7 +71,7 @@ def main(name: str) -> None:
     threading.excepthook = _end_process
 
     def action() -> ExitCode:
-        with only_one(settings.data / f"{name}.lock"):
+        with only_one(settings.data / f"{name}.lock"), _naming_own_faults():
             run = cast(Run, import_module(f"stillscan.deploy.gateway.{MODULES[name]}").run)
             run(settings, stop)
         return ExitCode.DERIVED
@@ -70,21 +79,72 @@ def main(name: str) -> None:
     leave(exit_code_of(action))
 
 
+class PartFaultError(OutputError):
+    """The disk, the record or the port of a part is not to be used at the moment."""
+
+    reason = "part-fault"
+
+
+@contextmanager
+def _naming_own_faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PartFaultError(f"{error.strerror or type(error).__name__}") from error
+    except sqlite3.OperationalError as error:
+        raise PartFaultError(f"the record: {error}") from error
+
+
+def died_of_its_work() -> bool:
+    """Whether the life of this part before has ended by what it was doing: a crash, or a hang.
+
+    What somebody else has killed says nothing about its work.
+    """
+    return bool(os.environ.get(DIED_OF_ITS_WORK))
+
+
+class GatewayRunsError(OutputError):
+    """Another gateway works with the same data."""
+
+    reason = "gateway-runs"
+
+
 class only_one:  # noqa: N801  # reads as `with only_one(lock):`
     """Wait until no other process holds this lock; a process that ends lets it go."""
 
-    def __init__(self, path: Path) -> None:
-        """The file is made where it is not there."""
+    def __init__(self, path: Path, patience_s: float = float("inf")) -> None:
+        """The file is made where it is not there; `patience_s` is how long to wait."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._patience_s = patience_s
         self._file = path.open("wb")
 
     def __enter__(self) -> None:
-        """Wait for the lock; it is the process's own: a child that a library forks has no part."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        """Wait for the lock; it is the process's own: a child that a library forks has no part.
+
+        Raises:
+            GatewayRunsError: if the other process does not let it go.
+        """
+        deadline = monotonic() + self._patience_s
+        while True:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except (BlockingIOError, PermissionError) as error:  # POSIX allows either
+                if monotonic() > deadline:
+                    raise GatewayRunsError(
+                        f"process {self._holder()} works with {self._path.parent}: one folder of "
+                        "data serves one gateway"
+                    ) from error
+            sleep(0.1)
 
     def __exit__(self, *exception: object) -> None:
         """Let it go."""
         self._file.close()
+
+    def _holder(self) -> int:
+        asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        return int(FLOCK.unpack(fcntl.fcntl(self._file, fcntl.F_GETLK, asked))[4])
 
 
 def _obey(control: BinaryIO, stop: threading.Event) -> None:
@@ -97,13 +157,8 @@ def _obey(control: BinaryIO, stop: threading.Event) -> None:
 def _end_process(arguments: threading.ExceptHookArgs) -> None:
     """A thread that breaks ends its part: half a part would not be noticed."""
     name = "" if arguments.thread is None else arguments.thread.name
-    trace = arguments.exc_traceback
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    log.error(
-        "internal-fault: %s in thread %s at %s", arguments.exc_type.__name__, name, Path(place).name
-    )
+    error = arguments.exc_value or arguments.exc_type()
+    log.error("internal-fault: %s in thread %s", kind_and_place(error), name)
     os._exit(int(ExitCode.INTERNAL_FAULT))
 
 

@@ -68,6 +68,7 @@ class ReceiverSection:
         max_associations, max_associations_per_host: at the same time; more are rejected.
         negotiation_s: until a connection has asked for an association.
         idle_s: between two messages of an association.
+        association_s: of a whole association.
         max_instance_mb: the largest instance that is taken.
         drain_s: how long running associations may go on after SIGTERM.
     """
@@ -82,6 +83,7 @@ class ReceiverSection:
     max_associations_per_host: int = 16
     negotiation_s: float = 5.0
     idle_s: float = 60.0
+    association_s: float = 14400.0
     max_instance_mb: int = 2048
     drain_s: float = 30.0
     tls: Tls | None = None
@@ -302,6 +304,19 @@ class Places:
     def incoming(self) -> Path:
         """Acknowledged instances that are in no series yet."""
         return self.data / "incoming"
+
+    @property
+    def quarantine(self) -> Path:
+        """Instances that cannot be filed, and what else was found in `incoming`."""
+        return self.data / "quarantine"
+
+    def heart(self, part: str) -> Path:
+        """Its time of change says until when the part has promised to be back (`heart.py`)."""
+        return self.data / f"{part}.heart"
+
+    def in_hand(self, part: str) -> Path:
+        """What the part is working on, one name a line."""
+        return self.data / f"{part}.in-hand"
 
     @property
     def instances(self) -> Path:

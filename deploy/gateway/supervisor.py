@@ -6,6 +6,7 @@ in the spool and the database.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -19,15 +20,21 @@ from contextlib import suppress
 from pathlib import Path
 
 import stillscan
+from stillscan.deploy.gateway.heart import Heart, late_s
 from stillscan.deploy.gateway.json_logs import log
-from stillscan.deploy.gateway.processes import PARTS, only_one
-from stillscan.deploy.gateway.record.database import Database, count
+from stillscan.deploy.gateway.processes import DIED_OF_ITS_WORK, OURS_ALONE, PARTS, only_one
+from stillscan.deploy.gateway.record.database import Database, RecordDamagedError, count
 from stillscan.deploy.gateway.record.jobs import JobQueue
 from stillscan.deploy.gateway.settings import GatewaySettings, Places
+from stillscan.operators.errors import ExitCode
 
 TICK_S = 0.2
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
 STEADY_S = 20.0  # a part that has run for so long starts again without delay
+START_S = 300.0  # the longest that a part may take to its first round
+HANGS_S = 60.0  # a part that is late by so much is ended
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+OTHER_GATEWAY_S = 5.0  # for one that is just ending
 ROOT = Path(stillscan.__path__[0]).parent
 
 
@@ -38,6 +45,10 @@ class Part:
         """Nothing runs yet."""
         self.name = name
         self._settings = pickle.dumps(settings)
+        self._places = Places(settings.data)
+        self._heart = Heart(self._places, name)
+        self._hangs = False
+        self._died_of_its_work = False
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0.0
         self._wait_s = FIRST_WAIT_S
@@ -50,13 +61,15 @@ class Part:
 
     def start(self) -> None:
         """Start the process."""
+        self._heart.stop()  # it has not begun yet
+        died = {DIED_OF_ITS_WORK: "1"} if self._died_of_its_work else {}
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
             # -P: a folder `stillscan` in the working directory is not ours
             [sys.executable, "-P", "-m", "stillscan.deploy.gateway.processes", self.name],
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the supervisor alone
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **died},
         )
         self._began = time.monotonic()
         self._tell(len(self._settings).to_bytes(4, "big") + self._settings)
@@ -67,8 +80,22 @@ class Part:
             return None
         status = self._process.poll()
         if status is not None:
+            crashed = status == ExitCode.INTERNAL_FAULT or -status in CRASHES
+            self._died_of_its_work = self._hangs or crashed
+            self._hangs = False
             self._forget(steady=time.monotonic() - self._began >= STEADY_S)
         return status
+
+    def end_if_it_hangs(self) -> bool:
+        """End the process if it is not back where it promised to be; whether that was so."""
+        late = late_s(self._places, self.name)
+        if math.isinf(late):  # it has not begun its loop
+            late = time.monotonic() - self._began - START_S
+        if self._process is None or self._hangs or late < HANGS_S:
+            return False
+        self._hangs = True
+        self.kill()
+        return True
 
     def is_due(self) -> bool:
         """Whether it is time to start again."""
@@ -94,6 +121,7 @@ class Part:
             with suppress(BrokenPipeError):  # what was not read is of no use any more
                 self._process.stdin.close()
         self._process = None
+        self._heart.stop()
         self._wait_s = FIRST_WAIT_S if steady else min(2 * self._wait_s, LONGEST_WAIT_S)
         self._not_before = time.monotonic() + (0 if steady else self._wait_s)
 
@@ -106,7 +134,9 @@ class Supervisor:
         self._settings = settings
         places = Places(settings.data)
         self._database = Database(places.database)
+        self._database.require_sound()
         self._queue = JobQueue(self._database, settings.worker)
+        self._seen: dict[tuple[int, int], float] = {}  # job and attempt: since when, monotonic
         self._parts = {name: Part(name, settings) for name in names}
 
     def run(self, stop: threading.Event) -> None:
@@ -133,20 +163,28 @@ class Supervisor:
                 log.info("part starts again", extra={"parts": self._process_ids()})
 
     def _stop_what_hangs(self) -> None:
+        for name, part in self._parts.items():
+            if part.end_if_it_hangs():
+                log.error("part hangs and is ended", extra={"ended": name})
+        self._stop_long_attempts()
+
+    def _stop_long_attempts(self) -> None:
         """Give up attempts that take too long; the worker has to be killed for that."""
         worker = self._parts.get("worker")
         if worker is None:
             return
-        limit = self._settings.worker.timeout_s
+        limit, now = self._settings.worker.timeout_s, time.monotonic()
         try:
-            for number, attempt, started in self._queue.running():
-                if time.time() - started > limit:
+            running = self._queue.running()
+            self._seen = {each: self._seen.get(each, now) for each in running}
+            for (number, attempt), since in self._seen.items():
+                if now - since > limit:
                     message = f"the job took longer than {limit:g} s"
                     if self._queue.fail(number, attempt, "time-out", message):
                         log.error("job timed out", extra={"job": number, "attempt": attempt})
                         worker.kill()
-        except sqlite3.OperationalError as error:  # a full disk: the next round tries again
-            log.error("database: %s", error)
+        except (sqlite3.OperationalError, RecordDamagedError) as error:
+            log.error("%s", error)  # a full disk: the next round tries again
 
     def _drain(self) -> None:
         """Let what has begun come to its end, each part as long as its settings say."""
@@ -173,12 +211,17 @@ class Supervisor:
         try:
             with self._database.transaction() as connection:
                 count(connection, {name: 1})
-        except sqlite3.OperationalError as error:
-            log.error("database: %s", error)
+        except (sqlite3.OperationalError, RecordDamagedError) as error:
+            log.error("%s", error)
 
 
 def serve(settings: GatewaySettings) -> None:
-    """Run the gateway until SIGTERM or SIGINT, then drain it; a second signal ends it at once."""
+    """Run the gateway until SIGTERM or SIGINT, then drain it; a second signal ends it at once.
+
+    Raises:
+        GatewayRunsError: if another gateway works with the same data.
+        RecordDamagedError: if the record is damaged.
+    """
     stop = threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
@@ -188,7 +231,8 @@ def serve(settings: GatewaySettings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    with only_one(settings.data / "gateway.lock"):
+    os.umask(OURS_ALONE)
+    with only_one(settings.data / "gateway.lock", OTHER_GATEWAY_S):
         Supervisor(settings).run(stop)
 
 

@@ -32,6 +32,7 @@ from stillscan.operators.graph.messages import (
     SeriesInProgress,
     SeriesSource,
 )
+from stillscan.operators.internal_fault import setting_aside
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.report.outcome import Progress, SeriesOutcome, Watch, refused
 from stillscan.operators.report.pictures import Comparison, compare_slice
@@ -73,10 +74,10 @@ class ReadingStage:
         """The blocks of all series; a later stage that fails a series stops the reading of it."""
         for source in self._sources:
             try:
-                series = self._planned(source)
-                for block in series.volume.blocks():
-                    if series.failed:
-                        break
+                with setting_aside():
+                    series = self._planned(source)
+                blocks = series.volume.blocks()
+                while not series.failed and (block := _next(blocks)) is not None:
                     yield SeriesBlock(series, block)
             except StillscanError as error:
                 yield SeriesFailed(source.series_instance_uid, source.files, error)
@@ -108,7 +109,7 @@ class EstimatingStage:
         if series.failed:
             return None
         try:
-            with self._network, _naming_network_faults(series.volume, block):
+            with setting_aside(), self._network, _naming_network_faults(series.volume, block):
                 estimated = estimate_block(series.method.denoiser, block, series.plan)
         except StillscanError as error:
             return series.fail(error)
@@ -128,7 +129,7 @@ class GateStage:
         if series.failed:
             return None
         try:
-            with _naming_network_faults(series.volume, estimated.block):
+            with setting_aside(), _naming_network_faults(series.volume, estimated.block):
                 denoised = judge_block(estimated, series.method.strength, series.method.limits)
         except StillscanError as error:
             return series.fail(error)
@@ -161,6 +162,11 @@ def denoised_blocks(volume: Volume, method: Method) -> Iterator[SeriesBlock[Deno
         if isinstance(message, SeriesFailed):
             raise message.error
         yield message
+
+
+def _next(blocks: Iterator[VolumeBlock]) -> VolumeBlock | None:
+    with setting_aside():
+        return next(blocks, None)
 
 
 @contextmanager
@@ -224,13 +230,10 @@ class WritingStage:
         if series.failed:
             return
         try:
-            if self._open is None:
-                self._open = self._begin(series)
-            self._open.add(message.content)
+            with setting_aside():
+                self._write(series, message.content)
             uid = series.volume.series_instance_uid
             self._watch(Progress(uid, block.stop, len(series.volume.slices)))
-            if block.is_last:
-                self._finish(self._open)
         except OutputError:
             self.discard()
             raise
@@ -245,8 +248,12 @@ class WritingStage:
             self._open.discard()
             self._open = None
 
-    def _begin(self, series: SeriesInProgress) -> _OpenSeries:
-        return _OpenSeries(series, self._staging, self._options, self._objects)
+    def _write(self, series: SeriesInProgress, denoised: DenoisedBlock) -> None:
+        if self._open is None:
+            self._open = _OpenSeries(series, self._staging, self._options, self._objects)
+        self._open.add(denoised)
+        if denoised.block.is_last:
+            self._finish(self._open)
 
     def _finish(self, series: _OpenSeries) -> None:
         outcome = replace(series.outcome(), seconds=self._lap())

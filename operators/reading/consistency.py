@@ -14,6 +14,7 @@ from stillscan.operators.errors import (
     MixedSeriesError,
 )
 from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.file_names import shown
 from stillscan.operators.reading.records import Instance
 from stillscan.operators.reading.sandbox.identify import PATIENT
 
@@ -29,7 +30,7 @@ def require_one_patient(instances: Sequence[Instance]) -> None:
         for other in instances[1:]:
             if other.known.patient[index] != first:
                 raise IdentityConflictError(
-                    f"instances {instances[0].path.name} and {other.path.name} differ in "
+                    f"instances {shown(instances[0].path)} and {shown(other.path)} differ in "
                     f"{keyword}; one series belongs to one patient"
                 )
 
@@ -106,10 +107,10 @@ def without_duplicates(
             continue
         if not _same_content(first, instance, decoder):
             raise DuplicateInstanceError(
-                f"{first.path.name} and {instance.path.name} have the same SOPInstanceUID {uid} "
-                "and different content"
+                f"{shown(first.path)} and {shown(instance.path)} have the same SOPInstanceUID "
+                f"{uid} and different content"
             )
-        warnings.append(f"{instance.path.name} is a copy of {first.path.name}: left out")
+        warnings.append(f"{shown(instance.path)} is a copy of {shown(first.path)}: left out")
     return list(kept.values()), warnings
 
 
@@ -136,8 +137,8 @@ def _require_equal(
         found = value(other)
         if found != first:
             raise error(
-                f"instances {instances[0].path.name} and {other.path.name} differ in {keyword}: "
-                f"{_shown(first)} and {_shown(found)}; one series must have one {shared}"
+                f"instances {shown(instances[0].path)} and {shown(other.path)} differ in "
+                f"{keyword}: {_shown(first)} and {_shown(found)}; one series must have one {shared}"
             )
 
 

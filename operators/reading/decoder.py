@@ -22,6 +22,7 @@ from pydicom import Dataset
 
 from stillscan.operators.dicom.attributes import data_set
 from stillscan.operators.errors import DecoderStoppedError, InputError
+from stillscan.operators.reading.file_names import shown
 from stillscan.operators.reading.limits import most_header_bytes
 from stillscan.operators.reading.records import (
     FrameAttributes,
@@ -152,7 +153,7 @@ class Decoder:
             answers = self._ask(wanted, frame_bytes)
         for (path, _), answer in zip(frames, answers, strict=True):
             if answer.fault is not None:
-                raise type(answer.fault)(f"{path.name}: {answer.fault}")
+                raise type(answer.fault)(f"{shown(path)}: {answer.fault}")
         return [DecodedFrame(each.sop_instance_uid, each.header, each.stored) for each in answers]
 
     def _ask(self, frames: Sequence[Wanted], frame_bytes: int) -> list[Answer]:

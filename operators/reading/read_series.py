@@ -25,6 +25,7 @@ from stillscan.operators.errors import (
     NotDicomError,
 )
 from stillscan.operators.geometry import Plane
+from stillscan.operators.internal_fault import InternalFaultError, setting_aside
 from stillscan.operators.reading.consistency import (
     require_one_matrix,
     require_one_patient,
@@ -34,6 +35,7 @@ from stillscan.operators.reading.consistency import (
     without_duplicates,
 )
 from stillscan.operators.reading.decoder import DecodedFrame, Decoder, Scanned
+from stillscan.operators.reading.file_names import shown
 from stillscan.operators.reading.image_kinds import mentioned_in
 from stillscan.operators.reading.input_files import input_files
 from stillscan.operators.reading.records import FrameAttributes, Identification, Instance
@@ -134,12 +136,11 @@ def find_series(source: Path, decoder: Decoder, rules: SelectionRules) -> Catalo
     numbers = _series_numbers(series.values())
     candidates: list[Candidate] = []
     for instances in series.values():
-        refusal = _sorted_out(instances, rules)
-        if refusal is None:
-            found_one = _consistent(instances, numbers, decoder)
-            candidates += [found_one] if isinstance(found_one, Candidate) else []
-            refusal = found_one if isinstance(found_one, Refusal) else None
-        refused += [] if refusal is None else [refusal]
+        found_one = _candidate_or_refusal(instances, rules, numbers, decoder)
+        if isinstance(found_one, Candidate):
+            candidates.append(found_one)
+        else:
+            refused.append(found_one)
     return Catalogue(tuple(candidates), tuple(refused), tuple(skipped))
 
 
@@ -209,7 +210,7 @@ class SeriesReader:
 def _require_unchanged(frame: DecodedFrame, slice_: SliceHeader) -> None:
     if frame.sop_instance_uid != slice_.sop_instance_uid:
         raise FileChangedError(
-            f"{slice_.path.name} is no longer the instance {slice_.sop_instance_uid}"
+            f"{shown(slice_.path)} is no longer the instance {slice_.sop_instance_uid}"
         )
 
 
@@ -261,6 +262,19 @@ def _why_skipped(scanned: Scanned) -> NotSelected | None:
     return None
 
 
+def _candidate_or_refusal(
+    instances: Sequence[Scanned],
+    rules: SelectionRules,
+    numbers: Mapping[str, frozenset[int]],
+    decoder: Decoder,
+) -> Candidate | Refusal:
+    try:
+        with setting_aside():
+            return _sorted_out(instances, rules) or _consistent(instances, numbers, decoder)
+    except InternalFaultError as error:
+        return _refused_series(instances, instances[0], error.reason, str(error), by_rules=False)
+
+
 def _sorted_out(instances: Sequence[Scanned], rules: SelectionRules) -> Refusal | None:
     """Why a series is not a candidate: its kind, then what is wrong with it, then the rules."""
     for scanned in instances:
@@ -307,18 +321,18 @@ def _refused_series(
         series_instance_uid=None if nameless else known.series_instance_uid,
         files=tuple(scanned.path for scanned in instances),
         reason=reason,
-        message=f"{first.path.name}: {message}",
+        message=f"{shown(first.path)}: {message}",
         by_rules=by_rules,
         modality=known.modality,
     )
 
 
 def _refused_file(path: Path, error: InputError) -> Refusal:
-    return Refusal(None, (path,), error.reason, f"{path.name}: {error}")
+    return Refusal(None, (path,), error.reason, f"{shown(path)}: {error}")
 
 
 def _skipped_file(path: Path, why: NotSelected) -> Refusal:
-    return Refusal(None, (path,), why.reason, f"{path.name}: {why.message}", by_rules=True)
+    return Refusal(None, (path,), why.reason, f"{shown(path)}: {why.message}", by_rules=True)
 
 
 def _candidate(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from statistics import median
 
+from stillscan.operators.reading.file_names import shown
 from stillscan.operators.reading.records import FrameAttributes, Instance, Triple
 
 SAME_DIRECTION = 1e-3  # of direction cosines: real GE series differ in the sixth digit
@@ -39,7 +40,7 @@ class PlacedSlice:
     def name(self) -> str:
         """For messages: the file, and which of its frames."""
         of_many = f", frame {self.frame + 1}" if len(self.instance.frames) > 1 else ""
-        return self.instance.path.name + of_many
+        return shown(self.instance.path) + of_many
 
 
 def in_space(instances: Iterable[Instance]) -> tuple[list[PlacedSlice], list[str]]:

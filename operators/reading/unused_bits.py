@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from stillscan.operators.errors import UnusedBitsError
+from stillscan.operators.reading.file_names import shown
 from stillscan.operators.reading.records import ImageAttributes
 from stillscan.operators.volume import SliceHeader
 
@@ -34,6 +35,6 @@ def require_clear_bits(
         outside &= (stored < slice_.padding[0]) | (stored > slice_.padding[1])
     if np.any(outside):
         raise UnusedBitsError(
-            f"{slice_.path.name}: {np.count_nonzero(outside)} pixels have bits set above "
+            f"{shown(slice_.path)}: {np.count_nonzero(outside)} pixels have bits set above "
             f"BitsStored {image.bits_stored}"
         )

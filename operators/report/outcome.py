@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stillscan.operators.errors import ExitCode, StillscanError
+from stillscan.operators.reading.file_names import shown
 
 if TYPE_CHECKING:  # the summary needs their values, not their modules
     from stillscan.operators.denoising.gate import Verdict
@@ -96,11 +97,12 @@ def refused(
 ) -> SeriesOutcome:
     """The outcome of a series that an error stopped; its message names the first file."""
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    which, is_bug = f"{shown(files[0])}{more}", error.exit_code == ExitCode.INTERNAL_FAULT
     return SeriesOutcome(
         series_instance_uid=series_instance_uid,
         status="refused",
         reason=error.reason,
-        message=f"{files[0].name}{more}: {error}",
+        message=f"{error} ({which})" if is_bug else f"{which}: {error}",
         exit_code=error.exit_code,
         modality=modality,
         slices=len(files),
@@ -115,5 +117,6 @@ def exit_code_of(outcomes: Sequence[SeriesOutcome]) -> ExitCode:
         return ExitCode.PARTLY_DERIVED if refusals else ExitCode.DERIVED
     if not refusals:
         return ExitCode.NOTHING_TO_DO
-    # A fault of the model concerns every series, so it is named before a fault of one input.
-    return ExitCode.MODEL_FAULT if ExitCode.MODEL_FAULT in refusals else ExitCode.BAD_INPUT
+    # A fault of the model concerns every series, so it is named before one of ours or of the input.
+    worst = (ExitCode.MODEL_FAULT, ExitCode.INTERNAL_FAULT)
+    return next((code for code in worst if code in refusals), ExitCode.BAD_INPUT)

@@ -287,10 +287,15 @@ def test_a_result_that_the_gate_does_not_let_pass_refuses_the_series(
     assert staged(tmp_path) == []
 
 
-def test_a_bug_ends_the_run_with_its_own_exception(tmp_path: Path, derive: Callable) -> None:
-    make_series(tmp_path / "in")
-    with pytest.raises(TypeError, match="a bug"):
-        derive(Raising(TypeError("a bug")))
+def test_a_bug_sets_its_series_aside_and_the_others_go_on(tmp_path: Path, derive: Callable) -> None:
+    make_series(tmp_path / "in", seed=1)
+    make_series(tmp_path / "in", seed=2)
+    first, second = derive(Raising(TypeError("of a patient")))
+    assert (first.status, first.reason) == ("refused", "internal-fault")
+    assert "TypeError at tests/app/test_graph.py:" in first.message
+    assert "patient" not in first.message
+    assert second.status == "derived"
+    assert staged(tmp_path) == [second.derived.series_instance_uid]
 
 
 def test_a_full_disk_ends_the_run(

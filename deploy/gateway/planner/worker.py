@@ -3,8 +3,8 @@
     queue -> snapshot of the series (hard links) -> read -> denoise -> gate -> write -> outbox
 
 torch, holoscan, the reading child and the networks stay from job to job. A job has a graph of its
-own: what one series does to it ends with its attempt. An unexpected exception ends the process;
-its supervisor starts another, and the job has lost one attempt.
+own: what one series does to it ends with its attempt. An exception that nobody foresaw fails the
+attempt (`internal-fault`); a crash ends the process, and its supervisor starts another.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.bundles.warm_networks import WarmNetworks
@@ -25,8 +25,10 @@ from stillscan.app.pipeline.output_folder import REPORT
 from stillscan.app.pipeline.pipeline import RunResult, run_with
 from stillscan.app.pipeline.survey import Job
 from stillscan.app.settings import DEFAULT_SETTINGS, Settings, load_settings
+from stillscan.deploy.gateway.heart import Heart
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.planner.planner import instance_path
+from stillscan.deploy.gateway.processes import died_of_its_work
 from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.deliveries import files_of
 from stillscan.deploy.gateway.record.disk import DiskGuard
@@ -35,14 +37,13 @@ from stillscan.deploy.gateway.record.jobs import ClaimedJob, Ending, JobQueue
 from stillscan.deploy.gateway.settings import GatewaySettings, Places, StorageSection
 from stillscan.operators.durable_files import sync
 from stillscan.operators.errors import ExitCode, StillscanError
+from stillscan.operators.internal_fault import InternalFaultError, setting_aside
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.report.result import series_result
 
-if TYPE_CHECKING:  # it imports torch
-    pass
-
 IDLE_S = 0.25
+START_S = 300.0  # to load torch and holoscan
 MAX_MESSAGE = 500
 STATUS_FILE = Path("/proc/self/statm")
 
@@ -50,8 +51,10 @@ STATUS_FILE = Path("/proc/self/statm")
 def run(settings: GatewaySettings, stop: threading.Event) -> None:
     """Work until `stop`; a job that has begun is brought to its end."""
     places = Places(settings.data)
+    heart = Heart(places, "worker")
+    heart.beat(START_S)
     queue = JobQueue(Database(places.database), settings.worker)
-    queue.recover()
+    queue.recover(died_of_its_work=died_of_its_work())
     shutil.rmtree(places.work, ignore_errors=True)
     with Decoder() as decoder:
         worker = Worker(settings, places, queue, decoder)
@@ -62,10 +65,12 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
             limit_memory(settings.worker.memory_mb)
         guard = DiskGuard(places.data, room_for_results(settings.storage))
         while not stop.is_set():
+            heart.beat()
             job = queue.claim() if guard.has_room_now() else None
             if job is None:
                 stop.wait(IDLE_S)
             else:
+                heart.beat(settings.worker.timeout_s + START_S)  # its supervisor counts the time
                 worker.attempt(job)
 
 
@@ -97,7 +102,12 @@ class Worker:
         about = {"job": job.number, "attempt": job.attempt, "series": job.series_uid}
         log.info("job begins", extra={**about, "instances": len(job.instances)})
         try:
-            ending = self._derive(job)
+            with setting_aside(MemoryError, sqlite3.OperationalError):
+                ending = self._derive(job)
+        except SpoolDamagedError as error:
+            self._queue.lose(error.names)
+            self._queue.finish(job, Ending("refused", error.reason, str(error)))
+            log.error("job refused", extra={**about, "reason": error.reason})
         except StillscanError as error:
             self._failed(job, about, error.reason, str(error))
         except MemoryError:
@@ -116,7 +126,8 @@ class Worker:
     def _failed(
         self, job: ClaimedJob, about: Mapping[str, object], reason: str, message: str
     ) -> None:
-        self._queue.fail(job.number, job.attempt, reason, _short(message))
+        strike = reason == InternalFaultError.reason
+        self._queue.fail(job.number, job.attempt, reason, _short(message), strike=strike)
         log.warning("job failed", extra={**about, "reason": reason, "detail": _short(message)})
 
     def _derive(self, job: ClaimedJob) -> Ending:
@@ -157,12 +168,18 @@ class Worker:
         shutil.rmtree(source, ignore_errors=True)
         with naming_output_faults("make a snapshot of the series"):
             source.mkdir(parents=True)
-            for name in job.instances:
-                filed = instance_path(self._places, name)
-                # after a power cut the record may know of a rename that the disk has lost
-                found = filed if filed.exists() else self._places.incoming / name
-                (source / name).hardlink_to(found)
+            found = {name: self._file_of(name) for name in job.instances}
+            lost = [name for name, file in found.items() if file is None]
+            if lost:
+                raise SpoolDamagedError(lost)
+            for name, file in found.items():
+                (source / name).hardlink_to(file or "")
         return source
+
+    def _file_of(self, name: str) -> Path | None:
+        # after a power cut the record may know of a rename that the disk has lost
+        places = (instance_path(self._places, name), self._places.incoming / name)
+        return next((each for each in places if each.is_file()), None)
 
     def _settings_for(self, task: Task) -> Settings:
         """The settings of the application with what the rule says."""
@@ -200,7 +217,7 @@ def ending_of(result: RunResult) -> Ending:
                 result=series_result(each),
             )
     for each in result.outcomes:
-        if each.exit_code == ExitCode.MODEL_FAULT:
+        if each.exit_code in (ExitCode.MODEL_FAULT, ExitCode.INTERNAL_FAULT):
             raise JobFaultError(each.reason, each.message)
         state = "refused" if each.status == "refused" else "not-selected"
         return Ending(state, each.reason, _short(each.message), result=series_result(each))
@@ -216,6 +233,19 @@ class JobFaultError(StillscanError):
         """`reason` is the code of the outcome."""
         super().__init__(message)
         self.reason = reason  # type: ignore[misc]  # of this one error, not of its class
+
+
+class SpoolDamagedError(StillscanError):
+    """Instances of the series are no longer in the spool, or not what was received."""
+
+    reason = "spool-damaged"
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """`names` are those of the files."""
+        self.names = tuple(names)
+        super().__init__(
+            f"{len(names)} instances of the series are gone from the spool; send it again"
+        )
 
 
 def room_for_results(storage: StorageSection) -> float:

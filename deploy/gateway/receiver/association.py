@@ -107,13 +107,16 @@ class Association:
         settings: ReceiverSection,
         spool: Spool,
         count: Count,
+        idle: Callable[[bool], None] = lambda idle: None,
     ) -> None:
-        """`count` lets a counter of the receiver grow."""
+        """`count` lets a counter of the receiver grow; `idle` is said when nothing is under way."""
         self._connection = connection
         self._request = request
         self._settings = settings
         self._spool = spool
         self._count = count
+        self._idle = idle
+        self._ends = time.monotonic() + settings.association_s
         self._answers = {each.proposal.context_id: each for each in negotiate(request.proposals)}
         self._buffer = memoryview(bytearray(settings.max_pdu))
         self._command = bytearray()
@@ -255,7 +258,9 @@ class Association:
 
     def _receive(self) -> tuple[int, memoryview]:
         """Type and body of the next PDU; the body is valid until the next call."""
+        self._idle(self._message is None and not self._command)
         kind, length = HEADER.unpack(self._read(HEADER.size))
+        self._idle(False)
         if kind not in tuple(Pdu):
             raise ProtocolError(f"PDU of type {kind}", Abort.UNRECOGNIZED_PDU)
         if length > self._settings.max_pdu:
@@ -264,7 +269,7 @@ class Association:
 
     def _read(self, count: int) -> memoryview:
         """The next `count` bytes; all of them must come in the time that a peer may be silent."""
-        deadline, got = time.monotonic() + self._settings.idle_s, 0
+        deadline, got = min(time.monotonic() + self._settings.idle_s, self._ends), 0
         while got < count:
             self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
             received = self._connection.recv_into(self._buffer[got:count])

@@ -9,6 +9,7 @@ many are waiting the host that has most of them loses its oldest.
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import socket
 import ssl
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from stillscan.deploy.gateway.settings import Tls
+from stillscan.operators.internal_fault import InternalFaultError, setting_aside
 
 log = logging.getLogger("stillscan.gateway")
 
@@ -28,6 +30,7 @@ MOST_WAITING = 256
 BACKLOG = 128
 TICK_S = 0.25  # how late a deadline or a stop may be noticed
 WAIT_WITHOUT_DESCRIPTORS_S = 0.1
+IDLE_FOR_ROOM_S = 2.0  # a connection that is idle for so long may be ended for another
 LEAVING_S = 1.0  # for a thread whose connection was closed
 
 
@@ -51,7 +54,7 @@ class Greeting(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Caller:
     """A connection whose greeting is complete.
 
@@ -59,11 +62,13 @@ class Caller:
         connection: blocking; whoever takes the caller closes it.
         host: address that it comes from.
         greeting: all that was read.
+        idle_since: when it last had nothing to be done for it, monotonic; None while it has.
     """
 
     connection: socket.socket
     host: str
     greeting: bytes
+    idle_since: float | None = None
 
 
 @dataclass
@@ -89,6 +94,7 @@ class Listener:
         deadline_s: float,
         tls: Tls | None = None,
         dropped: Callable[[], None] = lambda: None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         """Listen at once.
 
@@ -99,6 +105,7 @@ class Listener:
             deadline_s: from the connection to the end of the greeting, TLS handshake included.
             tls: certificates; None: plain TCP.
             dropped: called for every connection that is closed without a greeting.
+            beat: called every round: the listener is alive.
 
         Raises:
             OSError: if the address or a certificate cannot be used.
@@ -108,6 +115,7 @@ class Listener:
         self._socket = socket.create_server(address, family=family, backlog=BACKLOG)
         self._socket.setblocking(False)
         self._greeting, self._admit, self._dropped = greeting, admit, dropped
+        self._beat = beat
         self._deadline_s = deadline_s
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._socket, selectors.EVENT_READ)
@@ -122,11 +130,12 @@ class Listener:
         """Wait for callers until `stop` is set, then close the port and what is still waiting."""
         try:
             while not stop.is_set():
+                self._beat()
                 for key, _ in self._selector.select(TICK_S):
                     if key.fileobj is self._socket:
                         self._accept()
                     elif key.fileobj in self._waiting:
-                        self._go_on(self._waiting[key.fileobj])
+                        self._go_on_alone(self._waiting[key.fileobj])
                 self._end_those_late()
         finally:
             for waiting in list(self._waiting.values()):
@@ -157,6 +166,18 @@ class Listener:
         waiting.shaken = self._context is None
         self._waiting[connection] = waiting
         self._selector.register(connection, selectors.EVENT_READ)
+
+    def _go_on_alone(self, waiting: _Waiting) -> None:
+        """Whatever a greeting makes of us, it concerns its connection alone."""
+        try:
+            with setting_aside():
+                self._go_on(waiting)
+        except InternalFaultError as error:
+            log.error("connection from %s: %s: %s", waiting.host, error.reason, error)
+            if waiting.connection in self._waiting:
+                self._drop(waiting, error.reason)
+            else:
+                hang_up(waiting.connection)
 
     def _go_on(self, waiting: _Waiting) -> None:
         """Read what there is of the greeting."""
@@ -230,10 +251,18 @@ class Guests:
         self._lock = threading.Lock()
 
     def welcome(self, caller: Caller, serve: Callable[[Caller], None]) -> bool:
-        """Serve a caller in a thread of its own; False where there are too many already."""
+        """Serve a caller in a thread of its own; False where there are too many already.
+
+        Where its host, or all hosts, have as many as they may, one that is idle makes room.
+        """
         with self._lock:
-            here = sum(each.host == caller.host for each in self._guests.values())
-            if len(self._guests) >= self._most or here >= self._most_per_host:
+            guests = list(self._guests.values())
+            same_host = [each for each in guests if each.host == caller.host]
+            if len(same_host) >= self._most_per_host:
+                guests = same_host
+            elif len(guests) < self._most:
+                guests = []
+            if guests and not _make_room_among(guests):
                 return False
             thread = threading.Thread(target=self._serve, args=(caller, serve), daemon=True)
             self._guests[thread] = caller
@@ -262,11 +291,28 @@ class Guests:
 
     def _serve(self, caller: Caller, serve: Callable[[Caller], None]) -> None:
         try:
-            serve(caller)
+            with setting_aside(OSError):
+                serve(caller)
+        except InternalFaultError as error:  # it concerns this caller alone
+            log.error("connection from %s: %s: %s", caller.host, error.reason, error)
+        except OSError as error:
+            log.debug("connection from %s ended early: %s", caller.host, error.strerror)
         finally:
             hang_up(caller.connection)
             with self._lock:
                 del self._guests[threading.current_thread()]
+
+
+def _make_room_among(guests: list[Caller]) -> bool:
+    """End the connection that has been idle for longest; False where none has been for a while."""
+    idle = [(each.idle_since, each) for each in guests if each.idle_since is not None]
+    since, longest = min(idle, key=lambda each: each[0], default=(math.inf, None))
+    if longest is None or time.monotonic() - since < IDLE_FOR_ROOM_S:
+        return False
+    longest.idle_since = None  # its room is given to one caller
+    with suppress(OSError):
+        longest.connection.shutdown(socket.SHUT_RDWR)  # its thread sees that and leaves
+    return True
 
 
 def hang_up(connection: socket.socket, answer: bytes = b"") -> None:

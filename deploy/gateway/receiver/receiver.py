@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 
+from stillscan.deploy.gateway.heart import Heart
 from stillscan.deploy.gateway.receiver.association import Association, Count
 from stillscan.deploy.gateway.receiver.listener import (
     BadGreetingError,
@@ -54,7 +57,8 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
     spool = Spool(places, settings.storage)
     spool.sweep()
     with Counters(Overview(places)) as count:
-        receiver = Receiver(settings.receiver, spool, count)
+        heart = Heart(places, "receiver")
+        receiver = Receiver(settings.receiver, spool, count, heart.beat)
         log.info(
             "receiving as %s on %s:%d",
             settings.receiver.ae_title,
@@ -67,8 +71,14 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
 class Receiver:
     """The DICOM listener."""
 
-    def __init__(self, settings: ReceiverSection, spool: Spool, count: Count) -> None:
-        """Listen; connections are served when `serve` runs.
+    def __init__(
+        self,
+        settings: ReceiverSection,
+        spool: Spool,
+        count: Count,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Listen; connections are served when `serve` runs, which calls `beat` every round.
 
         Raises:
             OSError: if the port or a certificate cannot be used.
@@ -84,6 +94,7 @@ class Receiver:
             deadline_s=settings.negotiation_s,
             tls=settings.tls,
             dropped=lambda: count("connections_dropped", 1),
+            beat=beat,
         )
 
     @property
@@ -150,8 +161,12 @@ class Receiver:
 
     def _serve(self, caller: Caller, request: AssociateRequest) -> None:
         self._count("associations_accepted", 1)
+
+        def idle(is_idle: bool) -> None:
+            caller.idle_since = time.monotonic() if is_idle else None
+
         association = Association(
-            caller.connection, request, self._settings, self._spool, self._count
+            caller.connection, request, self._settings, self._spool, self._count, idle
         )
         ending = association.serve()
         if ending in ("aborted", "idle"):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import threading
 from dataclasses import dataclass
 from hashlib import sha256
@@ -34,9 +35,12 @@ from stillscan.deploy.gateway.settings import Places, StorageSection
 from stillscan.operators.reading.records import VALID_UID
 from stillscan.operators.writing.provenance import IMPLEMENTATION_CLASS_UID
 
+SPOOLED = re.compile(r"[0-9a-f]{32}-([0-9a-f]{24})\.dcm")  # the second is of the content
+PART = re.compile(r"\.([0-9]{1,9})-([0-9a-f]{1,16})-[0-9]+\.part")
 RefusalReason = Literal["disk-full", "invalid-uid", "spool-fault"]
 
 PREAMBLE = b"\0" * 128 + b"DICM"  # zeroed: a preamble may be a program (S6)
+META_LENGTH_KNOWN = len(PREAMBLE) + 12  # bytes up to the length of the file meta information
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -116,14 +120,15 @@ class Spool:
 
     def sweep(self) -> int:
         """Remove what was never acknowledged by processes that are gone; how many files."""
-        left = [each for each in self._folder.glob(".*.part") if not self._is_being_written(each)]
+        found = ((each, PART.fullmatch(each.name)) for each in self._folder.glob(".*.part"))
+        left = [each for each, name in found if name and not self._is_being_written(name)]
         for part in left:
             part.unlink(missing_ok=True)
         return len(left)
 
-    def _is_being_written(self, part: Path) -> bool:
+    def _is_being_written(self, name: re.Match[str]) -> bool:
         """Whether somebody else, who takes instances in over another door, still writes it."""
-        process, token, _ = part.name.removeprefix(".").split("-")
+        process, token = name.groups()
         if int(process) == os.getpid():
             return token == self._token
         return Path("/proc", process).exists()
@@ -246,6 +251,24 @@ class SharedSync:
                 upto = self._asked
                 os.fsync(self._descriptor)
                 self._done = upto
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of the spool still holds what was written, by the digest in its name.
+
+    False as well where it is not there, or cannot be read.
+    """
+    name = SPOOLED.fullmatch(path.name)
+    digest = sha256()
+    try:
+        with path.open("rb") as file:
+            head = file.read(META_LENGTH_KNOWN)
+            file.seek(META_LENGTH_KNOWN + int.from_bytes(head[-4:], "little"))
+            while piece := file.read(2**20):
+                digest.update(piece)
+    except OSError:
+        return False
+    return name is not None and digest.hexdigest().startswith(name[1])
 
 
 def _name(sop_instance_uid: str, content_digest: str) -> str:

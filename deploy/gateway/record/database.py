@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from stillscan.operators.errors import OutputError
+
 BUSY_S = 60.0  # longer than any transaction of ours, on a disk that is busy
-VERSION = 1
 
 SCHEMA = """
 CREATE TABLE series (
@@ -95,6 +96,32 @@ CREATE TABLE totals (
 ) WITHOUT ROWID;
 """
 
+LATER = {  # by the version of the record that they lead to
+    2: """
+CREATE TABLE quarantine (
+    name        TEXT PRIMARY KEY,       -- of its file there
+    reason      TEXT NOT NULL,
+    message     TEXT NOT NULL,
+    since       REAL NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE strikes (                  -- a part ended while it had the instance in hand
+    name        TEXT PRIMARY KEY,
+    number      INTEGER NOT NULL
+) WITHOUT ROWID;
+
+ALTER TABLE jobs ADD COLUMN strikes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE instances ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;  -- damaged in the spool
+""",
+}
+VERSION = max(LATER)
+
+
+class RecordDamagedError(OutputError):
+    """The record of the gateway is no database any more."""
+
+    reason = "record-damaged"
+
 
 class Database:
     """One connection; safe to use from several threads, one transaction at a time."""
@@ -103,17 +130,20 @@ class Database:
         """Open the file; make it where it is not there.
 
         Raises:
-            sqlite3.Error: if it cannot be opened or was made by a later version.
+            sqlite3.Error: if it cannot be opened.
+            RecordDamagedError: if it is damaged, or was made by a later version.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(
             path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
         self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
+        with self._naming_damage():
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
         self._make_tables()
 
     def close(self) -> None:
@@ -124,36 +154,74 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction that is durable after the block; an exception in the block undoes it."""
-        with self._lock:
+        with self._lock, self._naming_damage():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._roll_back()
                 raise
-            self._connection.execute("COMMIT")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Several questions to one state of the record."""
-        with self._lock:
+        with self._lock, self._naming_damage():
             self._connection.execute("BEGIN")
             try:
                 yield self._connection
             finally:
-                self._connection.execute("ROLLBACK")
+                self._roll_back()
+
+    def require_sound(self) -> None:
+        """Read the whole file.
+
+        Raises:
+            RecordDamagedError: if something in it is not as SQLite wrote it.
+        """
+        with self._naming_damage():
+            (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise self._damaged(found)
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # SQLite has done it where the disk is full
+            self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a full or busy disk, a broken rule
+                raise
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, why: str) -> RecordDamagedError:
+        return RecordDamagedError(
+            f"the record {self._path} is damaged ({why}): stop the gateway, move "
+            f"{self._path.name}* to another folder and start it again; instances in the spool are "
+            "then filed anew"
+        )
 
     def _make_tables(self) -> None:
         with self.transaction() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
-                raise sqlite3.DatabaseError(
-                    f"the database is of version {version}; this program knows {VERSION}"
+                raise RecordDamagedError(
+                    f"the record {self._path} is of version {version}; this program knows "
+                    f"{VERSION}: install the later version, or put back a copy of the record "
+                    "from before"
                 )
-            if version == 0:
-                for statement in SCHEMA.split(";"):
-                    connection.execute(statement)
+            missing = [*([SCHEMA] if version == 0 else []), *_steps_after(version)]
+            for statement in (each for step in missing for each in step.split(";")):
+                connection.execute(statement)
+            if missing:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _steps_after(version: int) -> list[str]:
+    return [step for number, step in sorted(LATER.items()) if number > version]
 
 
 def count(connection: sqlite3.Connection, increments: Mapping[str, int]) -> None:

@@ -15,6 +15,12 @@ from stillscan.app.settings import Mode, Strength
 from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.settings import CompletenessSection
 
+# A job that failed because the spool had lost an instance, which has come again since.
+QUEUE_HEALED = """
+UPDATE jobs SET state = 'queued', attempts = 0, not_before = 0, finished = NULL, reason = '',
+message = '' WHERE key = ? AND state = 'refused' AND reason = 'spool-damaged' RETURNING number
+"""
+
 
 @dataclass(frozen=True)
 class Filed:
@@ -53,6 +59,7 @@ class QuietSeries:
         instances: names of all its files that are there.
         images: frames in them.
         gone: how many of its instances were removed after the retention time.
+        lost: how many the disk has lost or damaged.
     """
 
     id: int
@@ -66,6 +73,7 @@ class QuietSeries:
     instances: tuple[str, ...]
     images: int
     gone: int
+    lost: int = 0
 
     @property
     def is_short(self) -> bool:
@@ -123,8 +131,8 @@ class SeriesRecord:
                 if there is not None and there["there"]:
                     repeated.add(each.name)
                 connection.execute(
-                    "INSERT INTO instances VALUES (?, ?, ?, ?, ?, 1) "
-                    "ON CONFLICT (name) DO UPDATE SET there = 1",
+                    "INSERT INTO instances VALUES (?, ?, ?, ?, ?, 1, 0) "
+                    "ON CONFLICT (name) DO UPDATE SET there = 1, lost = 0",
                     (each.name, series, each.sop_uid, each.images, each.bytes),
                 )
             new = [each for each in instances if each.name not in repeated]
@@ -194,8 +202,9 @@ class SeriesRecord:
                 ),
             )
             if cursor.rowcount == 0:
+                healed = connection.execute(QUEUE_HEALED, (job_key(series, job),)).fetchone()
                 count(connection, {"jobs_repeated": 1})
-                return None
+                return None if healed is None else int(healed["number"])
             number = cursor.lastrowid
             connection.executemany(
                 "INSERT INTO job_instances VALUES (?, ?)",
@@ -206,6 +215,13 @@ class SeriesRecord:
             )
             count(connection, _totals_of(job))
         return number
+
+    def without(self, series: QuietSeries, damaged: Sequence[str]) -> QuietSeries:
+        """The series without instances that the spool has lost; they are awaited again."""
+        with self._database.transaction() as connection:
+            lose(connection, damaged)
+            row = connection.execute("SELECT * FROM series WHERE id = ?", (series.id,)).fetchone()
+            return _quiet_series(connection, row)
 
     def made_by_us(self, series_uid: str) -> bool:
         """Whether a job of ours has derived this series."""
@@ -239,6 +255,13 @@ class SeriesRecord:
         return int(number)
 
 
+def lose(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+    """Record that the spool has lost these instances, inside a transaction."""
+    connection.executemany(
+        "UPDATE instances SET there = 0, lost = 1 WHERE name = ?", [(name,) for name in names]
+    )
+
+
 def job_key(series: QuietSeries, job: NewJob) -> str:
     """Identity of a job (S4): its series, its instance set, how it is done."""
     parts = [series.uid, sorted(series.instances), asdict(job.task), job.configuration]
@@ -262,7 +285,8 @@ def _quiet_series(connection: sqlite3.Connection, row: sqlite3.Row) -> QuietSeri
         revision=row["revision"],
         instances=tuple(each["name"] for each in there),
         images=sum({each["sop_uid"]: each["images"] for each in there}.values()),
-        gone=len({each["sop_uid"] for each in instances} - known),
+        gone=len({each["sop_uid"] for each in instances if not each["lost"]} - known),
+        lost=len({each["sop_uid"] for each in instances if each["lost"]} - known),
     )
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stillscan.deploy.gateway.record.database import Database, count
-from stillscan.deploy.gateway.record.incoming_series import Task
+from stillscan.deploy.gateway.record.incoming_series import Task, lose
 from stillscan.deploy.gateway.settings import WorkerSection
 
+MOST_STRIKES = 2  # a series over which something broke twice is not tried a third time
 TAKEN_NUMBERS = """
 WITH study AS (SELECT id, series_number FROM series WHERE study_uid <> '' AND study_uid =
                (SELECT study_uid FROM series WHERE id = :series))
@@ -145,35 +146,64 @@ class JobQueue:
             count(connection, {f"jobs_{ending.state.replace('-', '_')}": 1})
         return True
 
-    def fail(self, number: int, attempt: int, reason: str, message: str) -> bool:
+    def fail(
+        self, number: int, attempt: int, reason: str, message: str, *, strike: bool = False
+    ) -> bool:
         """Give an attempt up; the job is tried again later, or dead after its last attempt.
+
+        Args:
+            number: of the job.
+            attempt: the one that is given up.
+            reason: stable code.
+            message: for the status page.
+            strike: the attempt ended by what is in the series; after the second time it is dead.
 
         Returns:
             False where this attempt was over already.
         """
         with self._database.transaction() as connection:
-            return self._fail(connection, number, attempt, reason, message)
+            return self._fail(connection, number, attempt, reason, message, strike)
 
-    def running(self) -> list[tuple[int, int, float]]:
-        """Number, attempt and start of the jobs that are being worked on."""
+    def lose(self, names: Sequence[str]) -> None:
+        """Record that the spool has lost these instances; they are awaited again."""
+        with self._database.transaction() as connection:
+            lose(connection, names)
+
+    def running(self) -> list[tuple[int, int]]:
+        """Number and attempt of the jobs that are being worked on."""
         with self._database.reading() as connection:
             rows = connection.execute(
-                "SELECT number, attempts, started FROM jobs WHERE state = 'running'"
+                "SELECT number, attempts FROM jobs WHERE state = 'running'"
             ).fetchall()
-        return [(row["number"], row["attempts"], row["started"]) for row in rows]
+        return [(row["number"], row["attempts"]) for row in rows]
 
-    def recover(self) -> int:
-        """At the start of the only worker: what was running has lost its attempt; how many."""
+    def recover(self, *, died_of_its_work: bool = False) -> int:
+        """At the start of the only worker: what was running has lost its attempt; how many.
+
+        Args:
+            died_of_its_work: the worker was not killed by somebody else.
+        """
         lost = self.running()
-        for number, attempt, _ in lost:
-            self.fail(number, attempt, "worker-stopped", "the worker ended during the job")
+        for number, attempt in lost:
+            message = "the worker ended during the job"
+            self.fail(number, attempt, "worker-stopped", message, strike=died_of_its_work)
         return len(lost)
 
     def _fail(
-        self, connection: sqlite3.Connection, number: int, attempt: int, reason: str, message: str
+        self,
+        connection: sqlite3.Connection,
+        number: int,
+        attempt: int,
+        reason: str,
+        message: str,
+        strike: bool,
     ) -> bool:
         now = time.time()
-        last = attempt >= self._rules.attempts
+        (strikes,) = connection.execute(
+            "UPDATE jobs SET strikes = strikes + ? WHERE number = ? RETURNING strikes",
+            (int(strike), number),
+        ).fetchone() or (0,)
+        last = attempt >= self._rules.attempts or strikes >= MOST_STRIKES
         wait = self._rules.backoff_s * 2 ** min(attempt - 1, 20)
         changed = connection.execute(
             "UPDATE jobs SET state = ?, reason = ?, message = ?, not_before = ?, finished = ? "

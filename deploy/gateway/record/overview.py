@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.record.disk import used_share
+from stillscan.deploy.gateway.record.quarantine import Quarantine
 from stillscan.deploy.gateway.settings import Places
 
 JobState = Literal["queued", "running", "derived", "refused", "not-selected", "dead"]
@@ -41,6 +42,7 @@ class Counts:
             worker, sender). One that has not grown yet is not there.
         oldest_queued_s: age of the job that has waited longest; 0 where none waits.
         used_share: of the file system.
+        quarantined: instances that are set aside.
     """
 
     open_series: int
@@ -50,6 +52,7 @@ class Counts:
     totals: Mapping[str, int]
     oldest_queued_s: float
     used_share: float
+    quarantined: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Overview:
         """The database is made where it is not there: everything is then zero."""
         self._places = places
         self._database = Database(places.database)
+        self.quarantine = Quarantine(places, self._database)
 
     def counts(self) -> Counts:
         """How much there is of what."""
@@ -119,6 +123,7 @@ class Overview:
             ).fetchall()
             totals = connection.execute("SELECT name, value FROM totals").fetchall()
             (open_series,) = connection.execute("SELECT count(*) FROM series WHERE open").fetchone()
+            (quarantined,) = connection.execute("SELECT count(*) FROM quarantine").fetchone()
             (oldest,) = connection.execute(
                 "SELECT min(created) FROM jobs WHERE state = 'queued'"
             ).fetchone()
@@ -130,6 +135,7 @@ class Overview:
             totals=dict(map(tuple, totals)),
             oldest_queued_s=0.0 if oldest is None else max(time.time() - oldest, 0.0),
             used_share=used_share(self._places.data),
+            quarantined=quarantined,
         )
 
     def recent_jobs(self, limit: int = 50) -> list[JobRow]:
@@ -172,17 +178,13 @@ class Overview:
         """Queue a job that is `refused` or `dead` again, with all its attempts; False otherwise.
 
         False as well where its instances were removed after the retention time. A series that was
-        refused because images are missing is then processed as it is.
+        refused because images are missing is then processed as it is. One over which the planner
+        failed is planned again.
         """
         with self._database.transaction() as connection:
-            changed = connection.execute(
-                "UPDATE jobs SET state = 'queued', attempts = 0, not_before = 0, finished = NULL, "
-                "reason = '', message = '' WHERE number = ? AND state IN ('refused', 'dead') "
-                "AND reason <> 'late-after-retention' AND NOT EXISTS (SELECT 1 FROM job_instances "
-                "JOIN instances USING (name) WHERE job = ? AND NOT there)",
-                (number, number),
-            )
-        return changed.rowcount > 0
+            planned = connection.execute(REOPEN_UNPLANNED, (number,))
+            changed = connection.execute(QUEUE_AGAIN, (number, number))
+        return planned.rowcount + changed.rowcount > 0
 
     def retry_delivery(self, number: int) -> bool:
         """Let a delivery that is `dead` be tried again; False for others.
@@ -207,6 +209,18 @@ class Overview:
         return sum(1 for _ in self._places.incoming.glob("[!.]*.dcm"))
 
 
+QUEUE_AGAIN = """
+UPDATE jobs SET state = 'queued', attempts = 0, strikes = 0, not_before = 0, finished = NULL,
+reason = '', message = '' WHERE number = ? AND state IN ('refused', 'dead')
+AND reason NOT IN ('late-after-retention', 'spool-damaged')
+AND NOT (reason = 'internal-fault' AND rule = '')
+AND NOT EXISTS (SELECT 1 FROM job_instances JOIN instances USING (name) WHERE job = ? AND NOT there)
+"""
+# The planner failed over the series before it had chosen a rule: it chooses again.
+REOPEN_UNPLANNED = """
+UPDATE series SET open = 1 WHERE id = (SELECT series FROM jobs WHERE number = ?
+AND state = 'refused' AND reason = 'internal-fault' AND rule = '')
+"""
 SELECT_JOBS = "SELECT jobs.*, uid, modality FROM jobs JOIN series ON series.id = jobs.series"
 
 

@@ -10,6 +10,7 @@ import time
 
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.record.database import Database
+from stillscan.deploy.gateway.record.quarantine import Quarantine
 from stillscan.deploy.gateway.settings import Places, StorageSection
 
 EVERY_S = 60.0
@@ -39,6 +40,7 @@ class Retention:
         self._places = places
         self._database = database
         self._rules = rules
+        self._quarantine = Quarantine(places, database)
         self._next = 0.0
 
     def tick(self) -> None:
@@ -49,6 +51,7 @@ class Retention:
         now = time.time()
         before = now - self._rules.retention_h * 3600
         cleared = self._clear_instances(before), self._clear_results(before)
+        self._quarantine.clear(before)
         self._forget(now - self._rules.history_days * 86400)
         if any(cleared):
             log.info("cleared away", extra={"series": cleared[0], "jobs": cleared[1]})

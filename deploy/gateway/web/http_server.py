@@ -31,6 +31,8 @@ from stillscan.deploy.gateway.receiver.listener import (
     hang_up,
 )
 from stillscan.deploy.gateway.settings import LOOPBACK, WebSection
+from stillscan.operators.errors import StillscanError
+from stillscan.operators.internal_fault import setting_aside
 
 log = logging.getLogger("stillscan.gateway")
 
@@ -45,7 +47,9 @@ PIECE = 2**16
 # a line that goes on in the next (obs-fold), and ends of lines that others may not take for such
 UNCLEAN_HEAD = re.compile(rb"\r\n[ \t]|(?<!\r)\n|\r(?!\n)")
 NO_REQUEST = "this is no HTTP request"
+LOOPBACK_ADDRESSES = (LOOPBACK, "localhost", "::1")
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@\s]+)(?::[0-9]*)?")  # RFC 9110 7.2
 STRICT_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "frame-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -134,8 +138,10 @@ class Request:
 
     def is_authorised(self, token: str | None) -> bool:
         """Whether the request bears the token; never where there is none."""
-        given = self.headers.get("Authorization", "")
-        return token is not None and hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+        scheme, _, given = self.headers.get("Authorization", "").strip().partition(" ")
+        if token is None or scheme.lower() != "bearer":  # RFC 9110 11.1: its case does not count
+            return False
+        return hmac.compare_digest(given.strip().encode(), token.encode())
 
 
 def _next_event(parser: h11.Connection) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
@@ -160,8 +166,10 @@ Handle = Callable[[Request], Response]
 class HttpServer:
     """Answers requests, each in a thread of its own."""
 
-    def __init__(self, settings: WebSection, handle: Handle) -> None:
-        """Listen; requests are answered when `serve` runs.
+    def __init__(
+        self, settings: WebSection, handle: Handle, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        """Listen; requests are answered when `serve` runs, which calls `beat` every round.
 
         Raises:
             OSError: if the port or a certificate cannot be used.
@@ -175,6 +183,7 @@ class HttpServer:
             self._admit,
             deadline_s=HEAD_S,
             tls=settings.tls,
+            beat=beat,
         )
 
     @property
@@ -204,17 +213,22 @@ class HttpServer:
     def _response(self, caller: Caller) -> tuple[Response, bool]:
         """The response, and whether its body is sent."""
         try:
-            request = Request(caller, self._settings.max_request_mb * 2**20)
-            self._require_our_name(request)
-            response = self._handle(request)
+            with setting_aside(RequestError, OSError):
+                request = Request(caller, self._settings.max_request_mb * 2**20)
+                self._require_our_name(request)
+                response = self._handle(request)
         except RequestError as error:
             return text_response(str(error), error.status), True
+        except StillscanError as error:  # of this request alone
+            log.error("request from %s: %s: %s", caller.host, error.reason, error)
+            return text_response(error.reason, HTTPStatus.INTERNAL_SERVER_ERROR), True
         return response, request.method != "HEAD"
 
     def _require_our_name(self, request: Request) -> None:
         """Refuse pages of other sites whose name was made to lead here (DNS rebinding)."""
-        name = request.headers.get("Host", "").rpartition(":")[0] or request.headers.get("Host", "")
-        if self._settings.host == LOOPBACK and name not in LOOPBACK_NAMES:
+        host = HOST.fullmatch(request.headers.get("Host", "").strip())
+        name = host[1].lower() if host else ""
+        if self._settings.host in LOOPBACK_ADDRESSES and name not in LOOPBACK_NAMES:
             raise RequestError(HTTPStatus.MISDIRECTED_REQUEST, "ask for 127.0.0.1 or localhost")
 
 
@@ -255,7 +269,7 @@ class _Body:
 
     def _from_connection(self) -> bytes:
         if self._parser.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
             self._connection.sendall(self._parser.send(go_on) or b"")
         try:
             piece = self._connection.recv(PIECE)

@@ -25,6 +25,8 @@ COUNTERS = {
     "instances_received": "Instances that were filed into their series",
     "instances_duplicate": "Instances that had come before",
     "bytes_received": "Bytes of the files that were new",
+    "instances_quarantined": "Instances that were set aside: they could not be filed",
+    "clock_steps": "How often the wall clock was set",
     "jobs_created": "Jobs that were made of complete series",
     "jobs_repeated": "Complete series that had been processed before, unchanged",
     "jobs_derived": "Jobs that gave a derived series",
@@ -61,6 +63,7 @@ class _Record(Collector):
         yield _gauge(
             "oldest_queued_seconds", "Age of the oldest queued job", counts.oldest_queued_s
         )
+        yield _gauge("quarantined_instances", "Instances that are set aside", counts.quarantined)
         yield _gauge("disk_used_ratio", "Share of the file system in use", counts.used_share)
         yield _by_label("jobs", "Jobs in the record by state", counts.jobs)
         yield _by_label("deliveries", "Deliveries in the record by state", counts.deliveries)

@@ -2,7 +2,10 @@
 
 GET  /                      the queue and the last series
 GET  /jobs/<number>         one series; /jobs/<number>/report its pictures
-GET  /metrics, /healthz     for Prometheus; for whoever restarts services
+GET  /quarantine            instances that could not be filed
+GET  /metrics               for Prometheus
+GET  /livez, /readyz        for whoever restarts services, and whoever sends (see `health`)
+POST /quarantine/<name>/retry                                                 with the token
 POST /jobs/<number>/retry, /deliveries/<number>/retry, /studies (STOW-RS)    with the token
 """
 
@@ -11,8 +14,6 @@ from __future__ import annotations
 import base64
 import logging
 import re
-import socket
-import sqlite3
 import threading
 from collections.abc import Callable
 from hashlib import sha256
@@ -21,10 +22,12 @@ from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from stillscan.deploy.gateway.heart import Heart
 from stillscan.deploy.gateway.receiver.spool import Spool
 from stillscan.deploy.gateway.record.counters import Counters
 from stillscan.deploy.gateway.record.overview import JobRow, Overview
 from stillscan.deploy.gateway.settings import GatewaySettings, Places, token_of
+from stillscan.deploy.gateway.web.health import Health
 from stillscan.deploy.gateway.web.http_server import (
     HttpServer,
     Request,
@@ -34,7 +37,7 @@ from stillscan.deploy.gateway.web.http_server import (
     text_response,
 )
 from stillscan.deploy.gateway.web.metrics import exposition
-from stillscan.deploy.gateway.web.status_pages import job_page, overview_page
+from stillscan.deploy.gateway.web.status_pages import job_page, overview_page, quarantine_page
 from stillscan.deploy.gateway.web.stow import store
 
 log = logging.getLogger("stillscan.gateway")
@@ -46,7 +49,6 @@ ASSET_TYPES = {
     "icon.svg": "image/svg+xml",
 }
 HTML = "text/html; charset=utf-8"
-PROBE_S = 1.0
 INLINE = re.compile(rb"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
@@ -61,7 +63,7 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
     overview = Overview(places)
     with Counters(overview) as count:
         web = Web(settings, overview, Spool(places, settings.storage), count)
-        server = HttpServer(settings.web, web.handle)
+        server = HttpServer(settings.web, web.handle, Heart(places, "web").beat)
         log.info("status page on http://%s:%d/", settings.web.host, server.port)
         server.serve(stop)
 
@@ -85,14 +87,18 @@ class Web:
         self._overview = overview
         self._spool = spool
         self._count = count
+        self._health = Health(settings, overview, spool)
         self._token = token_of(settings.web.token_file)
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Response]]] = [
             ("GET", re.compile("/"), self._front),
             ("GET", re.compile(r"/jobs/(\d{1,12})"), self._job),
             ("GET", re.compile(r"/jobs/(\d{1,12})/report"), self._report),
+            ("GET", re.compile("/quarantine"), self._quarantine),
             ("GET", re.compile(r"/assets/([a-z.]+)"), self._asset),
             ("GET", re.compile("/metrics"), self._metrics),
-            ("GET", re.compile("/healthz"), self._health),
+            ("GET", re.compile("/livez"), self._alive),
+            ("GET", re.compile("/readyz|/healthz"), self._ready),
+            ("POST", re.compile(r"/quarantine/([a-z0-9.-]{1,80})/retry"), self._release),
             ("POST", re.compile(r"/jobs/(\d{1,12})/retry"), self._retry_job),
             ("POST", re.compile(r"/deliveries/(\d{1,12})/retry"), self._retry_delivery),
             ("POST", re.compile("/studies"), self._stow),
@@ -121,6 +127,10 @@ class Web:
             [(job, self._overview.deliveries(job.number)) for job in self._overview.recent_jobs()],
             self._settings.storage.most_used,
         )
+        return Response(body=page.encode(), content_type=HTML)
+
+    def _quarantine(self, _: Request) -> Response:
+        page = quarantine_page(self._overview.quarantine.listed(), self._token is not None)
         return Response(body=page.encode(), content_type=HTML)
 
     def _job(self, _: Request, number: str) -> Response:
@@ -154,15 +164,20 @@ class Web:
     def _metrics(self, _: Request) -> Response:
         return Response(body=exposition(self._overview), content_type=CONTENT_TYPE_LATEST)
 
-    def _health(self, _: Request) -> Response:
-        checks = {
-            "record": self._record_answers(),
-            "disk": self._spool.has_room(),
-            "receiver": self._receiver_listens(),
-        }
+    def _alive(self, _: Request) -> Response:
+        return json_response({"status": "ok"})
+
+    def _ready(self, _: Request) -> Response:
+        checks = self._health.ready()
         well = all(checks.values())
         status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
         return json_response({"status": "ok" if well else "failing", "checks": checks}, status)
+
+    def _release(self, request: Request, name: str) -> Response:
+        self._require_token(request)
+        if not self._overview.quarantine.release(name):
+            raise RequestError(HTTPStatus.CONFLICT, "there is no such instance in quarantine")
+        return text_response("The instance will be filed again.")
 
     def _retry_job(self, request: Request, number: str) -> Response:
         self._require_token(request)
@@ -197,23 +212,6 @@ class Web:
     def _report_file(self, job: JobRow) -> Path:
         folder = Places(self._settings.data).reports / str(job.number)
         return folder / f"{job.derived_series_uid or 'none'}.html"
-
-    def _record_answers(self) -> bool:
-        try:
-            self._overview.counts()
-        except sqlite3.Error:
-            return False
-        return True
-
-    def _receiver_listens(self) -> bool:
-        host = self._settings.receiver.host
-        wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-        try:
-            address = (wildcard.get(host, host), self._settings.receiver.port)
-            socket.create_connection(address, timeout=PROBE_S).close()
-        except OSError:
-            return False
-        return True
 
 
 def _hashes(page: bytes, element: bytes) -> str:

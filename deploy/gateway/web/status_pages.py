@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stillscan.deploy.gateway.record.overview import Counts, DeliveryRow, JobRow
+from stillscan.deploy.gateway.record.quarantine import Quarantined
 from stillscan.operators.report.outcome import counted, noise_change, unit_suffix
 from stillscan.operators.report.rendering import Number, Section, render
 
@@ -51,6 +53,7 @@ def overview_page(
         state=Badge("disk full: nothing is accepted", "bad") if full else Badge("running", "good"),
         refresh_s=REFRESH_S,
         figures=_overview_figures(counts),
+        quarantined=counted(counts.quarantined, "instance") if counts.quarantined else "",
         jobs=[_job_row(job, deliveries) for job, deliveries in jobs],
     )
 
@@ -72,6 +75,17 @@ def job_page(
         deliveries=[_delivery_row(each) for each in deliveries],
         series=Section("Series", rows=_uids(job)),
         attempts=[*_attempts(job, deliveries)],
+        may_retry=may_retry,
+    )
+
+
+def quarantine_page(instances: Sequence[Quarantined], may_retry: bool) -> str:
+    """What could not be filed, with the button that lets it try once more."""
+    return render(
+        TEMPLATES / "quarantine.html.j2",
+        title="Set aside",
+        state=Badge(counted(len(instances), "instance"), "warn" if instances else "good"),
+        instances=[{**asdict(each), "since": _moment(each.since)} for each in instances],
         may_retry=may_retry,
     )
 

@@ -5,6 +5,7 @@ import pytest
 from playwright.sync_api import Error, Page, sync_playwright
 
 from stillscan.deploy.gateway.record.database import Database
+from stillscan.deploy.gateway.record.quarantine import Quarantine
 from stillscan.operators.report.outcome import SeriesOutcome
 from stillscan.operators.report.page import series_page
 from stillscan.operators.report.pictures import Comparison
@@ -30,9 +31,9 @@ def browser(tool):
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def web(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("web")) as running:
+@pytest.fixture
+def web(tmp_path):
+    with serving(tmp_path / "web") as running:
         sent = (("pacs", "dead", "unreachable"), ("disk", "sent", ""))
         number = record_job(running.places, derived_uid=DERIVED_UID, result=RESULT, deliveries=sent)
         report = running.places.reports / str(number)
@@ -73,6 +74,24 @@ def a_report() -> str:
     )
     outcome = SeriesOutcome(series_instance_uid="1.2.3", status="derived", modality="CT", slices=9)
     return series_page(outcome, comparison)
+
+
+def test_what_is_set_aside_is_listed_and_filed_again_with_the_token(page: Page, web):
+    name = f"{'a' * 32}-{'b' * 24}.dcm"
+    web.places.incoming.mkdir(exist_ok=True)
+    (web.places.incoming / name).write_bytes(b"x")
+    database = Database(web.places.database)
+    Quarantine(web.places, database).put(web.places.incoming / name, "internal-fault", "<why>")
+    database.close()
+    page.goto(web.address)
+    page.get_by_text("1 instance set aside").click()
+    assert (
+        page.locator("tbody tr").all_inner_texts()[0].startswith(f"{name}\tinternal-fault\t<why>")
+    )
+    page.get_by_label("operator's token").fill(TOKEN)
+    page.get_by_role("button", name="File it again").click()
+    page.get_by_text("Nothing is set aside.").wait_for()
+    assert (web.places.incoming / name).exists()
 
 
 def test_the_front_shows_queue_and_last_series(page: Page, web):

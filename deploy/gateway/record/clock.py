@@ -1,0 +1,60 @@
+"""A wall clock that was wrong must leave nothing waiting for a time that does not come.
+
+Times in the record are of the wall clock, for people. When it is set, open series move with it, and
+what lies in the future is brought back to now.
+"""
+
+from __future__ import annotations
+
+import time
+
+from stillscan.deploy.gateway.json_logs import log
+from stillscan.deploy.gateway.record.database import Database, count
+from stillscan.deploy.gateway.settings import GatewaySettings
+
+STEP_S = 2.0  # less is what a clock that is kept right by the network moves
+
+TO_NOW = (
+    "UPDATE series SET first_at = :now WHERE first_at > :now",
+    "UPDATE series SET last_at = :now WHERE last_at > :now",
+    "UPDATE jobs SET created = :now WHERE created > :now",
+    "UPDATE jobs SET started = :now WHERE started > :now",
+    "UPDATE jobs SET finished = :now WHERE finished > :now",
+    "UPDATE jobs SET not_before = :now "
+    "WHERE not_before > :now + :backoff * (1 << min(attempts, 20))",
+    "UPDATE deliveries SET finished = :now WHERE finished > :now",
+    "UPDATE deliveries SET not_before = :now WHERE not_before > :now + :longest",
+    "UPDATE quarantine SET since = :now WHERE since > :now",
+)
+
+
+class Clock:
+    """Watches the wall clock by the monotonic one; the planner asks it every round."""
+
+    def __init__(self, database: Database, settings: GatewaySettings) -> None:
+        """The times of an earlier life are looked at with the first `tick`."""
+        self._database = database
+        self._settings = settings
+        self._ahead: float | None = None
+
+    def tick(self) -> None:
+        """Mend the record if the clock was set since the last time."""
+        now = time.time()
+        ahead = now - time.monotonic()
+        moved = 0.0 if self._ahead is None else ahead - self._ahead
+        if self._ahead is not None and abs(moved) < STEP_S:
+            return
+        self._ahead = ahead
+        with self._database.transaction() as connection:
+            if moved:
+                connection.execute("UPDATE series SET last_at = last_at + ? WHERE open", (moved,))
+                count(connection, {"clock_steps": 1})
+            values = {
+                "now": now,
+                "backoff": self._settings.worker.backoff_s,
+                "longest": self._settings.sender.backoff_most_s,
+            }
+            for statement in TO_NOW:
+                connection.execute(statement, values)
+        if moved:
+            log.warning("the clock was set", extra={"seconds": round(moved, 1)})
