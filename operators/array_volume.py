@@ -1,4 +1,4 @@
-"""Arrays as a `Volume`: images that come from no DICOM file go through the same pipeline."""
+"""Makes a `Volume` of an array, so that images without DICOM files go through the same pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Stack = Float32[np.ndarray, "slice row column"]
 def array_volume(
     stack: Stack, modality: str, places: Sequence[Place | None], unit: str = "1"
 ) -> Volume:
-    """The slices of an array as a series without DICOM headers.
+    """Return the slices of an array as a series without DICOM headers.
 
     Args:
         stack: finite values, in `unit`; Hounsfield units for CT.
@@ -48,10 +48,10 @@ def array_volume(
 
 @dataclass(frozen=True)
 class _StackReader:
-    """A `SliceReader` of what is in memory; there are no headers."""
+    """A `SliceReader` of an array in memory; its headers are empty."""
 
     stack: Stack
 
     def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
-        """Empty headers and the values of these slices."""
+        """Return empty headers and the values of these slices."""
         return [Dataset()] * len(slices), self.stack[[each.frame for each in slices]]

@@ -1,4 +1,4 @@
-"""Files that a loss of power does not take away."""
+"""Writes files that survive a loss of power."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def sync(path: Path) -> None:
     """Wait until the disk holds what was written to this file, or the names in this folder.
 
     Raises:
-        OSError: if the disk does not do it.
+        OSError: if the file system reports an error.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -25,7 +25,7 @@ def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file with `write` and wait until the disk holds it; its name needs `sync(folder)`.
 
     Raises:
-        OSError: if the disk does not take it.
+        OSError: if the file system reports an error.
     """
     with path.open("wb") as file:
         write(file)

@@ -1,4 +1,4 @@
-"""The tree of errors: each has a stable reason code, speaks to who must act, names no patient.
+"""The tree of errors: each has a stable reason code, and no message holds patient data.
 
 StillscanError
 ├── InputError          the input cannot be processed as it is (a file or a series is refused)
@@ -14,7 +14,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What the process says to whoever started it (documented in docs/reasons.md)."""
+    """The exit codes of the process (documented in docs/reasons.md)."""
 
     DERIVED = 0
     INTERNAL_FAULT = 1
@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
 
 
 class StillscanError(Exception):
-    """Root of all errors that we raise on purpose.
+    """Root of all errors that are raised on purpose.
 
     `reason` is a stable code (kebab-case) that logs, `result.json` and the gateway carry.
     """
@@ -326,7 +326,7 @@ class NotOneVolumeError(InputError):
 
 
 def input_error(reason: str, message: str) -> InputError:
-    """The leaf of InputError with this reason.
+    """Return the leaf of InputError with this reason.
 
     Raises:
         KeyError: if no leaf has it.

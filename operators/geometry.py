@@ -1,4 +1,4 @@
-"""Where the pixels of a series lie in the patient: the plane of each image, one affine for all.
+"""Geometry of a series in the patient: the plane of each image, and one affine for all.
 
 DICOM counts millimetres towards the patient's left, back and head (LPS); NIfTI towards right, front
 and head (RAS).
@@ -14,7 +14,7 @@ from jaxtyping import Float64
 
 from stillscan.operators.errors import NotOneVolumeError
 
-UNEVEN = 0.01  # of the step between slices, or of a pixel: what rounded positions may be off
+UNEVEN = 0.01  # tolerance for rounded positions, as a share of the slice step or of a pixel
 SAME_DIRECTION = 1e-3  # of direction cosines
 SAME_PLACE_MM = 1e-3
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -46,11 +46,11 @@ NOWHERE = Plane()  # of an image without geometry
 
 
 def affine_lps(planes: Sequence[Plane]) -> Affine:
-    """From (column, row, slice) to the patient's coordinates in mm (PS3.3 C.7.6.2.1.1).
+    """Return the affine from (column, row, slice) to the patient's mm, LPS (PS3.3 C.7.6.2.1.1).
 
     The equation of the standard with a third column: the step from slice to slice, which is that of
-    the positions; for a single image, its thickness along the normal. Images without geometry lie
-    in the first two axes, their thickness apart.
+    the positions; for a single image, its thickness along the normal. Images without geometry are
+    placed in the plane of the first two axes, one thickness apart.
 
     Args:
         planes: of all slices, in the order in which the third index counts them.
@@ -77,7 +77,7 @@ def affine_lps(planes: Sequence[Plane]) -> Affine:
 
 
 def affine_ras(planes: Sequence[Plane]) -> Affine:
-    """From (column, row, slice) to mm towards right, front and head, as NIfTI has it.
+    """Return the affine from (column, row, slice) to mm in RAS, as in NIfTI.
 
     Raises:
         NotOneVolumeError: if the slices are not parallel, or not evenly spaced.
@@ -86,7 +86,7 @@ def affine_ras(planes: Sequence[Plane]) -> Affine:
 
 
 def _nowhere(like: Plane, index: int) -> Plane:
-    """The plane of an image without geometry."""
+    """Return the plane assumed for an image without geometry."""
     z = index * like.thickness_mm
     return Plane((0.0, 0.0, z), spacing_mm=like.spacing_mm, thickness_mm=like.thickness_mm)
 
@@ -97,15 +97,15 @@ def _require_even_stack(
     """Refuse repeated positions, several stacks, gaps, turned slices and other pixels."""
     first, length = planes[0], float(np.linalg.norm(step))
     if length < SAME_PLACE_MM:
-        raise NotOneVolumeError(f"the first and the last of {len(planes)} slices lie at one place")
+        raise NotOneVolumeError(f"the first and the last of {len(planes)} slices coincide")
     directions = np.array([(*each.across, *each.down) for each in planes])
     spacings = np.array([each.spacing_mm for each in planes])
     expected = origins[0] + np.arange(len(planes))[:, None] * step
     off_mm = np.linalg.norm(origins - expected, axis=1)
     for wrong, what in (
         (np.abs(directions - directions[0]).max(1) > SAME_DIRECTION, "is turned"),
-        (np.abs(spacings / spacings[0] - 1).max(1) > UNEVEN, "has other pixel spacing"),
-        (off_mm > UNEVEN * max(length, min(first.spacing_mm)), "is off its place"),
+        (np.abs(spacings / spacings[0] - 1).max(1) > UNEVEN, "has another pixel spacing"),
+        (off_mm > UNEVEN * max(length, min(first.spacing_mm)), "is not where it should be"),
     ):
         if wrong.any():
             index = int(wrong.argmax())

@@ -1,4 +1,4 @@
-"""What the file system says when a result cannot be written, as an error with a reason code."""
+"""Turns errors of the file system into errors with a reason code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stillscan.operators.errors import DiskFullError, NotWritableError, OutputEr
 
 @contextmanager
 def naming_output_faults(what: str) -> Iterator[None]:
-    """Turn what the file system says while we `what` into an `OutputError`."""
+    """Turn an `OSError` raised while doing `what` into an `OutputError`."""
     try:
         yield
     except OSError as error:

@@ -1,16 +1,16 @@
-"""A series as numbers: geometry per slice, pixels in modality units, read in blocks on demand.
+"""A series in memory: geometry of each slice, pixels in modality units, read in blocks on demand.
 
-A slice is a classic instance or one frame of a multi-frame one, named by `(path, frame)`. Of the
-slices of a volume we promise:
+A slice is a classic instance or one frame of a multi-frame one, named by `(path, frame)`. For the
+slices of a volume these rules hold:
 
 - every frame of every instance is there exactly once, so what is derived has all of them (W1);
 - the frames of one instance are consecutive, `slices[i].frames` of them, but in the order of space
-  and time, not of the file: who writes them puts each at its own `frame`. A block may begin and
-  end inside an instance;
+  and time, not of the file: a writer puts each at its own `frame`. A block may begin and end inside
+  an instance;
 - `VolumeBlock.headers` has one entry per slice. It is the instance's whole data set without pixel
   data, functional groups of all frames included, and the *same object* for all frames of the
-  instance, in all blocks that are read one after the other: memory does not grow with frames, and
-  nobody may change it. The functional groups of a frame are item `frame` of its
+  instance, in all blocks that are read one after the other, so that memory does not grow with
+  frames: it must not be changed. The functional groups of a frame are item `frame` of its
   PerFrameFunctionalGroupsSequence;
 - what the pipeline needs of a frame's functional groups is in its `SliceHeader`.
 """
@@ -35,7 +35,7 @@ FLOAT64_AT_ONCE = 2**16  # pixels that are rescaled at once: they stay in the ca
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What the pipeline must know of one image before its pixels are read.
+    """The properties of one image that the pipeline needs before its pixels are read.
 
     `frame` counts from 0 in the order of the file and is 0 for classic instances; `frames` is how
     many its instance has. `position` is along the slice normal in mm, None where the image has no
@@ -62,7 +62,7 @@ class SliceReader(Protocol):
     """Reads slices; the implementation decodes in a limited child process."""
 
     def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
-        """Headers (without pixel data) and stored values [slice, row, column] of these slices.
+        """Return headers (without pixel data) and stored values [slice, row, column].
 
         Frames of one instance share one header: it is never changed.
         """
@@ -91,18 +91,18 @@ class VolumeBlock:
 
     @property
     def stop(self) -> int:
-        """Index after the last slice of this block."""
+        """Return the index after the last slice of this block."""
         return self.start + len(self.headers)
 
     @property
     def is_last(self) -> bool:
-        """Whether the series ends with this block."""
+        """Return whether the series ends with this block."""
         return self.stop == len(self.volume.slices)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One series of one patient: slices in geometrical order, one matrix, one photometric sense.
+    """One series: slices in geometrical order, one matrix, one photometric interpretation.
 
     Attributes:
         slices: by stack, repetition and position along the slice normal, the frames of an
@@ -110,7 +110,7 @@ class Volume:
         rows, columns: the matrix all slices share.
         unit: of the pixels: RescaleType or Units, "HU" in a CT that has none, else "1".
         sibling_series_numbers: SeriesNumber of all series known of the study (W3).
-        warnings: what a person should know of this series (a gap, a duplicate left out).
+        warnings: messages for the user (a gap, a duplicate that was left out).
     """
 
     study_instance_uid: str
@@ -127,7 +127,7 @@ class Volume:
 
     @property
     def affine_lps(self) -> Affine:
-        """From (column, row, slice) to mm towards the patient's left, back and head, as in DICOM.
+        """Return the affine from (column, row, slice) to mm in LPS, as in DICOM.
 
         Raises:
             NotOneVolumeError: if the slices are not parallel, or not evenly spaced.
@@ -136,7 +136,7 @@ class Volume:
 
     @property
     def affine_ras(self) -> Affine:
-        """From (column, row, slice) to mm towards right, front and head, as in NIfTI.
+        """Return the affine from (column, row, slice) to mm in RAS, as in NIfTI.
 
         Raises:
             NotOneVolumeError: if the slices are not parallel, or not evenly spaced.
@@ -144,10 +144,10 @@ class Volume:
         return affine_ras([each.plane for each in self.slices])
 
     def read(self, start: int, stop: int) -> VolumeBlock:
-        """Slices [start, stop) with their pixels.
+        """Read the slices [start, stop) with their pixels.
 
         Raises:
-            InputError: if one of them cannot be decoded, or is no longer what it was.
+            InputError: if a slice cannot be decoded, or its file has changed.
         """
         slices = self.slices[start:stop]
         headers, stored = self.reader.read(slices)
@@ -161,21 +161,21 @@ class Volume:
         )
 
     def blocks(self) -> Iterator[VolumeBlock]:
-        """The whole series in blocks of at most BLOCK_PIXELS pixels (at least one slice)."""
+        """Yield the whole series in blocks of at most BLOCK_PIXELS pixels (at least one slice)."""
         size = max(1, BLOCK_PIXELS // (self.rows * self.columns))
         for start in range(0, len(self.slices), size):
             yield self.read(start, min(start + size, len(self.slices)))
 
 
 def unit_of(modality: str) -> str:
-    """The unit of pixels that have no header: what images of a modality are in."""
+    """Return the unit assumed for images of a modality whose header names none."""
     return "HU" if modality == "CT" else "1"
 
 
 def in_modality_units(
     stored: Integer[np.ndarray, "slice row column"], slices: Sequence[SliceHeader]
 ) -> Float32[np.ndarray, "slice row column"]:
-    """`stored * slope + intercept`; both may differ from slice to slice (Philips MR, PET)."""
+    """Return `stored * slope + intercept`; both may differ between slices (Philips MR, PET)."""
     pixels = np.empty(stored.shape, np.float32)
     rows_at_once = max(1, FLOAT64_AT_ONCE // stored.shape[2])
     for image, values, header in zip(pixels, stored, slices, strict=True):
@@ -188,7 +188,7 @@ def in_modality_units(
 def padding_of(
     stored: Integer[np.ndarray, "slice row column"], slices: Sequence[SliceHeader]
 ) -> Bool[np.ndarray, "slice row column"]:
-    """Where the stored value is pixel padding."""
+    """Return where the stored value is pixel padding."""
     padding = np.zeros(stored.shape, np.bool_)
     for image, values, header in zip(padding, stored, slices, strict=True):
         if header.padding is not None:

@@ -1,10 +1,10 @@
-"""Single attributes of a header, read and written while all others keep their bytes (W1, W9).
+"""Reads and writes single attributes of a header while all others keep their bytes (W1, W9).
 
 The reader gives headers in Explicit VR Little Endian whose elements are raw: the bytes of the file.
-As long as nobody converts them they are written as they came, whatever their character set says and
+Elements that are not converted are written as they came, whatever their character set says and
 however their numbers are spelled. So what a derived header changes is put in as bytes too, and what
-is read of a header is read here, from the bytes: whatever they are, that does not fail, and takes
-no longer than its length asks.
+is read of a header is read here, from the bytes: this works for any content, and takes time in
+proportion to its length.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ MISSPELLED = re.compile(r"ISO[-_ ](IR[-_ ]|2022[-_ ]IR[-_ ])(\d{1,3})", re.ASCII
 
 @lru_cache(maxsize=512)
 def tag_of(keyword: str) -> BaseTag:
-    """The tag of an attribute's keyword."""
+    """Return the tag of an attribute's keyword."""
     return Tag(cast(int, tag_for_keyword(keyword)))
 
 
 @lru_cache(maxsize=512)
 def vr_of(keyword: str) -> str:
-    """The VR that PS3.6 gives an attribute."""
+    """Return the VR that PS3.6 gives an attribute."""
     return dictionary_VR(tag_of(keyword))
 
 
 def data_set(content: bytes | bytearray, parent: tuple[str, ...] = DEFAULT_ENCODINGS) -> Dataset:
-    """A data set whose values stay raw bytes until somebody asks for them.
+    """Return a data set whose values stay raw bytes until they are read.
 
     Args:
         content: Explicit VR Little Endian, every length defined.
@@ -83,7 +83,7 @@ def data_set(content: bytes | bytearray, parent: tuple[str, ...] = DEFAULT_ENCOD
 
 
 def text_of(header: Dataset, keyword: str) -> str:
-    r"""The text of an attribute, values separated by \, empty where it is absent."""
+    r"""Return the text of an attribute, values separated by \, empty where it is absent."""
     tag = tag_of(keyword)
     if tag not in header or header.get_item(tag).VR == "SQ":
         return ""
@@ -98,7 +98,7 @@ def text_of(header: Dataset, keyword: str) -> str:
 
 
 def integer_of(header: Dataset, keyword: str) -> int | None:
-    """The value of an attribute whose VR is US or SS, None where it is absent."""
+    """Return the value of an attribute whose VR is US or SS, None where it is absent."""
     tag = tag_of(keyword)
     element = header.get_item(tag) if tag in header else None
     if element is None or element.value in (None, b"", ""):
@@ -109,14 +109,14 @@ def integer_of(header: Dataset, keyword: str) -> int | None:
 
 
 def number_of(header: Dataset, keyword: str) -> float | None:
-    """The first value of a DS as a finite number, None where there is none."""
+    """Return the first value of a DS as a finite number, None where there is none."""
     text = text_of(header, keyword).partition("\\")[0].strip()
     number = float(text) if NUMBER.fullmatch(text) else math.nan
     return number if math.isfinite(number) else None
 
 
 def values_of(header: Dataset, keyword: str) -> list[str]:
-    """The values of any attribute as text; none of a sequence, or of bytes."""
+    """Return the values of any attribute as text; none of a sequence, or of bytes."""
     tag = tag_of(keyword)
     element = header.get_item(tag) if tag in header else None
     if element is None or element.VR == "SQ":
@@ -172,7 +172,7 @@ def append_items_of(header: Dataset, keyword: str, other: Dataset) -> None:
 
 
 def own_items(header: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence, parsed for `header` alone: changing them changes no other header.
+    """Return the items of a sequence, parsed for `header` alone: other headers do not share them.
 
     None where the attribute is absent, or is no sequence.
     """
@@ -186,7 +186,7 @@ def own_items(header: Dataset, keyword: str) -> list[Dataset]:
 
 
 def sequence_value(header: Dataset, keyword: str) -> bytes:
-    """The items of a sequence as bytes; none of what should be a sequence and is not."""
+    """Return the items of a sequence as bytes; no bytes if the attribute is no sequence."""
     tag = tag_of(keyword)
     element = header.get_item(tag) if tag in header else None
     if element is None or element.VR != "SQ":
@@ -195,7 +195,7 @@ def sequence_value(header: Dataset, keyword: str) -> bytes:
 
 
 def encoded(header: Dataset, inherited: tuple[str, ...] = DEFAULT_ENCODINGS) -> bytes:
-    """The data set in Explicit VR Little Endian, raw elements as they are.
+    """Return the data set in Explicit VR Little Endian, raw elements as they are.
 
     Args:
         header: a data set from the reader, or an item in it.
@@ -218,7 +218,7 @@ def encoded(header: Dataset, inherited: tuple[str, ...] = DEFAULT_ENCODINGS) -> 
 def value_of(
     element: DataElement | RawDataElement, encodings: tuple[str, ...] = DEFAULT_ENCODINGS
 ) -> bytes:
-    """The value of an element as bytes; of a raw one those of the file."""
+    """Return the value of an element as bytes; for a raw element, the bytes of the file."""
     if isinstance(element, RawDataElement):
         return element.value or b""  # pydicom reads an empty number as None
     if element.VR == "SQ":
@@ -248,7 +248,7 @@ def _items_as_bytes(items: Sequence[Item]) -> bytes:
 def _character_set(
     header: Dataset, inherited: tuple[str, ...] = DEFAULT_ENCODINGS
 ) -> tuple[str, ...]:
-    """SpecificCharacterSet as Python's names of the encodings."""
+    """Return SpecificCharacterSet as Python's names of the encodings."""
     tag = tag_of("SpecificCharacterSet")
     if tag not in header:
         return inherited
@@ -260,7 +260,7 @@ def _character_set(
 
 @lru_cache(maxsize=64)  # a misspelled term makes pydicom warn: once is enough
 def _encodings(terms: str) -> tuple[str, ...]:
-    """Of the terms of PS3.3 C.12.1.1.2 alone: pydicom would take any codec that Python has."""
+    """Return the encodings of the terms of PS3.3 C.12.1.1.2 only; pydicom accepts any codec."""
     named = [MISSPELLED.sub(_well_spelled, each.strip(" \0")) for each in terms.split("\\")]
     defined = [term if term in python_encoding else "" for term in named[:MOST_TERMS]]
     return tuple(convert_encodings(defined))

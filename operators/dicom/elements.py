@@ -1,8 +1,8 @@
-"""Data elements as bytes, and the clean Explicit VR Little Endian data set made of them.
+"""Reads data elements as bytes and writes a clean Explicit VR Little Endian data set.
 
-Runs in the reading child: the standard library alone, but for pydicom's dictionary, which is
-imported when a file is in implicit VR. No value is decoded: text keeps its bytes whatever its
-character set says (W9), and a number that makes no sense does no harm until somebody needs it.
+Runs in the reading process and imports the standard library alone, but for pydicom's dictionary,
+which is imported when a file is in implicit VR. No value is decoded: text keeps its bytes whatever
+its character set says (W9), and an impossible number has no effect until it is needed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Element(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The value as text without its padding; for UIDs, codes and numbers."""
+        """Return the value as text without its padding; for UIDs, codes and numbers."""
         return self.value.decode("latin-1").strip(" \0")
 
 
@@ -54,17 +54,17 @@ Tags = dict[int, Element]
 
 
 def is_vr(vr: bytes) -> bool:
-    """Whether PS3.5 knows this VR."""
+    """Return whether PS3.5 knows this VR."""
     return vr in SHORT_VRS or vr in LONG_VRS
 
 
 def name_of(tag: int) -> str:
-    """(gggg,eeee), for messages."""
+    """Return (gggg,eeee), for messages."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def serialised(elements: Sequence[Element]) -> bytes:
-    """The data set in Explicit VR Little Endian, every length defined."""
+    """Return the data set in Explicit VR Little Endian, every length defined."""
     return b"".join(_pieces(elements))
 
 
@@ -88,7 +88,7 @@ def _serialised_items(items: Sequence[Sequence[Element]]) -> bytes:
 
 
 def parsed(content: bytes | bytearray) -> list[Element]:
-    """The elements of a data set in Explicit VR Little Endian; sequences keep their bytes.
+    """Return the elements of a data set in Explicit VR Little Endian; sequences keep their bytes.
 
     Raises:
         DamagedFileError: if a length does not fit.
@@ -112,10 +112,10 @@ def parsed(content: bytes | bytearray) -> list[Element]:
 
 
 def item_contents(value: bytes) -> list[bytes]:
-    """The items of a sequence in Explicit VR Little Endian, every length defined, as bytes.
+    """Return the items of a sequence in Explicit VR Little Endian, every length defined, as bytes.
 
     Raises:
-        DamagedFileError: if it is none.
+        DamagedFileError: if the value is no sequence.
     """
     items: list[bytes] = []
     at, end = 0, len(value)
@@ -132,13 +132,13 @@ def item_contents(value: bytes) -> list[bytes]:
 
 
 def in_little_endian(value: bytes, vr: bytes, tag: int) -> bytes:
-    """A big endian value in little endian."""
+    """Return a big endian value in little endian."""
     size = WORD_BYTES.get(vr)
     return value if size is None else swap_words(value, size, name_of(tag))
 
 
 def swap_words(value: bytes, size: int, name: str) -> bytes:
-    """The value with the bytes of each word of 2, 4 or 8 in the other order.
+    """Return the value with the bytes of each word of 2, 4 or 8 bytes swapped.
 
     Raises:
         DamagedFileError: if the value of the attribute `name` ends inside a word.
@@ -152,7 +152,7 @@ def swap_words(value: bytes, size: int, name: str) -> bytes:
 
 @lru_cache(maxsize=4096)
 def vr_in_dictionary(tag: int, signed: bool) -> bytes:
-    """The VR that PS3.6 gives an attribute; an "or" is decided as in PS3.5 A.1."""
+    """Return the VR that PS3.6 gives an attribute; of two, the one that PS3.5 A.1 prescribes."""
     from pydicom.datadict import dictionary_VR  # a quarter of a second, for implicit VR alone
 
     group, number = tag >> 16, tag & 0xFFFF
@@ -172,37 +172,37 @@ def vr_in_dictionary(tag: int, signed: bool) -> bytes:
 
 
 def whole_number(text: str) -> int | None:
-    """The integer that an IS holds, None if it holds none that an IS can."""
+    """Return the integer of an IS, None if the text is no valid IS."""
     number = int(text) if WHOLE_NUMBER.fullmatch(text.strip()) else None
     return None if number is None or abs(number) > LARGEST_WHOLE_NUMBER else number
 
 
 def unsigned_short(element: Element | None) -> int | None:
-    """The first value of a US (or of whatever VR holds it), None if there is none."""
+    """Return the first value of a US (or of the same attribute in another VR), None if absent."""
     if element is None or len(element.value) < 2:
         return None
     return int.from_bytes(element.value[:2], "little")
 
 
 def text_in(tags: Tags, tag: int) -> str:
-    """The text of an attribute, "" where it is absent."""
+    """Return the text of an attribute, "" where it is absent."""
     return tags[tag].text[:MAX_TEXT] if tag in tags else ""
 
 
 def values_in(tags: Tags, tag: int) -> tuple[str, ...]:
-    """The values of a code string, in capitals."""
+    """Return the values of a code string, in capitals."""
     texts = text_in(tags, tag).split("\\") if tag in tags else []
     return tuple(text.strip().upper() for text in texts)
 
 
 def items_in(tags: Tags, tag: int) -> list[Tags]:
-    """The items of a sequence, none where it is absent."""
+    """Return the items of a sequence, none where it is absent."""
     items = tags[tag].items if tag in tags else None
     return [{element.tag: element for element in item} for item in items or []]
 
 
 def private_element(tags: Tags, group: int, creator: str, number: int) -> Element | None:
-    """A private attribute in the block whose creator begins so (PS3.5 7.8.1); None if absent."""
+    """Return a private attribute of the block whose creator begins so (PS3.5 7.8.1), or None."""
     for block in range(0x10, 0x100):
         if text_in(tags, group << 16 | block).startswith(creator):
             found = tags.get(group << 16 | block << 8 | number)

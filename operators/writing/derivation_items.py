@@ -1,4 +1,4 @@
-"""Sequence items that say what was done and by what: codes, coding scheme, equipment (W5, W6)."""
+"""Makes the sequence items that describe the processing: codes, scheme, equipment (W5, W6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillscan.operators.writing.provenance import (
 
 
 def item(**attributes: str | Sequence[Item]) -> Item:
-    """A sequence item with these attributes: keyword = ASCII text, or the items of a sequence."""
+    """Return a sequence item: keyword = ASCII text, or the items of a sequence."""
     return sorted(
         Element(tag_of(keyword), vr_of(keyword).encode(), value.encode("ascii"))
         if isinstance(value, str)
@@ -26,13 +26,13 @@ def item(**attributes: str | Sequence[Item]) -> Item:
 
 
 def code(value: str, scheme: str, meaning: str, **attributes: str) -> Item:
-    """An item of a code sequence."""
+    """Return an item of a code sequence."""
     return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning, **attributes)
 
 
 @cache
 def derivation_code(kind: str) -> Item:
-    """What was done: our own code, by which we extend CID 7203, or its Smoothing."""
+    """Return the code of the processing: a private extension of CID 7203, or its Smoothing."""
     if kind == "smoothing":
         return code("113087", "DCM", "Smoothing")
     return code(
@@ -51,7 +51,7 @@ def derivation_code(kind: str) -> Item:
 
 @cache
 def coding_scheme() -> Item:
-    """What our own codes are, for CodingSchemeIdentificationSequence."""
+    """Return the item of CodingSchemeIdentificationSequence for the private codes."""
     return item(
         CodingSchemeDesignator=CODING_SCHEME,
         CodingSchemeUID=CODING_SCHEME_UID,
@@ -63,7 +63,7 @@ def coding_scheme() -> Item:
 
 @cache
 def equipment(provenance: Provenance) -> Item:
-    """We stand beside the scanner, never in its place: for ContributingEquipmentSequence (W5)."""
+    """Return the item of ContributingEquipmentSequence; the scanner's own attributes stay (W5)."""
     return item(
         PurposeOfReferenceCodeSequence=[code("109102", "DCM", "Processing Equipment")],
         Manufacturer=provenance.application,
@@ -74,7 +74,7 @@ def equipment(provenance: Provenance) -> Item:
 
 
 def source_image(sop_class_uid: str, sop_instance_uid: str, **attributes: str) -> Item:
-    """The image that was processed, for SourceImageSequence."""
+    """Return the item of SourceImageSequence for the processed image."""
     purpose = code("121322", "DCM", "Source image for image processing operation")
     return item(
         **attributes,
@@ -86,7 +86,7 @@ def source_image(sop_class_uid: str, sop_instance_uid: str, **attributes: str) -
 
 
 def frame_derivation(description: str, kind: str, source_frame: Item) -> Item:
-    """What was done to one frame, for its DerivationImageSequence."""
+    """Return the item of DerivationImageSequence for one frame."""
     return item(
         DerivationDescription=description,
         DerivationCodeSequence=[derivation_code(kind)],
@@ -95,5 +95,5 @@ def frame_derivation(description: str, kind: str, source_frame: Item) -> Item:
 
 
 def referenced_instance(sop_class_uid: str, sop_instance_uid: str) -> Item:
-    """The same image, for ReferencedInstanceSequence."""
+    """Return an item of ReferencedInstanceSequence."""
     return item(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)

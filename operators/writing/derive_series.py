@@ -1,12 +1,12 @@
-"""A derived series on disk: staged instance by instance, published whole or not at all (W1-W12).
+"""Writes a derived series: staged instance by instance, published whole or not at all (W1-W12).
 
     with SeriesWriter(volume, provenance, staging_folder, options) as writer:
         for block in denoised_blocks:
             writer.add(block)
         series = writer.finish()
 
-The application renames `series.folder` into its output when all series are staged; `derive_series`
-does it for one. A stage that does not finish leaves nothing behind.
+The application moves `series.folder` into its output when all series are staged; `derive_series`
+does so for one series. A writer that does not finish leaves no files behind.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ MAX_MEAN_SHIFT_SHARE = 0.005  # W12, of the series' range of values
 
 
 class Denoised(Protocol):
-    """What a stage needs of a `DenoisedBlock`."""
+    """The part of a `DenoisedBlock` that `SeriesWriter` needs."""
 
     @property
     def block(self) -> VolumeBlock:
-        """The source."""
+        """Return the block of the source series."""
 
     @property
     def pixels(self) -> Float32[np.ndarray, "slice row column"]:
-        """What the derived series will show, in modality units."""
+        """Return the denoised values, in modality units."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class DerivedSeries:
         series_instance_uid: of the derived series, also the name of its folder.
         series_number: None where the source has none.
         folder: with one file per instance, named by SOPInstanceUID.
-        instances: how many: one for each of the source.
-        sop_instance_uids: theirs, in the order of the volume.
-        clipped_share: of the real pixels that did not fit into the stored bits.
-        changed_share: of the real pixels that differ from the source.
+        instances: number of instances: one for each of the source.
+        sop_instance_uids: of the instances, in the order of the volume.
+        clipped_share: share of the pixels (without padding) clipped to the stored bits.
+        changed_share: share of the pixels (without padding) that differ from the source.
         mean_shift: the largest |mean derived - mean source| of a slice, in modality units.
     """
 
@@ -95,7 +95,7 @@ class DerivedSeries:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The instances' files, in the order of the volume."""
+        """Return the instances' files, in the order of the volume."""
         return tuple(self.folder / f"{uid}.dcm" for uid in self.sop_instance_uids)
 
 
@@ -112,12 +112,12 @@ def derive_series(
         blocks: the denoised blocks of the volume, from its first slice to its last.
         volume: the source.
         provenance: what was done to it.
-        folder: where derived series live.
-        options: how they are marked.
+        folder: where the derived series is published.
+        options: how derived series are marked.
 
     Raises:
-        ResultError: if the derived series may not be shown; `folder` is as it was.
-        OutputError: if it cannot be written; `folder` is as it was.
+        ResultError: if the derived series fails a check; `folder` is left as it was.
+        OutputError: if it cannot be written; `folder` is left as it was.
     """
     with naming_output_faults("make a staging folder"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,10 +136,10 @@ def derive_series(
 
 
 class SeriesWriter:
-    """A derived series that is being written into a staging folder, block by block.
+    """Writes a derived series into a staging folder, block by block.
 
-    Paths are made of our own UIDs only. `discard` removes everything, as does any error in `add`
-    or `finish`, and leaving a `with` before `finish`.
+    Paths are made of new UIDs only, never of text from the source. `discard` removes everything, as
+    does any error in `add` or `finish`, and leaving the `with` before `finish`.
     """
 
     def __init__(
@@ -149,10 +149,10 @@ class SeriesWriter:
         staging_folder: Path,
         options: OutputOptions | None = None,
     ) -> None:
-        """Make the series' own folder in `staging_folder`.
+        """Create the folder of the series in `staging_folder`.
 
         Raises:
-            OutputError: if that cannot be done.
+            OutputError: if the folder cannot be created.
         """
         self._volume = volume
         self._provenance = provenance
@@ -161,16 +161,16 @@ class SeriesWriter:
         self.folder = staging_folder / self.series_instance_uid
         self._header: SeriesHeader | None = None
         self._written: list[str] = []  # SOPInstanceUIDs
-        self._instance: DerivedInstance | None = None  # some of its frames have come
+        self._instance: DerivedInstance | None = None  # some of its frames have been added
         self._changes: list[Change] = []
         self._syncing: list[Future[None]] = []
-        self._disk = ThreadPoolExecutor(max_workers=1)  # waits for it while we go on
+        self._disk = ThreadPoolExecutor(max_workers=1)  # syncs files meanwhile
         self._finished = False
         with naming_output_faults("make the folder of a series"):
             self.folder.mkdir()
 
     def __enter__(self) -> Self:
-        """The stage itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -205,12 +205,12 @@ class SeriesWriter:
                 self._add_slice(self._header, block, denoised.pixels[index], index)
 
     def finish(self) -> DerivedSeries:
-        """Check the series as a whole and make sure that it is on the disk.
+        """Check the series as a whole and wait until it is on the disk.
 
         Raises:
-            ResultError: if the series may not be shown: a slice is missing, more than 0.1 % of the
+            ResultError: if the series fails a check: a slice is missing, more than 0.1 % of the
                 pixels were clipped, a mean moved, or nothing was changed.
-            OutputError: if the file system does not take it.
+            OutputError: if the file system reports an error.
         """
         with self._discarding_on_error():
             self._require_all_slices()
@@ -236,7 +236,7 @@ class SeriesWriter:
         )
 
     def discard(self) -> None:
-        """Remove everything that this stage has written."""
+        """Remove everything that this writer has written."""
         if self._instance is not None:
             self._instance.close()
         self._disk.shutdown(cancel_futures=True)
@@ -270,7 +270,7 @@ class SeriesWriter:
                 self._instance = None
 
     def _new_instance(self, block: VolumeBlock, index: int, layout: PixelFormat) -> DerivedInstance:
-        """For the instance whose first slice this is."""
+        """Return an empty instance for the slice `index`, its first."""
         first = block.start + index
         frames = self._volume.slices[first].frames
         slices = self._volume.slices[first : first + frames]
@@ -326,7 +326,7 @@ class SeriesWriter:
             )
 
     def _share(self, pixels: Iterable[int]) -> float:
-        """Of the real pixels of all slices."""
+        """Return a number of pixels as a share of all pixels without padding."""
         return sum(pixels) / max(sum(each.real for each in self._changes), 1)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""One derived instance as a DICOM file: its frames, then its header in Part 10 (W7, W10).
+"""Writes one derived instance as a DICOM file (PS3.10): its frames, then its header (W7, W10).
 
     instance = DerivedInstance(2, folder, ExplicitVRLittleEndian, layout)
     instance.add(1, stored_of_frame_1)
@@ -6,8 +6,8 @@
     put_range(header, *instance.range, layout)
     write_file(path, instance.part10(header, version))
 
-The header comes last because it speaks of all frames. Until then they wait in memory, or, where
-they are more than a few, in a file without a name, so that memory does not grow with their number.
+The header comes last because it describes all frames. Until then the frames are kept in memory or,
+above `IN_MEMORY` bytes, in an unnamed temporary file, so that memory does not grow with them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stillscan.operators.writing.provenance import (
 from stillscan.operators.writing.stored_values import PixelFormat, Stored
 
 PREAMBLE = bytes(128) + b"DICM"
-IN_MEMORY = 2**23  # bytes of frames that wait in memory
+IN_MEMORY = 2**23  # bytes of frames that are kept in memory
 UNDEFINED_LENGTH = 0xFFFFFFFF
 LONGEST_VALUE = 2**32 - 2  # PS3.5 7.1.1: the length of an element has 32 bits
 
@@ -43,16 +43,16 @@ class PixelDataTooLongError(ResultError):
 
 
 class DerivedInstance:
-    """The frames of one derived instance, in whatever order they come."""
+    """Collects the frames of one derived instance, in any order."""
 
     def __init__(self, frames: int, scratch: Path, syntax: UID, layout: PixelFormat) -> None:
-        """How the instance will be written.
+        """Prepare an empty instance.
 
         Args:
-            frames: how many there will be.
-            scratch: a folder where large ones wait.
+            frames: number of frames.
+            scratch: folder for the temporary file.
             syntax: the transfer syntax.
-            layout: how their pixels are stored.
+            layout: how the pixels are stored.
         """
         self._frames = frames
         self._syntax = syntax
@@ -65,16 +65,16 @@ class DerivedInstance:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every frame is there."""
+        """Return whether every frame has been added."""
         return len(self._places) == self._frames
 
     @property
     def range(self) -> tuple[int, int]:
-        """The smallest and the largest stored value."""
+        """Return the smallest and the largest stored value."""
         return min(self._low), max(self._high)
 
     def add(self, frame: int, stored: Stored) -> None:
-        """Keep the stored values of a frame, counted from 0."""
+        """Keep the stored values of the frame `frame`, counted from 0."""
         place = self._waiting.tell()
         length = self._waiting.write(self._encode(stored))
         self._places[frame] = place, length
@@ -82,11 +82,11 @@ class DerivedInstance:
         self._high.append(int(stored.max()))
 
     def close(self) -> None:
-        """Forget the frames."""
+        """Discard the frames."""
         self._waiting.close()
 
     def part10(self, header: Dataset, version: str) -> Iterator[bytes]:
-        """The file in pieces: a zeroed preamble, our own meta information, the data set.
+        """Yield the file in pieces: a zeroed preamble, new file meta information, the data set.
 
         Raises:
             PixelDataTooLongError: if the frames do not fit into one element.
@@ -115,14 +115,14 @@ class DerivedInstance:
         yield bytes(length % 2)
 
     def _encoded_frames(self) -> Iterator[bytes]:
-        """In the order of the file."""
+        """Yield the encoded frames in the order of the file."""
         for _, (place, size) in sorted(self._places.items()):
             self._waiting.seek(place)
             yield self._waiting.read(size)
 
 
 def put_range(derived: Dataset, low: int, high: int, layout: PixelFormat) -> None:
-    """Say the smallest and the largest stored value where the source says its own."""
+    """Set the smallest and the largest stored value where the source has these attributes."""
     for keyword, value in (("SmallestImagePixelValue", low), ("LargestImagePixelValue", high)):
         if tag_of(keyword) in derived:
             packed = struct.pack("<h" if layout.signed else "<H", value)
@@ -153,6 +153,6 @@ def _meta(header: Dataset, syntax: UID, version: str) -> bytes:
 
 
 def _around_pixel_data(header: Dataset) -> tuple[bytes, bytes]:
-    """What stands before PixelData and what after it (private groups that were allowed)."""
+    """Return the data set before PixelData and after it (private groups that are kept)."""
     pixel_data = tag_of("PixelData")
     return encoded(header[:pixel_data]), encoded(header[pixel_data:])

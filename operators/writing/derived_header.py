@@ -1,4 +1,4 @@
-"""The header of a derived image: the source's header, and everything that must differ (W1-W9).
+"""Makes the header of a derived image: the source's header with all that must differ (W1-W9).
 
     header = SeriesHeader(first_source_header, volume, provenance, options)
     derived = header.derive(source_header)
@@ -72,7 +72,7 @@ LARGEST_SERIES_NUMBER = 2**31 - 1  # of an IS
 # True of the source, untrue of what is derived from it.
 REMOVED = {
     "LengthToEnd": "counts the bytes of the source's file",
-    "InstanceCreationDate": "of the source; ours would make every repeat another object",
+    "InstanceCreationDate": "of the source; a new one would make every repeat another object",
     "InstanceCreationTime": "as InstanceCreationDate",
     "InstanceCreatorUID": "who created the source instance",
     "InstanceCoercionDateTime": "of the source instance",
@@ -122,7 +122,7 @@ PULSE_SEQUENCE = (
     "TimeOfFlightContrast",
 )
 _PULSE_SEQUENCE_TAGS = frozenset(map(tag_of, PULSE_SEQUENCE))
-# The legacy converted keep them for each classic image, where nobody could recompute them.
+# Legacy converted instances keep them for each classic image; they cannot be computed again.
 _UNTRUE_OF_A_FRAME = _REMOVED_TAGS | set(
     map(tag_of, ("SmallestImagePixelValue", "LargestImagePixelValue"))
 )
@@ -144,9 +144,9 @@ class OutputOptions:
     """How derived series are marked.
 
     Attributes:
-        suffix: appended to SeriesDescription; the label that a reader sees (S3). ASCII.
+        suffix: appended to SeriesDescription; the label that the viewer shows (S3). ASCII.
         series_number_factor: SeriesNumber = source * factor + k, the first that is free (W3).
-        derivation_code: `noise-reduction` (our own code, as CID 7203 has no term for it) or
+        derivation_code: `noise-reduction` (a private code, as CID 7203 has no term for it) or
             `smoothing` (113087, DCM), for receivers that do not take an extension.
         synthetic_data: write SyntheticData YES, for denoisers that draw random numbers.
         transfer_syntax: of derived images; the compressed ones lose nothing.
@@ -161,7 +161,7 @@ class OutputOptions:
     private_attributes: tuple[str, ...] = SAFE_PRIVATE_ATTRIBUTES
 
     def __post_init__(self) -> None:
-        """Check what the types do not say.
+        """Check what the types cannot express.
 
         Raises:
             ValueError: if an option cannot be written into a header.
@@ -177,12 +177,12 @@ class OutputOptions:
 
 
 class SeriesHeader:
-    """What all headers of one derived series share, and how a source header becomes one of them."""
+    """Makes the headers of one derived series from those of its source."""
 
     def __init__(
         self, first: Dataset, volume: Volume, provenance: Provenance, options: OutputOptions
     ) -> None:
-        """Decide the series' attributes once; `first` is the header of its first slice."""
+        """Determine the attributes of the series; `first` is the header of its first slice."""
         self.series_instance_uid = series_instance_uid(volume, provenance, options)
         self.series_number = free_series_number(
             whole_number(text_of(first, "SeriesNumber")),
@@ -202,7 +202,7 @@ class SeriesHeader:
         self._private = frozenset(map(parse_private_attribute, options.private_attributes))
 
     def derive(self, source: Dataset) -> Dataset:
-        """The derived header, without pixels; `source` is not changed, raw elements stay raw."""
+        """Return the derived header, without pixels; `source` is not changed."""
         derived = without_private(source, self._private)
         sop_class, sop_instance = text_of(source, "SOPClassUID"), text_of(source, "SOPInstanceUID")
         _remove_what_is_untrue(derived, sop_class)
@@ -231,7 +231,7 @@ class SeriesHeader:
                 del derived[tag]
 
     def _mark(self, derived: Dataset, sop_class: str) -> None:
-        """Say of the instance as a whole that it is derived, and by whom."""
+        """Mark the instance as a whole as derived, and name the processing equipment."""
         image_type = derived_image_type(text_of(derived, "ImageType").split("\\"), sop_class)
         put_text(derived, "ImageType", "\\".join(image_type))
         if self._options.derivation_code == "noise-reduction":
@@ -241,7 +241,7 @@ class SeriesHeader:
         append_item(derived, "ContributingEquipmentSequence", equipment(self._provenance))
 
     def _describe(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
-        """Say what was done to a classic image, and to which."""
+        """Describe the processing of a classic image, and name its source."""
         before = text_of(derived, "DerivationDescription")
         text = self._provenance.derivation + (f" Before that: {before}" if before else "")
         put_text(derived, "DerivationDescription", text[:DERIVATION_LIMIT])
@@ -252,7 +252,7 @@ class SeriesHeader:
         _refer_to_series(derived, self._source_series, referenced_instance(sop_class, sop_instance))
 
     def _describe_frames(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
-        """Say the same of each frame: in a multi-frame instance it has its place there alone."""
+        """Describe the processing of each frame of a multi-frame image, and name its source."""
 
         def derivation(frame: int) -> Item:
             source = source_image(sop_class, sop_instance, ReferencedFrameNumber=str(frame))
@@ -266,7 +266,7 @@ class SeriesHeader:
 
 
 def series_instance_uid(volume: Volume, provenance: Provenance, options: OutputOptions) -> str:
-    """SeriesInstanceUID of what these make of this volume (W2)."""
+    """Return the SeriesInstanceUID of the series derived with these settings (W2)."""
     return derived_series_uid(
         volume.series_instance_uid,
         {each.sop_instance_uid for each in volume.slices},
@@ -276,10 +276,10 @@ def series_instance_uid(volume: Volume, provenance: Provenance, options: OutputO
 
 
 def free_series_number(source: int | None, taken: frozenset[int], factor: int) -> int | None:
-    """Source * factor + k with the first k = 1, 2, ... that no known series of the study has.
+    """Return source * factor + k with the first k = 1, 2, ... that is free in the study.
 
-    None where the source has no number: nothing then says where to begin. A source whose multiple
-    an IS cannot hold is counted up from itself.
+    None where the source has no number. Where source * factor is too large for an IS, the numbers
+    after the source's own are tried.
     """
     if source is None:
         return None
@@ -288,20 +288,20 @@ def free_series_number(source: int | None, taken: frozenset[int], factor: int) -
 
 
 def derived_image_type(values: Sequence[str], sop_class_uid: str) -> list[str]:
-    """Values 1 and 2 by the IOD's rule, the rest as in the source (W6)."""
+    """Return ImageType: values 1 and 2 by the IOD's rule, the rest as in the source (W6)."""
     return ["DERIVED", "PRIMARY" if sop_class_uid in PRIMARY_ONLY else "SECONDARY", *values[2:]]
 
 
 def label_of(provenance: Provenance, options: OutputOptions) -> str:
-    """What is appended to SeriesDescription; a control is never called denoised (S2)."""
+    """Return the text appended to SeriesDescription; a control is never labelled denoised (S2)."""
     return CONTROL_SUFFIX if provenance.is_control else options.suffix
 
 
 def labelled(description: str, label: str) -> str:
-    """The description with its label; what does not fit into an LO is cut before the label.
+    """Return the description with its label; a description too long for an LO is cut.
 
-    A backslash would make the label a second value, and a mark that turns the direction of text
-    would turn the label too: what is no printable character becomes a space.
+    A backslash would make the label a second value, and a mark that changes the direction of text
+    would affect the label too: every character that is not printable becomes a space.
     """
     printable = (each if each.isprintable() and each != "\\" else " " for each in description)
     description = "".join(printable)

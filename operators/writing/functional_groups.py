@@ -1,8 +1,8 @@
-"""What a derived multi-frame instance says of its frames, in their functional groups (W6).
+"""Describes the frames of a derived multi-frame instance in their functional groups (W6).
 
-Each frame names the source frame that it was made from, and what was done to it; its FrameType says
-that it is derived. Everything else in the functional groups, geometry and rescale among it, stays
-byte for byte as it is in the source, and so does the dimension module.
+Each frame names its source frame and the processing; its FrameType is DERIVED. Everything else in
+the functional groups, geometry and rescale included, stays byte for byte as in the source, and so
+does the dimension module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stillscan.operators.writing.derivation_items import item
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 DERIVATION = "DerivationImageSequence"
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
-# What a legacy converted instance keeps of the classic headers that have no functional group.
+# Where a legacy converted instance keeps the classic attributes that have no functional group.
 UNASSIGNED = (
     "UnassignedSharedConvertedAttributesSequence",
     "UnassignedPerFrameConvertedAttributesSequence",
@@ -33,20 +33,20 @@ UNASSIGNED = (
 
 
 def has_functional_groups(header: Dataset) -> bool:
-    """Whether the instance says of each of its frames what it is."""
+    """Return whether the header has functional groups, so is that of a multi-frame instance."""
     return tag_of(PER_FRAME) in header
 
 
 def describe_frames(
     derived: Dataset, derivation: Callable[[int], Item], untrue: Iterable[int]
 ) -> None:
-    """Say of every frame what was done to it.
+    """Describe the processing in the functional groups of every frame.
 
     Args:
         derived: the header of the derived instance.
         derivation: makes the item of DerivationImageSequence for a frame, counted from 1.
-        untrue: tags of what is true of the source's pixels alone, removed where a legacy
-            converted instance keeps it.
+        untrue: tags that hold for the source's pixels only, removed where a legacy converted
+            instance keeps them.
     """
     shared, frames = own_items(derived, SHARED), own_items(derived, PER_FRAME)
     for group in (*shared, *frames):
@@ -84,7 +84,7 @@ def refer_to_evidence(derived: Dataset, study: str, series: str, instance: Item)
 
 
 def _mark_as_derived(group: Dataset) -> None:
-    """Value 1 of FrameType; its value 2 is PRIMARY in all of these classes."""
+    """Set value 1 of FrameType to DERIVED; value 2 is PRIMARY in all of these classes."""
     for keyword in FRAME_TYPES:
         for frame_type in own_items(group, keyword):
             values = text_of(frame_type, "FrameType").split("\\")

@@ -1,4 +1,4 @@
-"""The output transfer syntaxes: how the stored values of a frame become bytes in a file (W10)."""
+"""Encodes the stored values of a frame in the output transfer syntax (W10)."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ LARGEST_OFFSET = 2**32 - 1  # of a Basic Offset Table
 
 
 def syntax_for(name: OutputSyntax, layouts: Sequence[PixelFormat]) -> UID:
-    """The transfer syntax of an instance whose frames store their pixels so.
+    """Return the transfer syntax of an instance whose frames have these pixel formats.
 
-    Padding may lie outside the stored bits (GE writes -2000 into 12 of them): no codec that is
-    told of 12 bits keeps it, so such an instance is written uncompressed.
+    Padding may lie outside the stored bits (GE writes -2000 into images of 12 bits). A codec set
+    to 12 bits would not keep it, so such an instance is written uncompressed.
     """
     outside = any(
         padding[0] < each.lowest or padding[1] > each.highest
@@ -51,7 +51,7 @@ def syntax_for(name: OutputSyntax, layouts: Sequence[PixelFormat]) -> UID:
 
 
 def encoder(syntax: UID, layout: PixelFormat) -> Callable[[Stored], bytes]:
-    """What turns the stored values of one frame into the bytes of this transfer syntax."""
+    """Return the function that encodes the stored values of a frame in this transfer syntax."""
     if syntax == ExplicitVRLittleEndian:
         return lambda stored: stored.tobytes()
     from pydicom.pixels.encoders.base import (
@@ -69,7 +69,7 @@ def encoder(syntax: UID, layout: PixelFormat) -> Callable[[Stored], bytes]:
             columns=columns,
             number_of_frames=1,
             samples_per_pixel=1,
-            photometric_interpretation="MONOCHROME2",  # what is light is the reader's business
+            photometric_interpretation="MONOCHROME2",  # the codec does not need to know
             bits_allocated=layout.allocated,
             bits_stored=layout.stored,
             pixel_representation=int(layout.signed),
@@ -79,11 +79,11 @@ def encoder(syntax: UID, layout: PixelFormat) -> Callable[[Stored], bytes]:
 
 
 def encapsulated(frames: Iterator[bytes], lengths: Sequence[int]) -> Iterator[bytes]:
-    """Compressed frames as the value of PixelData, one fragment each (PS3.5 A.4), in pieces.
+    """Yield the value of PixelData in pieces, one fragment for each frame (PS3.5 A.4).
 
     Args:
-        frames: one after the other.
-        lengths: of each; they make the Basic Offset Table, which a single frame does not need.
+        frames: compressed frames.
+        lengths: of each frame, for the Basic Offset Table, which a single frame does not need.
     """
     even = [length + length % 2 for length in lengths]
     starts = [0, *accumulate(each + 8 for each in even)][:-1]

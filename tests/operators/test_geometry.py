@@ -96,7 +96,7 @@ def test_turned_slices_are_refused():
 
 def test_slices_of_other_pixel_spacing_are_refused():
     planes = [Plane((0, 0, 0)), Plane((0, 0, 3), spacing_mm=(1.0, 1.1))]
-    with pytest.raises(NotOneVolumeError, match="slice 2 of 2 has other pixel spacing"):
+    with pytest.raises(NotOneVolumeError, match="slice 2 of 2 has another pixel spacing"):
         affine_lps(planes)
 
 

@@ -1,7 +1,7 @@
-"""The objects that go with a derived series: maps of its uncertainty and noise, and a report.
+"""Makes the objects beside a derived series: maps of its uncertainty and noise, and a report.
 
-Each has a series of its own, staged beside the derived one as `<its SeriesInstanceUID>/*.dcm`. What
-is not asked for costs nothing: highdicom is imported with the first object that is made.
+Each has a series of its own, staged beside the derived one as `<its SeriesInstanceUID>/*.dcm`.
+highdicom is imported with the first object that is made.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from stillscan.operators.writing.companions.measurement_report import Measured
     from stillscan.operators.writing.companions.parametric_maps import Kind
 
-NO_ERROR_ESTIMATE = "no uncertainty map: the denoiser does not say how far it may be wrong"
+NO_ERROR_ESTIMATE = "no uncertainty map was written: this denoiser gives no estimate of its error"
 WRITE = "write an object beside a series"
-NO_PLACE = "no map: the images have no place in a frame of reference"
+NO_PLACE = "no map was written: the images have no position in a frame of reference"
 
 
 class ObjectNotMadeError(ResultError):
-    """An object that was to go with the derived series cannot be made of its source."""
+    """A requested map or report cannot be made from this source series."""
 
     reason = "object-not-made"
 
@@ -66,23 +66,23 @@ class SeriesObject:
 
 
 class DenoisedWithMaps(Protocol):
-    """What is needed of a `DenoisedBlock`."""
+    """The part of a `DenoisedBlock` that the maps need."""
 
     @property
     def block(self) -> VolumeBlock:
-        """The source."""
+        """Return the block of the source series."""
 
     @property
     def spread(self) -> Float32[np.ndarray, "slice row column"] | None:
-        """Standard deviation of the error in the source's unit."""
+        """Return the standard deviation of the error in the source's unit."""
 
     @property
     def sigma(self) -> Float32[np.ndarray, "slice row column"] | None:
-        """Standard deviation of the noise in the source's unit."""
+        """Return the standard deviation of the noise in the source's unit."""
 
 
 class SeriesObjects:
-    """The objects of one derived series, made block by block."""
+    """Makes the objects of one derived series, block by block."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class SeriesObjects:
         options: ObjectOptions,
         series_number_factor: int,
     ) -> None:
-        """Nothing is made or written yet."""
+        """Store the arguments; nothing is made or written yet."""
         self.warnings: list[str] = []
         self._volume = volume
         self._derived_series_uid = derived_series_uid
@@ -109,7 +109,7 @@ class SeriesObjects:
         """Write the maps of the next block.
 
         Raises:
-            OutputError: if the disk does not take them.
+            OutputError: if they cannot be written.
         """
         if self._header is None:
             self._header = denoised.block.headers[0]
@@ -128,7 +128,7 @@ class SeriesObjects:
     def finish(
         self, measured: Measured, sop_instance_uids: tuple[str, ...]
     ) -> tuple[SeriesObject, ...]:
-        """Write the report, where it is wanted; everything that was made for the series."""
+        """Write the report, if it is enabled, and return all objects made for the series."""
         if self._options.measurements and self._header is not None:
             from stillscan.operators.writing.companions.measurement_report import measurement_report
 
@@ -165,7 +165,7 @@ class SeriesObjects:
             self._warn(NO_PLACE)
 
     def _number_of(self, kind: str, header: Dataset) -> int | None:
-        """SeriesNumber of an object: the next that is free after the derived series (W3)."""
+        """Return the SeriesNumber of an object: the next free one after the derived series (W3)."""
         if kind not in self._numbers:
             source = whole_number(text_of(header, "SeriesNumber"))
             taken = set(self._volume.sibling_series_numbers)
@@ -191,7 +191,7 @@ class SeriesObjects:
 
 @contextmanager
 def _naming_what_failed(kind: str) -> Iterator[None]:
-    """The library refuses what contradicts itself; what it says may hold values of the header."""
+    """Replace errors of highdicom, whose text may hold values of the header."""
     try:
         yield
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:

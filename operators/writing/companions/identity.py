@@ -1,7 +1,7 @@
-"""What objects beside a derived series have in common: whose they are, which images they name.
+"""Sets the patient, study and image references of objects beside a derived series.
 
-highdicom makes them from data sets without a name in them: what it or pydicom warns of then holds
-no patient data. Who the patient is comes afterwards, as the bytes of the source's header.
+highdicom makes the objects from data sets without patient data, so that no warning of highdicom or
+pydicom can hold any. The patient's attributes are copied afterwards, as the bytes of the source.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ CONTRIBUTORS = "ContributingEquipmentSequence"
 
 
 def anonymous(header: Dataset) -> Dataset:
-    """An image of the same study, series and frame of reference, of nobody."""
+    """Return the header of an image of the same study and series, without patient data."""
     image = Dataset()
     for keyword in EMPTY:
         setattr(image, keyword, "")
@@ -63,7 +63,7 @@ def anonymous(header: Dataset) -> Dataset:
 
 
 def view_of(header: Dataset) -> Dataset:
-    """The same elements in a data set of its own, so that reading them changes no other."""
+    """Return a new data set with the same elements: reading them does not change `header`."""
     view = Dataset(dict(header.items()))
     implicit, little_endian = header.original_encoding
     view.set_original_encoding(implicit, little_endian, header.original_character_set)
@@ -71,12 +71,12 @@ def view_of(header: Dataset) -> Dataset:
 
 
 def identify(made: Dataset, header: Dataset, provenance: Provenance) -> None:
-    """Say whose this object is, and that we made it; as in images, nothing depends on the clock.
+    """Set patient, study and equipment; as in the images, nothing depends on the clock.
 
     Args:
-        made: by highdicom, of an anonymous image.
-        header: of the source, whose identity it gets byte for byte.
-        provenance: of the derived series that it goes with.
+        made: the object that highdicom made of an anonymous image.
+        header: of the source, whose patient and study are copied byte for byte.
+        provenance: of the derived series.
     """
     is_image = "ImageType" in made
     for keyword in (*WHOSE, *WHERE) if is_image else WHOSE:
@@ -99,10 +99,10 @@ def identify(made: Dataset, header: Dataset, provenance: Provenance) -> None:
 
 
 def refer_to_slices(made: Dataset, volume: Volume) -> None:
-    """Put the real images where `2.25.<index of the slice>` stands for them.
+    """Replace `2.25.<index of the slice>` by the SOPInstanceUIDs of the real images.
 
-    Where a frame of a multi-frame instance is meant, its number is said; lists of instances name
-    each of them once.
+    A frame of a multi-frame instance is referenced by its number; lists of instances name each
+    instance once.
     """
     for element in list(made):
         if element.VR != "SQ":
@@ -126,7 +126,7 @@ def refer_to_slices(made: Dataset, volume: Volume) -> None:
 
 
 def _stands_for(item: Dataset) -> int | None:
-    """The index of the slice that an item names, None if it names something else."""
+    """Return the index of the slice that an item names, None if it names something else."""
     prefix, _, index = str(item.get("ReferencedSOPInstanceUID", "")).rpartition(".")
     return int(index) if prefix == "2.25" and len(index) < 10 else None
 

@@ -1,4 +1,4 @@
-"""What was measured of a derived series, and the verdict on it, as a report (SR, TID 1500)."""
+"""Makes the report on a derived series: its measurements and the verdict (SR, TID 1500)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DECISIONS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What is said of one derived series.
+    """The contents of the report on one derived series.
 
     Attributes:
         noise_before, noise_after: standard deviation, in the unit of the series.
@@ -57,15 +57,15 @@ def measurement_report(
     measured: Measured,
     provenance: Provenance,
 ) -> Dataset:
-    """The report on one derived series.
+    """Return the report on one derived series.
 
     Args:
         volume: the source.
-        header: of one of its images: whose they are.
+        header: of one of its images, for patient and study.
         derived: SeriesInstanceUID and SOPInstanceUIDs of the derived series.
         series_number: of the report's own series.
-        measured: the figures.
-        provenance: what was done.
+        measured: the contents.
+        provenance: of the derived series.
     """
     import highdicom.sr
 
@@ -162,7 +162,7 @@ def _group(
 
 
 def _image(header: Dataset, volume: Volume, series_uid: str, instance_uid: str) -> Dataset:
-    """A derived image as far as a reference needs it."""
+    """Return the attributes of a derived image that a reference needs."""
     image = anonymous(header)
     image.SOPClassUID = volume.sop_class_uid
     image.SeriesInstanceUID = series_uid

@@ -1,14 +1,14 @@
-"""The uncertainty and the noise of a series as Parametric Maps: float pixels beside its images.
+"""Makes the uncertainty map and the noise map of a series as Parametric Maps (float pixels).
 
     uncertainty = MapSeries("uncertainty", derived_series_uid, series_number, provenance)
     for dataset in uncertainty.instances(block, spread):
         ...
 
-A map has a series of its own with one frame for each slice. A block of slices becomes one instance,
-so that memory does not grow with the series, or several where positions come again or stacks
-change: the frames of an instance lie beside each other in space.
+A map is a separate series with one frame for each slice. A block of slices becomes one instance,
+so that memory does not grow with the series, or several where positions repeat or stacks change:
+the frames of an instance are neighbours in space.
 
-highdicom is imported when the first map is made: most runs make none.
+highdicom is imported when the first map is made, as most runs make none.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ LABELS: dict[Kind, tuple[str, str, str]] = {  # code, its meaning, SeriesDescrip
 
 @dataclass(frozen=True)
 class MapSeries:
-    """What all instances of one map share."""
+    """Makes the instances of one map."""
 
     kind: Kind
     derived_series_uid: str
@@ -80,11 +80,11 @@ class MapSeries:
 
     @property
     def series_instance_uid(self) -> str:
-        """Of the map."""
+        """Return the SeriesInstanceUID of the map."""
         return object_uid(self.derived_series_uid, self.kind)
 
     def instances(self, block: VolumeBlock, values: Values, unit: str) -> Iterator[Dataset]:
-        """The instances for one block, one after the other; none where an image has no place.
+        """Yield the instances for one block; none where an image has no position.
 
         Args:
             block: the source's slices.
@@ -163,7 +163,7 @@ class MapSeries:
 
 
 def sources_of(block: VolumeBlock) -> list[Dataset]:
-    """The slices of a block, each by itself; the header that frames share is parsed once."""
+    """Return the slices of a block as single images; a header shared by frames is parsed once."""
     headers = {id(header): header for header in block.headers}
     groups = {
         key: {keyword: own_items(view_of(header), keyword) for keyword in (PER_FRAME, SHARED)}
@@ -175,9 +175,9 @@ def sources_of(block: VolumeBlock) -> list[Dataset]:
 
 
 def _source_of(block: VolumeBlock, index: int, groups: Mapping[str, list[Dataset]]) -> Dataset:
-    """A slice as highdicom is to see it: a single image, its geometry, and nobody's name.
+    """Return a slice for highdicom: a single image with its geometry, without patient data.
 
-    The number of the slice stands for its SOPInstanceUID (`refer_to_slices` puts the real one in).
+    The number of the slice is its SOPInstanceUID (`refer_to_slices` replaces it by the real one).
     """
     header = block.headers[index]
     slice_ = block.volume.slices[block.start + index]
@@ -195,7 +195,7 @@ def _source_of(block: VolumeBlock, index: int, groups: Mapping[str, list[Dataset
 
 
 def stacks(sources: Sequence[Dataset]) -> list[list[int]]:
-    """Runs of slices with one orientation and spacing and no position twice."""
+    """Return runs of slices with one orientation and spacing and no position twice."""
     runs: list[list[int]] = []
     for index, source in enumerate(sources):
         if not runs or not _belongs(source, [sources[i] for i in runs[-1]]):
@@ -217,13 +217,13 @@ def _belongs(source: Dataset, others: Sequence[Dataset]) -> bool:
 
 
 def unit_code(unit: str) -> Code:
-    """The unit of a series as a UCUM code."""
+    """Return the unit of a series as a UCUM code."""
     value, meaning = UNITS.get(unit, ("1", "no units"))
     return code_of(value, "UCUM", meaning)
 
 
 def code_of(value: str, scheme: str, meaning: str) -> Code:
-    """A code of pydicom, which is imported when it is needed."""
+    """Return a pydicom `Code`; pydicom's codes are imported when they are needed."""
     from pydicom.sr.coding import Code
 
     return Code(value, scheme, meaning)
@@ -236,7 +236,7 @@ def _planes(
     highdicom.PlaneOrientationSequence,
     list[highdicom.PlanePositionSequence],
 ]:
-    """Where the frames lie: said by us, as highdicom takes no cosines that differ."""
+    """Return the geometry of the frames; highdicom itself accepts no cosines that differ."""
     import highdicom
 
     first = sources[0]
