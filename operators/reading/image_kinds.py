@@ -1,7 +1,7 @@
-"""Whether an image is one to denoise, by the table of words that `kind_table` holds.
+"""Decides whether an image is one to denoise, by the table of words in `kind_table`.
 
-The standard leaves most of ImageType to the manufacturers (PS3.3 C.7.6.1.1.2), and they write their
-words at any place and into each other ("CT_SOM5 MIP", "MRPET_UMAP3D"): every value is read.
+The standard leaves most of ImageType to the manufacturers (PS3.3 C.7.6.1.1.2), who put their words
+at any position and join them ("CT_SOM5 MIP", "MRPET_UMAP3D"); so every value is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Said(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """For messages; a description is a person's own text, which no message repeats."""
+        """Return the value for messages; a description is free text and is never repeated."""
         if self.attribute == DESCRIPTION:
             return "a name of such series"
         return self.value[:32] + (
@@ -34,7 +34,7 @@ class Said(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What an image, or one frame of it, says of itself, in the attributes of the table."""
+    """The attributes of the table that an image, or one frame of it, has."""
 
     modality: str
     image_type: tuple[str, ...]
@@ -42,23 +42,23 @@ class Facts(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What an image is, and what says so."""
+    """The kind of an image, and a message that names the attribute."""
 
     reason: Reason
     message: str
 
 
-# Words in a description that make one ask whether the images are maps after all.
+# Words in a description that suggest that the images are maps.
 MENTIONED = ("ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV", "MTT", "TTP", "KTRANS", "MAP")
 
 
 @lru_cache(2**8)  # the images of a series say the same
 def kinds_of(facts: Facts, own_rows: tuple[KindRow, ...] = ()) -> tuple[Kind, ...]:
-    """What this image is by the rows that hold for it; nothing if it is one to denoise.
+    """Return the kinds of this image by the rows that match; none if it is one to denoise.
 
     Args:
-        facts: what the image says.
-        own_rows: the site's, which are asked before the table.
+        facts: the attributes of the image.
+        own_rows: rows of the site's settings, which come before the table.
     """
     rows = [
         row
@@ -79,13 +79,13 @@ def kinds_of(facts: Facts, own_rows: tuple[KindRow, ...] = ()) -> tuple[Kind, ..
 
 
 def mentioned_in(description: str) -> str:
-    """The first word in a description that maps are called by; "" if there is none."""
+    """Return the first word of `MENTIONED` in a description; "" if there is none."""
     words = _words(description)
     return next((word for word in MENTIONED if _place(word, words) is not None), "")
 
 
 def _spoken(said: Said, rows: Sequence[KindRow]) -> tuple[str, ...]:
-    """The words of a value but those that say that it is an image."""
+    """Return the words of a value without those of rows whose reason is `image`."""
     words = _words(said.value)
     for row in rows:
         if row.reason == "image" and _is_about(row, said):
@@ -111,7 +111,7 @@ def _is_about(row: KindRow, said: Said) -> bool:
 
 
 def _matches(pattern: str, words: tuple[str, ...], value: str) -> bool:
-    """Whether a pattern fits the letters and digits that are left of a value, or all of it."""
+    """Return whether a pattern matches the value, or its remaining letters and digits alone."""
     whole = pattern.upper()
     return fnmatchcase("".join(words), whole) or (
         words == _words(value) and fnmatchcase(value.strip().upper(), whole)
@@ -119,7 +119,7 @@ def _matches(pattern: str, words: tuple[str, ...], value: str) -> bool:
 
 
 def _place(word: str, words: tuple[str, ...]) -> tuple[int, int] | None:
-    """From where to where a word, or several that belong together, stand among others."""
+    """Return start and end of a word, or of several that belong together, among other words."""
     wanted = _words(word)
     for start in range(len(words) - len(wanted) + 1):
         if words[start : start + len(wanted)] == wanted:
@@ -133,5 +133,5 @@ def _is_pattern(word: str) -> bool:
 
 @lru_cache(2**10)
 def _words(value: str) -> tuple[str, ...]:
-    """Letters that stand together, and digits likewise, in capitals."""
+    """Return the runs of letters and the runs of digits, in capitals."""
     return tuple(re.findall(r"[A-Z]+|[0-9]+|%", value.upper()))

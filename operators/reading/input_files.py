@@ -1,4 +1,4 @@
-"""The files of an input folder: regular ones only, so that no FIFO or device is ever opened."""
+"""Lists the files of an input folder: regular ones only, so that no FIFO or device is opened."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from stillscan.operators.errors import InputError, UnreadableFileError
 
 @dataclass
 class InputFiles:
-    """What lies in a folder: files to read in a fixed order, and entries that are passed over."""
+    """The contents of a folder: files in a fixed order, and entries that are skipped."""
 
     files: list[Path] = field(default_factory=list)
     passed_over: list[tuple[Path, InputError]] = field(default_factory=list)
 
 
 def input_files(source: Path) -> InputFiles:
-    """All regular files under a folder; or `source` itself, where it is a file.
+    """Return all regular files under a folder, or `source` itself if it is a file.
 
     Links are followed (workflow engines hand over folders of links), each folder once.
     """
@@ -34,7 +34,7 @@ def input_files(source: Path) -> InputFiles:
 
 
 def walk(source: Path) -> Iterator[tuple[Path, InputError | None]]:
-    """The regular files of `input_files`, and what is passed over with its fault, as they come."""
+    """Yield the regular files of `input_files`, and the skipped entries with their fault."""
     visited: set[tuple[int, int]] = set()
     waiting = [source]
     while waiting:

@@ -1,7 +1,7 @@
-"""What a header says an image shows, as a table: each row has its source, a site can add its own.
+"""Table of the words by which headers declare the kind of an image; a site can add rows.
 
-An image is denoised unless a row says that its pixels are something else: a map of a quantity, a
-phase, a projection. `image_kinds` reads the table.
+An image is denoised unless a row shows that its pixels are something else: a map of a quantity, a
+phase, a projection. Each row names its source. `image_kinds` applies the table.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ GE_SEQUENCE, GE_INNER_SEQUENCE = '(0019,"GEMS_ACQU_01",9c)', '(0019,"GEMS_ACQU_0
 
 @dataclass(frozen=True)
 class KindRow:
-    """Words by which an attribute says what an image shows.
+    """The words by which an attribute declares the kind of an image.
 
     Attributes:
-        reason: why such an image is not denoised; `image`: these words say that it is one, and
-            other rows do not see them.
-        words: `MIN IP` holds where these letters stand as words of their own, one after the other,
-            whatever is between them: "MIN_IP", "CT MIN-IP 3D". With `*`, `?` or `[ ]` it is a
+        reason: why such an image is not denoised; `image`: these words mark an ordinary image, and
+            other rows ignore them.
+        words: `MIN IP` matches where these letters are separate words, one after the other, with
+            anything between them: "MIN_IP", "CT MIN-IP 3D". With `*`, `?` or `[ ]` it is a
             pattern for the whole value, or for its letters and digits alone. Case does not count.
-        attribute: that is looked at.
-        modalities: of which images; none: of all.
-        first_value: of ImageType, the first value that is looked at, counted from 1.
+        attribute: the attribute that is read.
+        modalities: modalities to which the row applies; none: all.
+        first_value: of ImageType, the first value that is read, counted from 1.
         derived: only where value 1 of ImageType is DERIVED.
-        source: where it is written.
+        source: document that defines these words.
     """
 
     reason: Reason
@@ -54,7 +54,7 @@ class KindRow:
     source: str = "settings"
 
     def __post_init__(self) -> None:
-        """Refuse a row that can never hold.
+        """Refuse a row that can never match.
 
         Raises:
             ValueError: if there are no words.
@@ -67,7 +67,7 @@ MR, SECTIONAL = ("MR",), ("MR", "CT", "PT")
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a row from a text with commas between them."""
+    """Return the words of a row from a comma-separated text."""
     return tuple(text.split(", "))
 
 
@@ -102,7 +102,7 @@ TABLE = (
         ("*SURVEY*",),
         DESCRIPTION,
         MR,
-        source="Philips: nothing but its name tells a survey from other M_FFE series",
+        source="Philips: only its name distinguishes a survey from other M_FFE series",
     ),
     KindRow(
         "burned-in-annotation",

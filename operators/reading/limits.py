@@ -8,7 +8,7 @@ MAX_HEADER_BYTES = 64 * 2**20  # what may stand before the pixel data
 
 
 def most_header_bytes(path: str) -> int:
-    """What a header in this file can have at most, before it is looked at; 0 without a file."""
+    """Return the largest possible size in bytes of the header of this file; 0 without a file."""
     try:
         return min(Path(path).stat().st_size, MAX_HEADER_BYTES)
     except OSError:

@@ -1,4 +1,4 @@
-"""A volume that serves some of its slices from memory, so that nothing is decoded twice."""
+"""Keeps some slices of a volume in memory, so that they are not decoded twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stillscan.operators.volume import SliceHeader, SliceReader, Volume
 
 
 def with_slices_in_memory(volume: Volume, indices: Sequence[int]) -> Volume:
-    """Read these slices now; the volume that is returned serves them from memory.
+    """Read these slices now and return a volume that keeps them in memory.
 
     Raises:
         InputError: if one of them cannot be read.
@@ -22,7 +22,7 @@ def with_slices_in_memory(volume: Volume, indices: Sequence[int]) -> Volume:
 
 
 class _Memory:
-    """A `SliceReader` that holds some slices and asks another reader for the rest."""
+    """A `SliceReader` with some slices in memory; another reader reads the rest."""
 
     def __init__(self, reader: SliceReader, slices: Sequence[SliceHeader]) -> None:
         headers, stored = reader.read(slices)

@@ -1,8 +1,8 @@
-"""What is known of an image before its pixels are read: who and what it is, and how it is stored.
+"""The attributes of an image that are read before its pixels: identity, kind and storage.
 
-Made in the reading child from elements as bytes, so it needs the standard library alone; the parent
-gets it as JSON and checks every type (`from_answer`). What tells patients apart travels as a
-digest: nothing above the child can print a name.
+They are made in the reading process, which imports the standard library alone; the parent gets them
+as JSON and checks every type (`from_answer`). Patient attributes are passed on as digests only, so
+that no process but the reading process can print a name.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ UIDS = {
 
 
 class _Answer:
-    """A record that travels as JSON and is checked type by type when it arrives."""
+    """A record that is sent as JSON, and checked type by type on receipt."""
 
     @classmethod
     def from_answer(cls, answer: object) -> Self:
-        """The record that the child sent.
+        """Return the record that the reading process sent.
 
         Raises:
             ValueError: if something is missing, unknown or of another type.
@@ -50,12 +50,12 @@ def _types_of(record: Hashable) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Identification(_Answer):
-    """Who and what an instance is; "" or None where its header does not say.
+    """Identity and kind of an instance; "" or None where an attribute is absent.
 
     Attributes:
         patient: digests of PatientID, PatientName and PatientBirthDate.
-        complex_component: PHASE, REAL, IMAGINARY or MIXED where the header says so.
-        private: what private attributes say of its kind, each with its name in `kind_table`.
+        complex_component: PHASE, REAL, IMAGINARY or MIXED, if the header has it.
+        private: private attributes that show the kind, each with its name in `kind_table`.
         derived_by_us: whether Stillscan made it.
     """
 
@@ -94,29 +94,29 @@ class ImageAttributes(_Answer):
 
     @property
     def frame_bytes(self) -> int:
-        """Length of one decoded frame."""
+        """Return the length of one decoded frame in bytes."""
         return self.rows * self.columns * self.bits_allocated // 8
 
     @property
     def dtype(self) -> str:
-        """The numpy type of its stored values."""
+        """Return the numpy type of the stored values."""
         return f"<{'i' if self.signed else 'u'}{self.bits_allocated // 8}"
 
 
 @dataclass(frozen=True, slots=True)
 class FrameAttributes(_Answer):
-    """What the pixels of one frame mean, and where it lies; a classic image is its only frame.
+    """Rescale, unit, padding and geometry of one frame; a classic image has one frame.
 
     Attributes:
         unit: of the pixels, "" where none is known.
         padding: the least and the greatest stored value that is pixel padding.
         position: ImagePositionPatient in mm.
         orientation: the directions of rows and columns, orthogonal unit vectors.
-        frame_type: the values of FrameType; none in classic images, whose ImageType says it.
-        complex_component: PHASE, REAL, IMAGINARY or MIXED where the frame says so.
+        frame_type: the values of FrameType; none in classic images, which have ImageType.
+        complex_component: PHASE, REAL, IMAGINARY or MIXED, if the frame has it.
         calculation: VolumeBasedCalculationTechnique.
         mapped_units: codes of the units of real world values.
-        quantities: codes of what these are.
+        quantities: codes of their quantities.
         stack: StackID.
         volume_index: the dimension indices other than those of space: time, echo, b value.
         spacing: between rows and between columns in mm.
@@ -142,7 +142,7 @@ class FrameAttributes(_Answer):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A sound image of the input; `frames` has one entry for each of its frames."""
+    """An image without faults; `frames` has one entry for each of its frames."""
 
     path: Path
     known: Identification
@@ -151,7 +151,7 @@ class Instance:
 
 
 def _checked(value: Any, hint: Any) -> Any:
-    """The value as the type that a record declares; JSON has lists where we have tuples."""
+    """Return the value as the type that a record declares; lists of JSON become tuples."""
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (of,) = (argument for argument in arguments if argument is not type(None))

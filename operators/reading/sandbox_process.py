@@ -1,7 +1,7 @@
-"""One run of the reading child, and the socket over which it is asked and answers.
+"""Runs one reading process and exchanges messages with it over a socket.
 
-Nothing that it says is believed: lengths are bounded, types are checked, and a process that makes
-no sense is given up.
+Its answers are not trusted: lengths are bounded, types are checked, and a process whose answer is
+not valid is ended.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH")
 
 @dataclass(frozen=True)
 class Limits:
-    """What the child may use for one file.
+    """The resources that the reading process may use for one file.
 
     Attributes:
-        address_space: bytes; 16 times a frame come on top, once the frame's size is found true,
-            and 16 times the file where it is smaller than the largest header.
-        cpu_s, wall_s: seconds; one more for every `bytes_per_s` of a file, up to the largest
-            header, and of a frame that is decoded.
+        address_space: bytes; plus 16 times a frame, once the size of the frame is checked, and 16
+            times the file where it is smaller than the largest header.
+        cpu_s, wall_s: seconds; plus one for every `bytes_per_s` bytes of a file, up to the largest
+            header, and of a decoded frame.
     """
 
     address_space: int = 768 * 2**20
     cpu_s: int = 8
     wall_s: float = 9.0
-    bytes_per_s: int = 2**21  # JPEG 2000 decodes three times as fast on a machine with nothing else
+    bytes_per_s: int = 2**21  # JPEG 2000 decodes three times as fast on an idle machine
 
 
 class Wanted(NamedTuple):
-    """A frame of a file, or None for what is known of the file."""
+    """A request for a frame of a file, or, with None, for the attributes of the file."""
 
     path: Path
     frame: int | None
@@ -57,12 +57,12 @@ class Wanted(NamedTuple):
 
 
 class ProcessLostError(Exception):
-    """The child died, or takes too long, or does not make sense."""
+    """The reading process ended, takes too long or sent an answer that is not valid."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the child says of one file: a fault, what is known of it, or a decoded frame."""
+    """An answer about one file: a fault, its attributes, or a decoded frame."""
 
     fault: InputError | None = None
     content: dict[str, Any] | None = None
@@ -72,7 +72,7 @@ class Answer:
 
 
 class ReadingProcess:
-    """One run of stillscan.operators.reading.sandbox.main, and the socket to it."""
+    """A running `stillscan.operators.reading.sandbox.main`, and the socket to it."""
 
     def __init__(self, limits: Limits) -> None:
         """Start the process."""
@@ -92,46 +92,46 @@ class ReadingProcess:
             )
 
     def request(self, frames: Sequence[Wanted]) -> None:
-        """Ask for these frames; as many answers follow.
+        """Request these frames; as many answers follow.
 
         Raises:
-            ProcessLostError: if it died.
+            ProcessLostError: if the process ended.
         """
         body = json.dumps([(os.fspath(each.path), *each[1:]) for each in frames]).encode()
         self._socket.settimeout(None)
         try:
             self._socket.sendall(len(body).to_bytes(4, "big") + body)
         except OSError as error:
-            raise ProcessLostError(self._cause_of_death()) from error
+            raise ProcessLostError(self._cause_of_end()) from error
 
     def answer(self, wall_s: float, frame_bytes: int) -> Answer:
-        """The next answer.
+        """Return the next answer.
 
         Raises:
-            ProcessLostError: if none comes in time, or one that makes no sense.
+            ProcessLostError: if no answer comes in time, or one that is not valid.
         """
         deadline = time.monotonic() + wall_s
         size = int.from_bytes(self._receive(4, deadline, wall_s), "big")
         if size > MAX_ANSWER_BYTES:
-            raise ProcessLostError("the reading process sent nonsense")
+            raise ProcessLostError("the reading process sent an invalid answer")
         try:
             content = json.loads(self._receive(size, deadline, wall_s))
             fault = None if content["fault"] is None else _fault(*content["fault"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ProcessLostError("the reading process sent nonsense") from error
+            raise ProcessLostError("the reading process sent an invalid answer") from error
         if fault is not None or "header" not in content:
             return Answer(fault, content)
         header_bytes = content["header"]
         if type(header_bytes) is not int or not 0 <= header_bytes <= 2 * MAX_HEADER_BYTES:
-            raise ProcessLostError("the reading process sent nonsense")
+            raise ProcessLostError("the reading process sent an invalid answer")
         if content.get("stored") != frame_bytes or "sop_instance_uid" not in content:
-            raise ProcessLostError("the reading process sent nonsense")
+            raise ProcessLostError("the reading process sent an invalid answer")
         header = self._receive(header_bytes, deadline, wall_s)
         stored = self._receive(frame_bytes, deadline, wall_s)
         return Answer(None, content, str(content["sop_instance_uid"]), header, stored)
 
     def end(self) -> None:
-        """Close the socket, which ends the child; it is killed where it does not listen."""
+        """Close the socket, which ends the process; kill it if it does not end."""
         self._socket.close()
         self.process.kill()
         self.process.wait()
@@ -147,19 +147,19 @@ class ReadingProcess:
             except TimeoutError as error:
                 raise ProcessLostError(f"was not read within {wall_s:.0f} s") from error
             except OSError as error:
-                raise ProcessLostError(self._cause_of_death()) from error
+                raise ProcessLostError(self._cause_of_end()) from error
             if not received:
-                raise ProcessLostError(self._cause_of_death())
+                raise ProcessLostError(self._cause_of_end())
             rest = rest[received:]
         return buffer
 
-    def _cause_of_death(self) -> str:
+    def _cause_of_end(self) -> str:
         try:
             code = self.process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            return "the reading process stopped speaking over it"
+            return "the reading process closed its connection"
         if code == -signal.SIGXCPU:
-            return "took more processor time than a file may"
+            return "took more processor time than is allowed for a file"
         if code < 0:
             return f"ended the reading process ({signal.Signals(-code).name})"
         return f"ended the reading process (exit status {code})"

@@ -1,6 +1,6 @@
-"""Which series are processed, and why the others are not: decided from headers alone.
+"""Decides from headers alone which series are processed, and gives a reason for the others.
 
-A rule never says that something is wrong with a series, only that it is not one to denoise.
+A rule never reports a fault of a series, only that it is not one to denoise.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class SelectionRules:
     """Which series are processed; the section `selection` of `app.yaml`.
 
     Attributes:
-        modalities: that are processed.
-        min_matrix: rows and columns that an image must have at least.
+        modalities: modalities that are processed.
+        min_matrix: smallest number of rows and of columns.
         localizers, complex_images, maps, reformatted: images of these kinds, by the table of
             `kind_table`.
         burned_in: images with BurnedInAnnotation YES.
-        lossy: images that were compressed with losses at some time.
+        lossy: images that were compressed with losses at any time.
         denoised: series that Stillscan made.
-        image_kinds: rows of the site's own, asked before those of the table.
+        image_kinds: rows of the site, which come before those of the table.
         descriptions: patterns (`*t1*`, case does not count), one of which SeriesDescription must
             match; none: any description.
         excluded_descriptions: patterns that SeriesDescription must not match.
@@ -86,35 +86,34 @@ class SelectionRules:
 
 @dataclass(frozen=True)
 class NotSelected:
-    """Why an image is not one to process: a stable code and a sentence."""
+    """The reason why an image is not processed: a stable code and a sentence."""
 
     reason: str
     message: str
 
 
 def name_of_uid(uid: str) -> str:
-    """The name that PS3.6 gives a UID; the UID itself where it gives none."""
+    """Return the name of a UID in PS3.6; the UID itself where it has none."""
     return UID(uid).name if VALID_UID.fullmatch(uid) else "no UID"
 
 
 def why_not_an_image_to_denoise(
     instance: Identification, rules: SelectionRules
 ) -> NotSelected | None:
-    """The first reason for which no image of this kind is processed; None if it may be.
+    """Return the first reason why no image of this kind is processed; None if there is none.
 
-    These are asked before anything is said to be wrong with a file: a damaged screenshot is none
-    of our business.
+    These rules come before any check for faults, so that a damaged screenshot is only not selected.
     """
     return next(_kind_reasons(instance, rules), None)
 
 
 def why_not_selected(instance: Instance, rules: SelectionRules) -> NotSelected | None:
-    """The first rule that this sound image does not pass; None if it is selected."""
+    """Return the first rule that excludes this image; None if it is selected."""
     return next(_image_reasons(instance, rules), None)
 
 
 def why_not_by_header(known: Identification, rules: SelectionRules) -> NotSelected | None:
-    """The same for an image that has a fault: what its header alone says."""
+    """Return the first rule that excludes an image with a fault, by its header alone."""
     return next(_header_reasons(known, rules), None)
 
 
@@ -170,7 +169,7 @@ def _image_reasons(instance: Instance, rules: SelectionRules) -> Iterator[NotSel
 def _frame_reasons(
     known: Identification, frames: Sequence[FrameAttributes], rules: SelectionRules
 ) -> Iterator[NotSelected]:
-    """What speaks against all frames; or against some, which leaves no whole instance (W1)."""
+    """Yield the rules that exclude all frames, or some: only whole instances are derived (W1)."""
     facts = dict.fromkeys(_facts_of_frame(known, frame) for frame in frames)
     reasons = [next(_content_reasons(each, rules), None) for each in facts]
     found = [reason for reason in reasons if reason is not None]
@@ -183,7 +182,7 @@ def _frame_reasons(
 
 
 def _header_reasons(known: Identification, rules: SelectionRules) -> Iterator[NotSelected]:
-    """What speaks against an instance as a whole, whether its pixels can be read or not."""
+    """Yield the rules that exclude an instance as a whole, by its header."""
     if known.derived_by_us and rules.denoised == "refuse":
         yield NotSelected("already-denoised", "the series was made by Stillscan")
     yield from _content_reasons(_facts_of_instance(known), rules)

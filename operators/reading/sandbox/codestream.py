@@ -1,7 +1,7 @@
-"""The first bytes of a compressed frame say how large it will be: they must agree with the header.
+"""Checks that the header of a compressed frame agrees with the DICOM header of its image.
 
-A JPEG 2000 header of 60000 x 60000 asks its decoder for 6.7 GiB; and a lossless transfer syntax
-may hold a stream that is not.
+A JPEG 2000 header of 60000 x 60000 makes the decoder allocate 6.7 GiB, and a file with a lossless
+transfer syntax may hold a lossy stream.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ JPEG_FRAMES = frozenset({*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFF
 
 
 class Frame(NamedTuple):
-    """What a stream says of itself."""
+    """The properties of a frame, as the compressed stream declares them."""
 
     rows: int
     columns: int
@@ -40,10 +40,10 @@ class Frame(NamedTuple):
 
 
 def require_codestream(syntax: str, stream: bytes, image: ImageAttributes) -> None:
-    """Require that a compressed frame announces the image that the header describes.
+    """Require that a compressed frame declares the same image as the DICOM header.
 
     Raises:
-        CorruptPixelDataError: naming what differs.
+        CorruptPixelDataError: if they differ; the message names the property.
     """
     if syntax == RLE:  # has no header of its own; its decoder fills Rows x Columns and no more
         return
@@ -52,10 +52,10 @@ def require_codestream(syntax: str, stream: bytes, image: ImageAttributes) -> No
     except struct.error as error:
         raise CorruptPixelDataError("PixelData: the stream ends inside its header") from error
     if syntax not in JPEG_2000 and not stream.rstrip(b"\0").endswith(JPEG_END):
-        # CharLS looks for the missing end for four seconds
+        # CharLS searches for the missing end for four seconds
         raise CorruptPixelDataError("PixelData: the stream ends without an end-of-image marker")
     if frame is None:
-        raise CorruptPixelDataError("PixelData: the stream is not what TransferSyntaxUID says")
+        raise CorruptPixelDataError("PixelData: the stream does not match TransferSyntaxUID")
     found, expected = (frame.rows, frame.columns), (image.rows, image.columns)
     if found != expected or frame.components != 1:
         raise CorruptPixelDataError(
@@ -71,7 +71,7 @@ def require_codestream(syntax: str, stream: bytes, image: ImageAttributes) -> No
 
 
 def _j2k_frame(stream: bytes) -> Frame | None:
-    """ISO 15444-1 A.5.1 (SIZ) and A.6.1 (COD)."""
+    """Return the frame of a JPEG 2000 stream, from SIZ and COD (ISO 15444-1 A.5.1, A.6.1)."""
     if struct.unpack_from(">H", stream) != (J2K_START,):
         return None
     size: tuple[int, ...] | None = None
@@ -89,7 +89,7 @@ def _j2k_frame(stream: bytes) -> Frame | None:
 
 
 def _jpeg_frame(stream: bytes) -> Frame | None:
-    """ISO 10918-1 B.2.2 (SOF) and, for JPEG-LS, ISO 14495-1 C.2.3 (SOS with NEAR)."""
+    """Return the frame of a JPEG stream: SOF (ISO 10918-1 B.2.2), JPEG-LS: SOS (14495-1 C.2.3)."""
     if struct.unpack_from(">H", stream) != (JPEG_START,):
         return None
     frame: Frame | None = None
@@ -105,7 +105,7 @@ def _jpeg_frame(stream: bytes) -> Frame | None:
 
 
 def _segments(stream: bytes, last: int | None) -> Iterator[tuple[int, int]]:
-    """Markers of the main header and where their contents start, behind the length."""
+    """Yield the markers of the main header with the offset of their contents."""
     position = 2
     while position + 4 <= len(stream):
         marker, length = struct.unpack_from(">HH", stream, position)

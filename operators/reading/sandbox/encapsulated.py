@@ -1,9 +1,9 @@
-"""Encapsulated pixel data: which fragments hold which frame, found without reading the fragments.
+"""Finds the fragments of each frame in encapsulated pixel data, without reading the fragments.
 
-Runs in the reading child: the standard library alone. PS3.5 A.4: the first item is the Basic Offset
-Table, which may be empty; the others are fragments. Where there are as many as frames, each holds
-one (RLE always, and whatever has an Extended Offset Table). Else the table says where frames begin,
-and where it says nothing of use, the streams themselves do.
+Runs in the reading process and imports the standard library alone. PS3.5 A.4: the first item is the
+Basic Offset Table, which may be empty; the others are fragments. Where there are as many fragments
+as frames, each holds one frame (always with RLE or an Extended Offset Table). Else frames begin at
+the offsets of the table or, where it is empty or wrong, at fragments that start like a stream.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STREAM_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # JPEG and JPEG-LS, JPEG
 
 
 class Fragment(NamedTuple):
-    """Where the bytes of one fragment lie in the file."""
+    """Offset and length of one fragment in the file."""
 
     start: int
     length: int
@@ -39,12 +39,12 @@ Frame = Sequence[Fragment]
 
 
 def fragments_of_frames(source: FileSource, start: int, frames: int) -> list[Frame]:
-    """The fragments of each frame of the pixel data that begins at `start`.
+    """Return the fragments of each frame of the pixel data that begins at `start`.
 
     Raises:
         DamagedFileError, TruncatedFileError, NoPixelDataError: if PS3.5 A.4 is not followed.
         PixelDataLengthError: if there are fewer fragments than frames.
-        CorruptPixelDataError: if nothing tells which fragment belongs to which frame.
+        CorruptPixelDataError: if it is unclear which fragment belongs to which frame.
     """
     table, *fragments = _items(source, start)
     if not fragments:
@@ -61,13 +61,13 @@ def fragments_of_frames(source: FileSource, start: int, frames: int) -> list[Fra
     if len(begin) != frames or begin[0] != 0:
         raise CorruptPixelDataError(
             f"PixelData: found {len(fragments)} fragments for {frames} frames, and neither an "
-            "offset table nor the streams say where each frame begins"
+            "offset table nor the streams show where each frame begins"
         )
     return [fragments[first:after] for first, after in pairwise([*begin, len(fragments)])]
 
 
 def value_of_one_frame(source: FileSource, frame: Frame) -> tuple[bytes, bytes]:
-    """The stream of a frame, and the same as encapsulated pixel data of this frame alone."""
+    """Return the stream of a frame, and encapsulated pixel data with this frame alone."""
     pieces = [source.value(fragment.start, fragment.length) for fragment in frame]
     empty_table = ITEM_HEAD.pack(0xFFFE, ITEM, 0)
     items = [ITEM_HEAD.pack(0xFFFE, ITEM, len(piece)) + piece for piece in pieces]
@@ -75,7 +75,7 @@ def value_of_one_frame(source: FileSource, frame: Frame) -> tuple[bytes, bytes]:
 
 
 def _items(source: FileSource, position: int) -> list[Fragment]:
-    """The offset table and all fragments."""
+    """Return the offset table and all fragments."""
     items: list[Fragment] = []
     while True:
         group, number, length = ITEM_HEAD.unpack(source.value(position, ITEM_HEAD.size))
@@ -93,7 +93,7 @@ def _items(source: FileSource, position: int) -> list[Fragment]:
 
 
 def _in_table(source: FileSource, table: Fragment, fragments: Sequence[Fragment]) -> list[int]:
-    """The fragments at which frames begin by the offset table; none if it is empty or wrong."""
+    """Return the fragments where frames begin by the offset table; none if it is not usable."""
     if table.length % 4 or table.length > 4 * len(fragments):
         return []
     words = array("I", source.value(table.start, table.length))
@@ -103,7 +103,7 @@ def _in_table(source: FileSource, table: Fragment, fragments: Sequence[Fragment]
 
 
 def _in_streams(source: FileSource, fragments: Sequence[Fragment]) -> list[int]:
-    """The fragments that begin as a compressed frame does."""
+    """Return the fragments that begin like a compressed frame."""
     return [
         at
         for at, each in enumerate(fragments)

@@ -1,6 +1,6 @@
-"""The bytes of one file, read ahead under limits; a deflated file is inflated as far as needed.
+"""Reads one file ahead under limits; a deflated file is inflated as far as needed.
 
-Runs in the reading child: the standard library alone.
+Runs in the reading process and imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FileSource:
     """A regular file, read ahead into `data` in pieces as the parser needs them."""
 
     def __init__(self, path: str) -> None:
-        """Open `path` without ever waiting.
+        """Open `path` without blocking.
 
         Raises:
             UnreadableFileError: if it cannot be opened, or is a FIFO, a device or a folder.
@@ -49,17 +49,17 @@ class FileSource:
 
     @property
     def inflated(self) -> bool:
-        """Whether `data` comes out of a deflate stream."""
+        """Return whether `data` was inflated."""
         return self._inflater is not None
 
     def inflate_from(self, position: int) -> None:
-        """From here on the file is one deflate stream (PS3.5 A.5); `data` starts anew with it."""
+        """Inflate the file from this position on (PS3.5 A.5); `data` then holds the result only."""
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._packed_position = position
         self.data = bytearray()
 
     def holds(self, stop: int) -> bool:
-        """Read ahead to `stop`; whether there are that many bytes."""
+        """Read ahead to `stop` and return whether there are that many bytes."""
         while len(self.data) < stop:
             if not self._read_on(stop):
                 return False
@@ -70,7 +70,7 @@ class FileSource:
 
         Raises:
             TruncatedFileError: if the file ends before.
-            HeaderTooLargeError: if that is more than a header may have.
+            HeaderTooLargeError: if `stop` is beyond the limit of a header.
         """
         if stop <= len(self.data):
             return
@@ -83,7 +83,7 @@ class FileSource:
             raise TruncatedFileError(f"ends at byte {ended}, an element of it at byte {stop}")
 
     def value(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start`; the caller has made sure that they may be so many.
+        """Return `length` bytes from `start`; the caller checks that the length is allowed.
 
         Raises:
             TruncatedFileError: if the file ends before.
@@ -115,7 +115,7 @@ class FileSource:
         return bool(piece)
 
     def _inflate(self, inflater: zlib._Decompress, wanted: int) -> bytes:
-        """At least one byte and at most `wanted`; none at the end of the stream."""
+        """Return at least one byte and at most `wanted`; none at the end of the stream."""
         while not inflater.eof:
             packed = inflater.unconsumed_tail
             if not packed:
@@ -124,7 +124,7 @@ class FileSource:
             try:
                 piece = inflater.decompress(packed, wanted)
             except zlib.error as error:
-                raise DamagedFileError("declares a deflate stream and holds none") from error
+                raise DamagedFileError("declares a deflate stream and contains none") from error
             if piece:
                 return piece
             if not packed and not inflater.eof:

@@ -1,7 +1,7 @@
-"""Reads and checks what the pixels of each frame mean and where the frame lies (PS3.3 C.7.6.16).
+"""Reads and checks rescale, unit, padding and geometry of each frame (PS3.3 C.7.6.16).
 
-A classic image says it in its data set, a multi-frame one in functional groups: those that all
-frames share, and those of each. Runs in the reading child: the standard library alone.
+A classic image has these attributes in its data set, a multi-frame one in functional groups, shared
+or per frame. Runs in the reading process and imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ GEOMETRY = {
 FARTHEST_MM = 1e6
 THICKEST_MM = 1000.0
 SPACING_MM = (0.001, 100.0)
-ORTHONORMAL = 0.02  # how far two directions may be off: some writers give two digits
+ORTHONORMAL = 0.02  # tolerance of directions: some writers give two digits
 OF_SPACE = (STACK_ID, IN_STACK_POSITION, POSITION, PLANE_POSITION)
 
 
 def frame_attributes(tags: Tags, image: ImageAttributes) -> tuple[FrameAttributes, ...]:
-    """What each frame of an instance is, in the order of the file.
+    """Return the attributes of each frame of an instance, in the order of the file.
 
     Raises:
-        InvalidRescaleError, ModalityLutError: naming the attribute, found and expected.
+        InvalidRescaleError, ModalityLutError: the message names the attribute, found and expected.
         MissingAttributeError, InvalidAttributeError: if frames have no functional groups, or their
             geometry is impossible, or a CT has no rescale attributes.
         MixedPixelFormatError: if the frames of one instance differ in their unit.
@@ -108,7 +108,7 @@ def _classic(tags: Tags, image: ImageAttributes) -> FrameAttributes:
 
 
 def _groups_of_frames(tags: Tags, frames: int) -> list[Tags]:
-    """The functional groups of each frame: its own, else those that all share."""
+    """Return the functional groups of each frame: its own, else the shared ones."""
     shared = items_in(tags, SHARED)[:1] or [{}]
     own = items_in(tags, PER_FRAME)
     if len(own) != frames:
@@ -147,13 +147,13 @@ def _frame(
 
 
 def _macro(groups: Tags, tag: int) -> Tags:
-    """The attributes of one functional group."""
+    """Return the attributes of one functional group."""
     items = items_in(groups, tag)
     return items[0] if items else {}
 
 
 def _dimensions(tags: Tags) -> list[int]:
-    """What each of DimensionIndexValues counts."""
+    """Return the attribute that each of DimensionIndexValues refers to."""
     pointers = [each.get(DIMENSION_POINTER) for each in items_in(tags, DIMENSIONS)]
     words = [
         array("H", each.value[:4]) if each and len(each.value) >= 4 else (0, 0) for each in pointers
@@ -172,7 +172,7 @@ def _volume_index(content: Tags, dimensions: list[int]) -> tuple[int, ...]:
 
 
 def _rescale(tags: Tags, transformation: Tags) -> tuple[float, float]:
-    """Slope and intercept, in CT required (PS3.3 C.8.2.1): stored values are no HU."""
+    """Return slope and intercept; required in CT, where stored values are no HU (PS3.3 C.8.2.1)."""
     required = text_in(tags, MODALITY) == "CT"
     slope = _rescale_number(transformation, SLOPE, "RescaleSlope", None if required else 1.0)
     intercept = _rescale_number(
@@ -198,9 +198,9 @@ def _rescale_number(tags: Tags, tag: int, keyword: str, default: float | None) -
 
 
 def _unit(tags: Tags, transformation: Tags, mapped: Sequence[str]) -> str:
-    """Units of PET, else RescaleType; "" where it is unspecified (US, PS3.3 C.11.1.1.2).
+    """Return Units in PET, else RescaleType; "" if unspecified (US, PS3.3 C.11.1.1.2).
 
-    A CT that says nothing is in HU: RescaleType is required where it is not (PS3.3 C.8.2.1), unless
+    A CT without RescaleType is in HU, as RescaleType is required otherwise (PS3.3 C.8.2.1), unless
     real world values have another unit.
     """
     unit = text_in(tags, UNITS) or text_in(transformation, RESCALE_TYPE)
@@ -211,13 +211,13 @@ def _unit(tags: Tags, transformation: Tags, mapped: Sequence[str]) -> str:
 
 
 def _mapped_units(tags: Tags) -> tuple[str, ...]:
-    """Of real world values (PS3.3 C.7.6.16.2.11)."""
+    """Return the units of real world values (PS3.3 C.7.6.16.2.11)."""
     maps = items_in(tags, REAL_WORLD_VALUES)
     return tuple(_codes(code for each in maps for code in items_in(each, MAPPED_UNITS)))
 
 
 def _quantities(tags: Tags) -> tuple[str, ...]:
-    """What real world values are, where their definition says so."""
+    """Return the quantities of real world values, where they are defined."""
     definitions = (
         q for each in items_in(tags, REAL_WORLD_VALUES) for q in items_in(each, QUANTITIES)
     )
@@ -234,7 +234,7 @@ def _codes(items: Iterable[Tags]) -> Iterator[str]:
 
 
 def _padding(tags: Tags, signed: bool) -> tuple[int, int] | None:
-    """PS3.3 C.7.5.1.1.2: one value, or all from it to the limit, on whichever side that is."""
+    """Return the range of padding values (PS3.3 C.7.5.1.1.2); the limit may be on either side."""
     value = unsigned_short(tags.get(PADDING_VALUE))
     if value is None:
         return None
@@ -265,7 +265,7 @@ def _position(tags: Tags) -> Triple | None:
 
 
 def _orientation(tags: Tags) -> tuple[Triple, Triple] | None:
-    """The directions of rows and columns; six zeros say that they are not known."""
+    """Return the directions of rows and columns; six zeros say that they are not known."""
     numbers = _numbers(tags, ORIENTATION, 6)
     if numbers is None or not any(numbers):
         return None

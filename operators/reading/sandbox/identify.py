@@ -1,4 +1,4 @@
-"""Read who and what an instance is from its elements; runs in the reading sandbox."""
+"""Reads identity and kind of an instance from its elements; runs in the reading process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CODECS = {"": "ascii", "ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8", "GB18030"
 
 
 def identify(parsed: ParsedFile) -> Identification:
-    """Read what tells an instance from others; whatever the header holds, this does not fail."""
+    """Return identity and kind of an instance; this works for any header."""
     tags = parsed.tags
     uids = {keyword: text_in(tags, tag) for keyword, tag in UIDS.items()}
     meta_class = parsed.meta.get(MEDIA_STORAGE_SOP_CLASS_UID)
@@ -72,10 +72,10 @@ def identify(parsed: ParsedFile) -> Identification:
 
 
 def require_uids(instance: Identification) -> None:
-    """Require the UIDs that tell instances, series and studies apart.
+    """Require the UIDs of instance, series and study.
 
     Raises:
-        MissingUidError, InvalidUidError: naming the attribute.
+        MissingUidError, InvalidUidError: the message names the attribute.
     """
     found = {
         "SOPInstanceUID": instance.sop_instance_uid,
@@ -91,7 +91,7 @@ def require_uids(instance: Identification) -> None:
 
 
 def _description(tags: Tags) -> str:
-    """SeriesDescription, as far as its character set is a simple one."""
+    """Return SeriesDescription, where its character set is one of `CODECS`."""
     if 0x0008103E not in tags:
         return ""
     codec = CODECS.get(text_in(tags, 0x00080005), "ascii")
@@ -99,13 +99,13 @@ def _description(tags: Tags) -> str:
 
 
 def _digest(element: Element | None) -> str:
-    """Equal for equal values: padding, empty name components and case do not count."""
+    """Return a digest; padding, empty name components and case make no difference."""
     value = b"" if element is None else element.value.strip(b" \0").rstrip(b"^= ").upper()
     return hashlib.blake2b(value, digest_size=16).hexdigest() if value else ""
 
 
 def _said_in_private(tags: Tags) -> Iterator[tuple[str, str]]:
-    """What private attributes say of the kind of an image, where they are."""
+    """Yield the private attributes that show the kind of an image."""
     for name, place in PRIVATE_NUMBERS.items():
         number = unsigned_short(private_element(tags, *place))
         if number is not None:

@@ -1,6 +1,6 @@
-"""Reads and checks how the pixels of an image are stored; every requirement that fails says why.
+"""Reads and checks how the pixels of an image are stored; each error names the attribute.
 
-Runs in the reading child: the standard library alone.
+Runs in the reading process and imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ OVERLAY_BIT_POSITION, OVERLAY_DATA = 0x0102, 0x3000
 
 
 def image_attributes(tags: Tags) -> ImageAttributes:
-    """How the pixels of an instance are stored.
+    """Return how the pixels of an instance are stored.
 
     Raises:
         MissingAttributeError, InvalidAttributeError, InvalidBitDepthError, OverlayInPixelsError,
-        ConcatenationError: naming the attribute, found and expected.
+        ConcatenationError: the message names the attribute, found and expected.
     """
     require_no_overlay_in_pixels(tags)
     require_whole_instance(tags)
@@ -46,7 +46,7 @@ def require_no_overlay_in_pixels(tags: Tags) -> None:
     """Require that no overlay lies in unused bits of the pixels (PS3.5 8.1.2, retired; W8).
 
     Raises:
-        OverlayInPixelsError: naming the bit.
+        OverlayInPixelsError: the message names the bit.
     """
     for group in OVERLAY_GROUPS:
         bit = unsigned_short(tags.get(group << 16 | OVERLAY_BIT_POSITION))
@@ -63,7 +63,7 @@ def require_whole_instance(tags: Tags) -> None:
         ConcatenationError: where it is.
     """
     if text_in(tags, CONCATENATION_UID):
-        raise ConcatenationError("ConcatenationUID is present: the instance is a part of a whole")
+        raise ConcatenationError("ConcatenationUID is present: this is a part of an instance")
 
 
 def _bits(tags: Tags) -> tuple[int, int, bool]:

@@ -1,9 +1,9 @@
-"""The reading child: parses and decodes files that nobody trusts, under limits of the kernel.
+"""The reading process: parses and decodes untrusted files under resource limits of the kernel.
 
-It is started by `Decoder` and speaks with it through its standard input, a
-socket: frames of a length (4 bytes, big endian), JSON, and then as many raw bytes as the JSON says.
-Nothing here imports more than the standard library until a file needs a decoder or the dictionary,
-so that it answers within a twentieth of a second while its parent still imports torch.
+`Decoder` starts it and exchanges messages with it over its standard input, a socket. A message is a
+length (4 bytes, big endian), JSON, and then as many raw bytes as the JSON declares. Nothing here
+imports more than the standard library until a file needs a decoder or the dictionary, so that the
+first answer comes within 0.05 s, while the parent still imports torch.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def serve(address_space: int, cpu_s: int, bytes_per_s: int) -> None:
     """Answer requests until the parent closes the socket.
 
     Args:
-        address_space: bytes that this process may map, before a file says how large its frames are.
+        address_space: bytes that this process may map before the size of a file's frames is known.
         cpu_s: seconds of processor time for each file.
-        bytes_per_s: one second more for so many bytes of a header or of a decoded frame.
+        bytes_per_s: for each such number of bytes of a header or decoded frame, one second more.
     """
     limit_process(address_space)
     held = HeldFile()
@@ -77,7 +77,7 @@ def serve(address_space: int, cpu_s: int, bytes_per_s: int) -> None:
 
 
 def scan(parsed: ParsedFile) -> Answer:
-    """What is known of the file, and what is wrong with it; its pixels are not read."""
+    """Return the attributes of the file, or its fault; the pixels are not read."""
     known = identify(parsed)
     answer: dict[str, Any] = {"known": asdict(known), "image": None, "frames": [], "fault": None}
     try:
@@ -85,7 +85,7 @@ def scan(parsed: ParsedFile) -> Answer:
         require_integer_pixels(parsed)
         tags = parsed.tags
         image = image_attributes(tags)
-        require_pixel_data(parsed, image)  # its size is found true before anything is allocated
+        require_pixel_data(parsed, image)  # checks the size before anything is allocated
         answer["frames"] = [asdict(frame) for frame in frame_attributes(tags, image)]
         answer["image"] = asdict(image)
     except InputError as error:
@@ -95,7 +95,7 @@ def scan(parsed: ParsedFile) -> Answer:
 
 @contextmanager
 def opened(path: str) -> Iterator[ParsedFile]:
-    """The parsed file; it is closed at the end."""
+    """Yield the parsed file and close it afterwards."""
     source = FileSource(path)
     try:
         yield parse_file(source)
@@ -104,12 +104,12 @@ def opened(path: str) -> Iterator[ParsedFile]:
 
 
 def warm_up() -> None:
-    """Import the decoders before the first frame is asked for: the parent has better to do now."""
+    """Import the decoders before the first frame is requested."""
     import pydicom.pixels  # noqa: F401
 
 
 def limit_process(address_space: int) -> None:
-    """What this process may never do: write a file, dump its core, map more memory."""
+    """Forbid this process to write files, to dump its core and to map more memory."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the parent, which closes the socket
@@ -119,13 +119,13 @@ def limit_process(address_space: int) -> None:
 
 
 def limit_address_space(size: int) -> None:
-    """Let this process map `size` bytes."""
+    """Limit the address space of this process to `size` bytes."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_within(size, hard), hard))
 
 
 def limit_cpu(seconds: int) -> None:
-    """Let this process run for `seconds` from now on; the kernel ends it when they are over."""
+    """Limit the processor time to `seconds` from now on; then the kernel ends this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     allowed = int(used.ru_utime + used.ru_stime) + 1 + seconds
@@ -137,7 +137,7 @@ def _within(limit: int, hard: int) -> int:
 
 
 def receive_request() -> list[tuple[str, int | None, bool]] | None:
-    """Files, the frame that is wanted of each (None for what is known of it), with its header?"""
+    """Return the requests: path, frame (None: attributes only), whether the header is wanted."""
     size = _received(4)
     if size is None:
         return None
@@ -148,7 +148,7 @@ def receive_request() -> list[tuple[str, int | None, bool]] | None:
 
 
 def send(answer: dict[str, Any], payloads: list[bytes]) -> None:
-    """One answer; `payloads` are the bytes whose lengths it names."""
+    """Send one answer, followed by `payloads`, whose lengths it contains."""
     body = json.dumps(answer).encode()
     for part in (len(body).to_bytes(4, "big") + body, *payloads):
         rest = memoryview(part)

@@ -1,6 +1,6 @@
-"""The file whose frames are read; one with many frames stays open and parsed until the next file.
+"""Opens the file whose frames are read, and keeps it open and parsed until the next file.
 
-Runs in the reading child: the standard library alone.
+Runs in the reading process and imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Stamp = tuple[int, int, int, int]
 
 
 class FrameFile:
-    """A parsed file, its size found true before anything is allocated for its frames."""
+    """A parsed file; its size is checked before anything is allocated for its frames."""
 
     def __init__(self, path: str) -> None:
         """Open and parse `path`.
@@ -51,14 +51,14 @@ class FrameFile:
 
     @property
     def stamp(self) -> Stamp:
-        """Changes when the file is written."""
+        """Return a value that changes when the file is written."""
         return _stamp(os.fstat(self._source.file))
 
     def read(self, frame: int, with_header: bool) -> tuple[dict[str, Any], list[bytes]]:
-        """The stored values of one frame, and the clean header where it is asked for.
+        """Return the stored values of one frame and, if requested, the clean header.
 
         Raises:
-            InputError: if the frame cannot be decoded, or is not there.
+            InputError: if the frame does not exist or cannot be decoded.
         """
         if frame >= self.image.frames:
             raise FileChangedError(f"has {self.image.frames} frames now, and had {frame + 1}")
@@ -69,15 +69,15 @@ class FrameFile:
 
 
 class HeldFile:
-    """At most one file, which is opened again where it is not the one that is wanted."""
+    """Keeps the last file open, and opens another one when it is requested."""
 
     def __init__(self) -> None:
-        """Hold nothing."""
+        """Start without a file."""
         self._file: FrameFile | None = None
         self._stamp: Stamp | None = None
 
     def opened(self, path: str) -> FrameFile:
-        """The file at `path` as it is now.
+        """Return the file at `path` as it is now.
 
         Raises:
             InputError: if it holds no image that can be decoded.
@@ -89,7 +89,7 @@ class HeldFile:
         return self._file
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Close the file, if there is one."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -97,7 +97,7 @@ class HeldFile:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """What is parsed has no cycles; looking for some takes five times as long as parsing."""
+    """Disable garbage collection, as parsed data has no cycles; it takes 5 times the parsing."""
     gc.disable()
     try:
         yield

@@ -1,6 +1,6 @@
-"""A DICOM file parsed under limits, up to its pixel data: PS3.10 and PS3.5 as scanners write them.
+"""Parses a DICOM file under limits, up to its pixel data: PS3.10 and PS3.5 as scanners write them.
 
-Runs in the reading child: the standard library alone.
+Runs in the reading process and imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stillscan.operators.errors import (
 )
 from stillscan.operators.reading.sandbox.file_source import FileSource
 
-MAX_DEPTH = 32  # of sequences in sequences: images use fewer than ten, Orthanc 1.10 dies of fifty
+MAX_DEPTH = 32  # of nested sequences: images use fewer than ten, Orthanc 1.10 crashes at fifty
 MAX_ELEMENTS = 2**20  # and items: 10,000 frames of an enhanced image have 300,000
 UNDEFINED = 0xFFFFFFFF
 
@@ -63,7 +63,7 @@ class Encoding(NamedTuple):
 
     @property
     def order(self) -> str:
-        """The byte order as `struct` writes it."""
+        """Return the byte order in the notation of `struct`."""
         return "<" if self.little else ">"
 
 
@@ -72,7 +72,7 @@ EXPLICIT = Encoding(explicit=True, little=True)
 
 
 class PixelElement(NamedTuple):
-    """Where the pixel data lies: `start` is the offset of its value in the source."""
+    """The place of the pixel data: `start` is the offset of its value in the source."""
 
     keyword: str
     vr: bytes
@@ -82,7 +82,7 @@ class PixelElement(NamedTuple):
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """Everything before the pixel data, and where the pixel data lies."""
+    """The elements before the pixel data, and the place of the pixel data."""
 
     source: FileSource
     meta: dict[int, Element]
@@ -93,17 +93,17 @@ class ParsedFile:
 
     @property
     def tags(self) -> dict[int, Element]:
-        """The elements by tag."""
+        """Return the elements by tag."""
         return {element.tag: element for element in self.elements}
 
 
 def parse_file(source: FileSource) -> ParsedFile:
-    """Parse everything of a DICOM file that stands before its pixel data.
+    """Parse a DICOM file up to its pixel data.
 
     Raises:
         EmptyFileError, NotDicomError: if it is no DICOM file.
-        DamagedFileError, TruncatedFileError, NestedTooDeepError, HeaderTooLargeError: if it is one
-            and does not hold what PS3.5 and PS3.10 say.
+        DamagedFileError, TruncatedFileError, NestedTooDeepError, HeaderTooLargeError: if it is a
+            DICOM file that does not follow PS3.5 and PS3.10, or exceeds a limit.
     """
     if source.size == 0:
         raise EmptyFileError("is empty")
@@ -121,7 +121,7 @@ def parse_file(source: FileSource) -> ParsedFile:
 
 
 def _may_be_a_data_set(source: FileSource) -> bool:
-    """Old systems write no preamble: such files begin in group 0002 or 0008."""
+    """Return whether the file, which has no preamble, begins in group 0002 or 0008."""
     return source.holds(16) and bytes(source.data[:2]) in (b"\x02\0", b"\x08\0", b"\0\x08")
 
 
@@ -145,7 +145,7 @@ def _parse_from(source: FileSource, position: int) -> ParsedFile:
 
 
 def _parse_meta(source: FileSource, position: int) -> tuple[dict[int, Element], int]:
-    """The file meta information and where it ends (PS3.10 7.1: Explicit VR Little Endian)."""
+    """Return the file meta information, in Explicit VR Little Endian, and its end (PS3.10 7.1)."""
     meta: dict[int, Element] = {}
     parser = _Parser(source)
     while source.holds(position + 8) and source.data[position : position + 2] == b"\x02\0":
@@ -156,7 +156,7 @@ def _parse_meta(source: FileSource, position: int) -> tuple[dict[int, Element], 
 
 
 def _encoding_at(source: FileSource, position: int, syntax: str) -> Encoding:
-    """What the transfer syntax says, but the first VR of the data set has the last word."""
+    """Return the encoding by the transfer syntax, unless the first VR of the data set differs."""
     if not source.holds(position + 8):
         return EXPLICIT
     if not is_vr(bytes(source.data[position + 4 : position + 6])):
@@ -172,7 +172,7 @@ def _syntax_of(encoding: Encoding) -> str:
 
 
 def _require_code_string(vr: bytes, value: bytes) -> bytes:
-    """The VR of SpecificCharacterSet; a codec by its value will be looked for.
+    """Return the VR of SpecificCharacterSet, whose value later selects a codec.
 
     Raises:
         DamagedFileError: if it is no text of the default repertoire.
@@ -185,7 +185,7 @@ def _require_code_string(vr: bytes, value: bytes) -> bytes:
 
 
 class _Parser:
-    """Walks the elements of one file; `pixels` says where it stopped."""
+    """Reads the elements of one file up to the pixel data, whose place is then in `pixels`."""
 
     def __init__(self, source: FileSource) -> None:
         self.source = source
@@ -196,7 +196,7 @@ class _Parser:
     def data_set(
         self, position: int, stop: int | None, encoding: Encoding, depth: int
     ) -> tuple[list[Element], int]:
-        """The elements up to `stop`, or up to the item delimiter; at depth 0 to the pixel data."""
+        """Return the elements up to `stop` or the item delimiter; at depth 0, to the pixel data."""
         elements: list[Element] = []
         while stop is None or position < stop:
             if depth == 0 and self._ends_at(position):
@@ -214,7 +214,7 @@ class _Parser:
         return elements, position
 
     def element(self, position: int, encoding: Encoding, depth: int) -> tuple[Element | None, int]:
-        """One element and where it ends; None for what a clean data set does not have."""
+        """Return one element and its end; None for elements that a clean data set leaves out."""
         self._count_one()
         tag, vr, position, length = self._head(position, encoding)
         if depth == 0 and tag in PIXEL_KEYWORDS:
@@ -252,7 +252,7 @@ class _Parser:
             raise HeaderTooLargeError(f"has more than {MAX_ELEMENTS} elements and items")
 
     def _head(self, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
-        """Tag, VR, where the value starts, and its length."""
+        """Return tag, VR, offset and length of the value."""
         data, order = self.source.data, encoding.order
         group, number = struct.unpack_from(order + "HH", data, position)
         tag = group << 16 | number
@@ -274,7 +274,7 @@ class _Parser:
     def _items(
         self, position: int, length: int, encoding: Encoding, depth: int
     ) -> tuple[list[list[Element]], int]:
-        """The items of a sequence and where it ends."""
+        """Return the items of a sequence and its end."""
         if depth > MAX_DEPTH:
             raise NestedTooDeepError(f"nests sequences deeper than {MAX_DEPTH}")
         items: list[list[Element]] = []
@@ -301,14 +301,14 @@ class _Parser:
     def _items_of_unknown(
         self, position: int, length: int, depth: int
     ) -> list[list[Element]] | None:
-        """The items of a UN value that begins like a sequence; None if it is none after all."""
+        """Return the items of a UN value that begins like a sequence; None if it is no sequence."""
         try:
             return self._items(position, length, IMPLICIT, depth)[0]
         except (DamagedFileError, TruncatedFileError):
             return None
 
     def _encoding_in_item(self, position: int, encoding: Encoding) -> Encoding:
-        """Some writers change between explicit and implicit VR in sequences; the first VR tells."""
+        """Return the encoding inside an item, by its first VR: some writers change it there."""
         if not encoding.little or not self.source.holds(position + 8):
             return encoding
         if self.source.data[position : position + 2] == b"\xfe\xff":  # an empty item
@@ -316,7 +316,7 @@ class _Parser:
         return EXPLICIT if is_vr(bytes(self.source.data[position + 4 : position + 6])) else IMPLICIT
 
     def _after_fragments(self, position: int) -> int:
-        """Where an encapsulated value ends."""
+        """Return the end of an encapsulated value."""
         while True:
             self.source.need(position + 8)
             group, number, length = struct.unpack_from("<HHI", self.source.data, position)
@@ -332,5 +332,5 @@ class _Parser:
         return found == (0xFFFE, number)
 
     def _ends_at(self, position: int) -> bool:
-        """Whether the data set ends here; a few zeros behind it are padding."""
+        """Return whether the data set ends here; a few zeros behind it are padding."""
         return not self.source.holds(position + 8) and not any(self.source.data[position:])

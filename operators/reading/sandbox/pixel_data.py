@@ -1,6 +1,6 @@
-"""The pixel data of one file: its length checked against the header first, then a frame decoded.
+"""Checks the length of the pixel data against the header, and decodes single frames.
 
-Runs in the reading child. Uncompressed frames need the standard library alone; pydicom and its
+Runs in the reading process. Uncompressed frames need the standard library alone; pydicom and its
 decoders are imported when a file is compressed.
 """
 
@@ -41,7 +41,7 @@ from stillscan.operators.reading.sandbox.silent_decoder import decoder_must_be_s
 MAX_FRAME_PIXELS = 2**25  # 5792 x 5792: the largest detectors have 25 million
 NATIVE_SYNTAXES = (IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE)
 ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"  # PS3.5 A.4.11: a frame in each fragment
-PLUGINS = {  # of pydicom; one each, so that a failure is never covered up by another decoder
+PLUGINS = {  # of pydicom; one each, so that no other decoder hides a failure
     "1.2.840.10008.1.2.4.50": "gdcm",  # JPEG baseline (lossy)
     "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
     "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG lossless, first-order prediction
@@ -58,14 +58,14 @@ STANDARD_SYNTAXES = "1.2.840.10008.1.2."
 
 
 class PixelData(NamedTuple):
-    """Where the pixels are; `frames` of compressed ones, by fragments."""
+    """The pixel data element; for compressed data, also the fragments of each frame."""
 
     element: PixelElement
     frames: list[Frame]
 
 
 def is_compressed(parsed: ParsedFile) -> bool:
-    """Whether its frames need one of the decoders."""
+    """Return whether the frames need one of the decoders."""
     return parsed.transfer_syntax_uid in PLUGINS
 
 
@@ -73,7 +73,7 @@ def require_integer_pixels(parsed: ParsedFile) -> PixelElement:
     """Require the attribute Pixel Data.
 
     Raises:
-        NoPixelDataError, FloatPixelsError: if there is none.
+        NoPixelDataError, FloatPixelsError: if it is absent.
     """
     if parsed.pixels is None:
         raise NoPixelDataError("PixelData is missing")
@@ -83,7 +83,7 @@ def require_integer_pixels(parsed: ParsedFile) -> PixelElement:
 
 
 def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelData:
-    """Require pixel data that we decode and that is as long as the header says; nothing is read.
+    """Require pixel data that can be decoded and has the length that the header declares.
 
     Raises:
         NoPixelDataError, FloatPixelsError, UnknownTransferSyntaxError, UnsupportedCompressionError,
@@ -114,7 +114,7 @@ def require_pixel_data(parsed: ParsedFile, image: ImageAttributes) -> PixelData:
 def read_frame(
     parsed: ParsedFile, pixel_data: PixelData, image: ImageAttributes, frame: int
 ) -> bytes:
-    """The stored values of one frame in little endian, `image.frame_bytes` long.
+    """Return the stored values of one frame in little endian, `image.frame_bytes` long.
 
     Raises:
         CorruptPixelDataError: if the stream contradicts the header or its decoder fails or warns.
@@ -133,7 +133,7 @@ def _require_native_length(
 ) -> None:
     found, expected = pixels.length, image.frame_bytes * image.frames
     if found == UNDEFINED:
-        raise DamagedFileError("PixelData is encapsulated, its transfer syntax is uncompressed")
+        raise DamagedFileError("PixelData is encapsulated, but its transfer syntax is uncompressed")
     if found not in (expected, expected + expected % 2):
         raise PixelDataLengthError(
             f"PixelData: found {found} bytes, expected {expected} for {image.frames} x {image.rows}"

@@ -1,7 +1,7 @@
-"""Listens to a decoder: one that fails, or warns in any way, fails the file.
+"""Treats any failure or warning of a decoder as a fault of the file.
 
-Decoders speak through exceptions, Python warnings, the log and, where they are C or C++, the
-standard error of the process. What they say is not passed on: it could quote the file.
+Decoders report through exceptions, Python warnings, the log and, where they are C or C++, the
+standard error of the process. Their text is not passed on, as it could quote the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DECODER_FAILURES = (
     OSError,
     Warning,
 )
-RUST_PANIC = "PanicException"  # of the RLE decoder: no Exception, and nobody exports it
+RUST_PANIC = "PanicException"  # of the RLE decoder: no subclass of Exception, and not exported
 
 
 class _Listener(logging.Handler):
@@ -39,7 +39,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def decoder_must_be_silent() -> Iterator[None]:
-    """What is decoded inside must succeed without a word.
+    """Fail if a decoder inside the `with` block fails, warns, logs or prints.
 
     Raises:
         CorruptPixelDataError: if a decoder fails, warns, logs or prints.
@@ -57,7 +57,7 @@ def decoder_must_be_silent() -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != RUST_PANIC:
             raise
-        raise CorruptPixelDataError("PixelData cannot be decoded: its decoder gave up") from error
+        raise CorruptPixelDataError("PixelData cannot be decoded: its decoder aborted") from error
     finally:
         logging.getLogger().removeHandler(listener)
     if listener.heard or printed:
@@ -66,11 +66,11 @@ def decoder_must_be_silent() -> Iterator[None]:
 
 @contextmanager
 def _printed() -> Iterator[bytearray]:
-    """Afterwards it holds what was written to standard error, by C code too."""
+    """Yield a buffer that afterwards holds what was written to standard error, also by C code."""
     printed = bytearray()
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    os.set_blocking(writing, False)  # who prints more than a pipe holds must not wait for us
+    os.set_blocking(writing, False)  # a decoder that prints more than a pipe holds must not block
     before = os.dup(2)
     os.dup2(writing, 2)
     try:
@@ -79,5 +79,5 @@ def _printed() -> Iterator[bytearray]:
         os.dup2(before, 2)
         os.close(before)
         os.close(writing)
-        printed += os.read(reading, 2**16)  # empty at the end of the pipe, nobody writes any more
+        printed += os.read(reading, 2**16)  # empty at the end of the pipe: all writers are closed
         os.close(reading)
