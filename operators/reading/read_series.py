@@ -44,6 +44,7 @@ from stillscan.operators.reading.selection import (
     SelectionRules,
     name_of_uid,
     why_not_an_image_to_denoise,
+    why_not_by_header,
     why_not_selected,
 )
 from stillscan.operators.reading.slice_order import PlacedSlice, in_space
@@ -54,6 +55,7 @@ MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 NOTHING_HELD: tuple[Path | None, Dataset] = (None, Dataset())
 NO_INPUT = (EmptyFileError, NotDicomError)
 NAMELESS = (MissingUidError, InvalidUidError)
+LeftOut = tuple[Scanned, NotSelected]
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class Catalogue:
     Attributes:
         candidates: series to read.
         refused: series that are not chosen, or cannot be processed.
-        skipped: files that are no images: junk, indexes, reports.
+        skipped: files that are no images (junk, indexes, reports), and images of a candidate's
+            series that are none to denoise.
     """
 
     candidates: tuple[Candidate, ...]
@@ -136,9 +139,10 @@ def find_series(source: Path, decoder: Decoder, rules: SelectionRules) -> Catalo
     numbers = _series_numbers(series.values())
     candidates: list[Candidate] = []
     for instances in series.values():
-        found_one = _candidate_or_refusal(instances, rules, numbers, decoder)
+        found_one, left_out = _candidate_or_refusal(instances, rules, numbers, decoder)
         if isinstance(found_one, Candidate):
             candidates.append(found_one)
+            skipped += [_skipped_file(each.path, why) for each, why in left_out]
         else:
             refused.append(found_one)
     return Catalogue(tuple(candidates), tuple(refused), tuple(skipped))
@@ -267,48 +271,59 @@ def _candidate_or_refusal(
     rules: SelectionRules,
     numbers: Mapping[str, frozenset[int]],
     decoder: Decoder,
-) -> Candidate | Refusal:
+) -> tuple[Candidate | Refusal, list[LeftOut]]:
+    """What becomes of a series, and which of its images a candidate goes without."""
     try:
         with setting_aside():
-            return _sorted_out(instances, rules) or _consistent(instances, numbers, decoder)
+            left_out = [(each, why) for each in instances if (why := _why_left_out(each, rules))]
+            return _sorted_out(instances, left_out, numbers, decoder), left_out
     except InternalFaultError as error:
-        return _refused_series(instances, instances[0], error.reason, str(error), by_rules=False)
+        fault = _refused_series(instances, instances[0], error.reason, str(error), by_rules=False)
+        return fault, []
 
 
-def _sorted_out(instances: Sequence[Scanned], rules: SelectionRules) -> Refusal | None:
-    """Why a series is not a candidate: its kind, then what is wrong with it, then the rules."""
-    for scanned in instances:
-        known = scanned.known
-        why = None if known is None else why_not_an_image_to_denoise(known, rules)
-        if why is not None:
-            return _refused_series(instances, scanned, why.reason, why.message, by_rules=True)
-    for scanned in instances:
-        if scanned.fault is not None:
-            fault = scanned.fault
-            return _refused_series(instances, scanned, fault.reason, str(fault), by_rules=False)
-    for scanned in instances:
-        instance = scanned.instance
-        why = None if instance is None else why_not_selected(instance, rules)
-        if why is not None:
-            return _refused_series(instances, scanned, why.reason, why.message, by_rules=True)
-    return None
+def _why_left_out(scanned: Scanned, rules: SelectionRules) -> NotSelected | None:
+    """Why an image of a series is none to denoise; asked before what is wrong with it."""
+    known, instance = scanned.known, scanned.instance
+    if known is None:
+        return None
+    kind = why_not_an_image_to_denoise(known, rules)
+    if kind is not None:
+        return kind
+    return why_not_selected(instance, rules) if instance else why_not_by_header(known, rules)
 
 
-def _consistent(
-    scanned: Sequence[Scanned], numbers: Mapping[str, frozenset[int]], decoder: Decoder
+def _sorted_out(
+    instances: Sequence[Scanned],
+    left_out: Sequence[LeftOut],
+    numbers: Mapping[str, frozenset[int]],
+    decoder: Decoder,
 ) -> Candidate | Refusal:
-    """The series as a candidate, or why its instances do not fit together."""
-    instances = [each for one in scanned if (each := one.instance) is not None]
+    """The series as a candidate without what is left out, or why it is none."""
+    if len(left_out) == len(instances):
+        first, why = left_out[0]
+        return _refused_series(instances, first, why.reason, why.message, by_rules=True)
+    others = {scanned.path for scanned, _ in left_out}
+    kept = [scanned for scanned in instances if scanned.path not in others]
+    for scanned in kept:
+        fault = scanned.fault
+        if fault is not None:
+            return _refused_series(instances, scanned, fault.reason, str(fault), by_rules=False)
+    sound = [each for scanned in kept if (each := scanned.instance) is not None]
     try:
-        require_one_patient(instances)
-        require_one_series(instances)
-        require_one_matrix(instances)
-        require_one_photometric(instances)
-        require_one_pixel_format(instances)
-        once, copies = without_duplicates(instances, decoder)
+        require_one_patient([each for one in instances if (each := one.instance) is not None])
+        require_one_series(sound)
+        require_one_matrix(sound)
+        require_one_photometric(sound)
+        require_one_pixel_format(sound)
+        once, copies = without_duplicates(sound, decoder)
     except InputError as error:
-        return _refused_series(scanned, scanned[0], error.reason, str(error), by_rules=False)
-    return _candidate(once, numbers, copies)
+        return _refused_series(instances, kept[0], error.reason, str(error), by_rules=False)
+    warnings = list(copies)
+    if left_out:
+        reasons = ", ".join(sorted({why.reason for _, why in left_out}))
+        warnings.append(f"left out: {len(left_out)} of {len(instances)} images ({reasons})")
+    return _candidate(once, numbers, warnings)
 
 
 def _refused_series(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import chain, count
 from typing import Literal
 
 from pydicom import Dataset
@@ -279,12 +279,14 @@ def free_series_number(source: int | None, taken: frozenset[int], factor: int) -
     """Return source * factor + k with the first k = 1, 2, ... that is free in the study.
 
     None where the source has no number. Where source * factor is too large for an IS, the numbers
-    after the source's own are tried.
+    after the source's own are tried, after the largest those from 1.
     """
     if source is None:
         return None
     base = source * factor if 0 <= source * factor < LARGEST_SERIES_NUMBER - 1000 else source
-    return next(number for k in count(1) if (number := base + k) not in taken)
+    upwards = range(base + 1, LARGEST_SERIES_NUMBER + 1)
+    numbers = chain(upwards, count(1))
+    return next(number for number in numbers if number not in taken and number != source)
 
 
 def derived_image_type(values: Sequence[str], sop_class_uid: str) -> list[str]:

@@ -99,3 +99,13 @@ def test_what_makes_a_series_usable_is_kept(name, known, case, tool, tmp_path):
     after = as_nifti(program, tmp_path / "out", tmp_path / "after")
     assert before[known]
     assert after == before
+
+
+def test_an_odd_image_is_listed_and_the_others_are_derived(case, tmp_path):
+    source = case("17-one-odd-image-in-a-series/ct-scout")
+    result = run(Job(source, tmp_path, load_settings()))
+    (outcome,) = result.outcomes
+    assert (outcome.status, outcome.slices) == ("derived", 4)
+    assert [each.reason for each in result.skipped] == ["localizer"]
+    assert len(list(tmp_path.glob("2.25.*/*.dcm"))) + len(result.skipped) == 5
+    assert any("left out: 1 of 5 images (localizer)" in each for each in outcome.warnings)

@@ -153,6 +153,7 @@ def test_preamble_is_zeroed(tmp_path: Path) -> None:
         (0, {0, 1}, 100, 2),
         (2_000_000_000, {2_000_000_000}, 100, 2_000_000_001),
         (-4, {-4}, 100, -3),
+        (2**31 - 1, {2**31 - 1, 1}, 100, 2),  # the largest that an IS can hold
         (None, {1}, 100, None),
     ],
 )

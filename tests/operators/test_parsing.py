@@ -229,3 +229,12 @@ def test_character_set_of_unknown_vr_is_a_code_string(tmp_path):
     path = tmp_path / "it"
     path.write_bytes(part_10(element(0x00080005, b"UN", b"ISO_IR 100")))
     assert clean(path).SpecificCharacterSet == "ISO_IR 100"
+
+
+@pytest.mark.parametrize(
+    ("packed", "kind"), [(b"PK\3\4" + bytes(200), "zip"), (b"\x1f\x8b\x08" + bytes(200), "gzip")]
+)
+def test_a_packed_file_is_named_as_such(packed: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "study").write_bytes(packed)
+    with pytest.raises(NotDicomError, match=f"{kind}.*unpack it first"):
+        parsed(tmp_path / "study")

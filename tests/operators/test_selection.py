@@ -235,18 +235,22 @@ def test_series_are_chosen_by_their_description(rules, reason, catalogue_of):
     assert [each.reason for each in catalogue.refused] == ([reason] if reason else [])
 
 
-def test_one_excluded_image_excludes_its_series(catalogue_of, decoder, tmp_path):
+def test_one_odd_image_is_left_out_of_its_series(catalogue_of, decoder, tmp_path):
     def of_index(index: int) -> list[str]:
         return image_type("P" if index == 2 else "M")
 
     make_series(tmp_path, slices=4, ImageType=of_index)
-    (refusal,) = find_series(tmp_path, decoder, SelectionRules()).refused
-    assert refusal.reason == "phase-or-complex"
-    assert len(refusal.files) == 4
-    assert "MR_0_0003.dcm" in refusal.message
+    found = find_series(tmp_path, decoder, SelectionRules())
+    (candidate,) = found.candidates
+    assert not found.refused
+    assert candidate.slices == 3
+    ((odd,),) = [each.files for each in found.skipped]
+    assert odd.name == "MR_0_0003.dcm"
+    assert [each.reason for each in found.skipped] == ["phase-or-complex"]
+    assert "left out: 1 of 4 images (phase-or-complex)" in candidate.warnings
 
 
-def test_damage_is_reported_before_rules_but_not_for_other_kinds_of_objects(decoder, tmp_path):
+def test_damage_of_what_is_no_image_to_denoise_is_not_reported(decoder, tmp_path):
     (localizer,) = make_series(tmp_path / "a", slices=1, ImageType=image_type("LOCALIZER"))
     localizer.write_bytes(localizer.read_bytes()[:-100])
     (capture,) = make_series(
@@ -255,6 +259,6 @@ def test_damage_is_reported_before_rules_but_not_for_other_kinds_of_objects(deco
     capture.write_bytes(capture.read_bytes()[:-100])
     refused = find_series(tmp_path, decoder, SelectionRules()).refused
     assert [(each.reason, each.by_rules) for each in refused] == [
-        ("truncated-file", False),
+        ("localizer", True),
         ("unsupported-sop-class", True),
     ]

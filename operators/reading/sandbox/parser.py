@@ -52,6 +52,7 @@ PIXEL_KEYWORDS = {
 }
 NO_TEXT = re.compile(rb"[^ -~]")
 ITEM_START = b"\xfe\xff\x00\xe0"
+PACKED = {b"PK\3\4": "a zip archive", b"\x1f\x8b": "packed with gzip"}
 NO_DICOM = "is not DICOM: it has no 'DICM' at byte 128 and no data set at byte 0"
 
 
@@ -109,6 +110,9 @@ def parse_file(source: FileSource) -> ParsedFile:
         raise EmptyFileError("is empty")
     if source.holds(132) and source.data[128:132] == b"DICM":
         return _parse_from(source, 132)
+    for magic, kind in PACKED.items():
+        if source.holds(len(magic)) and source.data[: len(magic)] == magic:
+            raise NotDicomError(f"is {kind}: unpack it first")
     if not _may_be_a_data_set(source):
         raise NotDicomError(NO_DICOM)
     try:
