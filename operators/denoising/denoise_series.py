@@ -184,6 +184,8 @@ def judge_block(
         strength = strength * plan.repeats.confirmed_share
     before, estimate = estimated.noisy, estimated.estimate
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
+    if plan.pass_through is not None:
+        clean = plan.pass_through.apply(before, clean)
     lowest = before.min(axis=(1, 2), keepdims=True)
     clean = np.maximum(
         clean, np.minimum(lowest, 0)
@@ -199,7 +201,7 @@ def judge_block(
         noise_before=plan.noise_before,
         noise_after=_noise_after(block, pixels, plan),
         sigma=sigma * unit,
-        spread=_spread(estimate, sigma, strength, unit),
+        spread=_spread(estimated, strength, unit),
         repeats=plan.repeats,
     )
 
@@ -218,13 +220,15 @@ def seeds_of(block: VolumeBlock) -> list[int]:
     ]
 
 
-def _spread(
-    estimate: Estimate, sigma: np.ndarray, strength: float, unit: np.float32
-) -> np.ndarray | None:
+def _spread(estimated: EstimatedBlock, strength: float, unit: np.float32) -> np.ndarray | None:
     """Return the error of the shown pixels: that of the estimate, and of the noise left in."""
-    if estimate.spread is None:
+    plan, sigma, found = estimated.plan, estimated.sigma, estimated.estimate.spread
+    if found is None:
         return None
-    spread = estimate.spread[:, 0].numpy()
+    spread = found[:, 0].numpy()
+    if plan.pass_through is not None:
+        share = np.float32(plan.pass_through.noise_share(plan.noise.acf))
+        spread = np.hypot((1 - share) * spread, share * sigma)
     if strength == 1:
         return spread * unit
     return np.hypot(np.float32(strength) * spread, np.float32(1 - strength) * sigma) * unit

@@ -14,6 +14,7 @@ from torch import Tensor
 from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.denoising.intensity import Scaling, scaling_for
+from stillscan.operators.denoising.pass_through import PassThrough
 from stillscan.operators.denoising.repeats import RepeatCheck, acquired_again
 from stillscan.operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
 from stillscan.operators.reading.read_ahead import with_slices_in_memory
@@ -36,12 +37,14 @@ class Plan:
         sample: indices of the slices of the sample.
         repeats: the check of the denoiser against repeated acquisitions; None where the series has
             none, or nothing was corrected.
+        pass_through: the low frequencies that are left as they are; None for none.
     """
 
     scaling: Scaling
     noise: NoiseProfile
     sample: tuple[int, ...]
     repeats: RepeatCheck | None = None
+    pass_through: PassThrough | None = None
 
     @property
     def noise_before(self) -> float:
@@ -103,8 +106,10 @@ def plan_from(
         NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
     """
     uid = sample.volume.series_instance_uid
+    spacing_mm = sample.volume.slices[0].plane.spacing_mm
+    pass_through = PassThrough.of(sample.volume.modality, spacing_mm)
     if scaling is not None and noise is not None:
-        return Plan(scaling, noise, sample.indices)
+        return Plan(scaling, noise, sample.indices, pass_through=pass_through)
     blocks, repeats = sample.slices(), sample.repeats()
     try:
         scaling, noise = measure_noise(
@@ -121,7 +126,7 @@ def plan_from(
             f"series {uid}: noise of {noise.sigma:.3f} of the intensity range; the bundle was "
             f"trained for at most {noise_range[1]:.3f}"
         )
-    return Plan(scaling, noise, sample.indices)
+    return Plan(scaling, noise, sample.indices, pass_through=pass_through)
 
 
 def sample_of(count: int) -> tuple[int, ...]:

@@ -289,6 +289,9 @@ class _OpenSeries:
         self._repeats = series.plan.repeats
         self._provenance = series.method.provenance
         self._warnings = series.method.warnings
+        if series.plan.pass_through is not None:
+            scale_mm = series.plan.pass_through.scale_mm
+            self._provenance = replace(self._provenance, pass_through_mm=scale_mm)
         if self._repeats is not None and self._repeats.warning:
             self._provenance = replace(
                 self._provenance, confirmed_share=self._repeats.confirmed_share

@@ -33,6 +33,7 @@ class Provenance:
         precision: precision of its arithmetic (float32, bfloat16, int8).
         device: kind of device (cpu, cuda).
         application: name of the software.
+        pass_through_mm: standard deviation of the Gaussian whose frequencies pass; 0 for none.
     """
 
     version: str
@@ -45,6 +46,7 @@ class Provenance:
     device: str
     application: str = APPLICATION
     confirmed_share: float = 1.0
+    pass_through_mm: float = 0.0
 
     @property
     def software(self) -> str:
@@ -62,7 +64,8 @@ class Provenance:
         return (
             f"{'Control without noise reduction' if self.is_control else 'Noise reduction'}: "
             f"model {self.bundle} sha256 {self.model_sha256}, mode {self.mode}, "
-            f"strength {self.strength:g}{self._of_it}, {self.engine} {self.precision} "
+            f"strength {self.strength:g}{self._of_it}{self._below}, "
+            f"{self.engine} {self.precision} "
             f"on {self.device}"
         )
 
@@ -70,6 +73,11 @@ class Provenance:
     def _of_it(self) -> str:
         share = f" of the {100 * self.confirmed_share:.0f} % that repeats confirm"
         return share if self.confirmed_share < 1 else ""
+
+    @property
+    def _below(self) -> str:
+        passes = f", frequencies below a Gaussian of {self.pass_through_mm:g} mm unchanged"
+        return passes if self.pass_through_mm and not self.is_control else ""
 
     @property
     def derivation(self) -> str:
@@ -103,6 +111,8 @@ def derived_series_uid(
     """
     made_by = asdict(provenance)
     made_by["borne_out"] = made_by.pop("confirmed_share")  # the name is part of existing UIDs
+    if not made_by["pass_through_mm"]:
+        del made_by["pass_through_mm"]
     return _uid("series", source_series_uid, sorted(source_instance_uids), made_by, options)
 
 
