@@ -134,6 +134,29 @@ def inserted(present: Series, absent: Series) -> Detectability:
     return _jackknife(discs, means)
 
 
+def kept_contrast(present: Series, absent: Series) -> tuple[float, ...]:
+    """Measure the share of its contrast that each disc of `with_discs` keeps.
+
+    By a template free of its mean, over all realisations and angles.
+
+    Args:
+        present: the method's results for `with_discs(images)`.
+        absent: its results for `images`.
+    """
+    count, shares = len(absent), []
+    for disc in DISCS:
+        size = _size(disc)
+        template = _drawn(disc.diameter, size)
+        template = template - template.mean()
+        responses = [
+            (_regions(each - absent, disc.angle + turn, size) * template).sum((1, 2)).mean()
+            for turn, each in zip(ANGLES, torch.split(present, count), strict=True)
+        ]
+        whole = disc.contrast_hu / 4095 * template.square().sum()
+        shares.append(float(torch.stack(responses).mean() / whole))
+    return tuple(shares)
+
+
 def delivered(present: Series, absent: Series) -> Detectability:
     """Measure the detectability of the discs in the phantom's own images."""
     discs = tuple(_delivered(disc, present, absent) for disc in DISCS)

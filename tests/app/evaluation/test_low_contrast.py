@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from stillscan.app.evaluation.low_contrast import DISCS, delivered, doses, inserted, with_discs
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.evaluation.blind_denoising import denoise_series
+from stillscan.app.evaluation.low_contrast import (
+    DISCS,
+    delivered,
+    doses,
+    inserted,
+    kept_contrast,
+    with_discs,
+)
+from stillscan.models.bundle import load_bundle
 
 SIGMA = 20 / 4095  # 20 HU
 
@@ -55,3 +65,27 @@ def test_the_delivered_images_are_read_at_the_places_of_the_discs(stillscan_data
     found = delivered(dose.present, dose.absent)
     assert found.low > 0
     assert delivered(dose.absent, dose.absent).mean == 0
+
+
+def test_contrast_is_kept_whole_by_the_source_and_by_half_of_it_half(absent):
+    present = with_discs(absent)
+    assert kept_contrast(present, absent) == pytest.approx([1.0] * len(DISCS), rel=0.02)
+    assert kept_contrast(0.5 * present, 0.5 * absent) == pytest.approx([0.5] * 4, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_shipped_ct_network_keeps_low_contrast(stillscan_data):
+    """At full dose: d' within 3 % of the source, half of every disc's contrast, 70 % less noise."""
+    denoiser = load_bundle(DEFAULT_BUNDLES / "ct").denoiser
+    absent = list(doses(stillscan_data))[-1].absent
+    shown, *bearing = (
+        denoise_series(denoiser, each, gated=True, modality="CT").slices
+        for each in (absent, *torch.split(with_discs(absent), len(absent)))
+    )
+    present = torch.cat(bearing)
+    assert inserted(present, shown).mean >= 0.97 * inserted(with_discs(absent), absent).mean
+    assert min(kept_contrast(present, shown)) >= 0.5
+    flat = (slice(None), slice(100, 156), slice(100, 156))
+    before, after = ((each - each.mean(0))[flat].std() for each in (absent, shown))
+    assert after <= 0.3 * before
