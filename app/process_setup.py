@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from importlib import import_module
 from types import ModuleType
 
@@ -15,6 +16,7 @@ LARGEST_FROM_HEAP = 2**25  # bytes: glibc's maximum
 KEPT = 2**28  # bytes at the end of the heap that the process keeps
 
 META_KERNELS = "torch._meta_registrations"
+_IMPORTING = threading.Lock()
 
 
 def share_one_heap() -> None:
@@ -43,13 +45,14 @@ def import_torch() -> None:
     registering them takes longer than denoising a short series. The module can still be imported
     later by its name. Nothing happens if torch is already imported.
     """
-    if "torch" in sys.modules:
-        return
-    sys.modules[META_KERNELS] = ModuleType(META_KERNELS)
-    try:
-        torch = import_module("torch")
-    finally:
-        del sys.modules[META_KERNELS]
-    _, _, name = META_KERNELS.rpartition(".")
-    if hasattr(torch, name):
-        delattr(torch, name)
+    with _IMPORTING:  # a second thread waits until all of torch is there
+        if "torch" in sys.modules:
+            return
+        sys.modules[META_KERNELS] = ModuleType(META_KERNELS)
+        try:
+            torch = import_module("torch")
+        finally:
+            del sys.modules[META_KERNELS]
+        _, _, name = META_KERNELS.rpartition(".")
+        if hasattr(torch, name):
+            delattr(torch, name)
