@@ -58,6 +58,7 @@ def test_a_supervised_batch_depends_on_its_number_alone(clean):
     assert run[0].noisy.shape == (3, 1, 64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["recorrupted", "supervised", "blind_spot"])
 def test_a_row_trains_to_its_end_and_goes_on_after_a_kill(tmp_path, clean, name):
     from dataclasses import replace

@@ -21,6 +21,7 @@ def imaged(folder: Path, number: int) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [scanned, imaged])
 def test_the_same_number_gives_the_same_files_and_another_another_series(make, tmp_path):
     first, again, other = (

@@ -118,6 +118,7 @@ def test_geometry_is_a_regular_stack(instances):
     assert len({instance.SOPInstanceUID for instance in instances}) == len(instances)
 
 
+@pytest.mark.slow
 def test_quality_of_the_truth_is_perfect_and_nlm_comes_nearer(generated, instances):
     noisy = np.stack([instance.pixel_array for instance in instances]).astype(np.float32)
     assert quality(generated.truth, generated.truth).psnr == float("inf")

@@ -20,7 +20,7 @@ BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
 DOMAINS = ["mr", "xray", "ct"]
 FAINT = ("gaussian 1", "gaussian 2")
 OF_EVERY_KIND = ("gaussian 1", "gaussian 6", "gaussian 25", "correlated 1.2 px 15", "poisson 200")
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", params=["student", "fast_student", "fast_student int8"])

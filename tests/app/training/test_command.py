@@ -52,6 +52,7 @@ def trained(tmp_path_factory):
     return folder / "data", folder / "bundle", said.getvalue()
 
 
+@pytest.mark.slow
 def test_the_bundle_denoises(trained):
     _, folder, _ = trained
     (info,) = find_bundles(folder)
@@ -68,6 +69,7 @@ def test_the_bundle_denoises(trained):
     assert (estimate.spread > 0).all()
 
 
+@pytest.mark.slow
 def test_the_bundle_carries_its_teacher(trained):
     _, folder, _ = trained
     blind_spot, diffusion, _ = load_teacher(folder)
@@ -80,6 +82,7 @@ def test_the_bundle_carries_its_teacher(trained):
     assert diffusion.widths == TINY.widths
 
 
+@pytest.mark.slow
 def test_the_metadata_hold_what_the_bundle_learned_from_and_no_names(trained):
     _, folder, _ = trained
     text = (folder / METADATA).read_text()
@@ -94,6 +97,7 @@ def test_the_metadata_hold_what_the_bundle_learned_from_and_no_names(trained):
         assert "secret" not in where.lower()
 
 
+@pytest.mark.slow
 def test_the_metadata_have_what_shipped_bundles_have(trained):
     _, folder, _ = trained
     ours = json.loads((folder / METADATA).read_text())
@@ -102,6 +106,7 @@ def test_the_metadata_have_what_shipped_bundles_have(trained):
     assert theirs["stillscan"].keys() <= ours["stillscan"].keys()
 
 
+@pytest.mark.slow
 def test_it_says_what_it_found_and_what_it_left_out(trained):
     _, _, said = trained
     assert "secret.npz[good]" in said
@@ -112,6 +117,7 @@ def test_it_says_what_it_found_and_what_it_left_out(trained):
     assert "Secret^Name" not in said
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_the_same_as_a_table_and_bars(data, tmp_path):
     said = StringIO()
     console = Console(file=said, width=140, force_terminal=True, color_system=None)
@@ -122,6 +128,7 @@ def test_a_terminal_shows_the_same_as_a_table_and_bars(data, tmp_path):
     assert "whole run" in said.getvalue()
 
 
+@pytest.mark.slow
 def test_the_curves_are_in_files(trained):
     _, folder, _ = trained
     with (folder / ".training" / "log.csv").open() as file:
@@ -194,12 +201,14 @@ def test_a_run_goes_on_where_mlflow_fails(tmp_path, mlflow):
     assert (tmp_path / "log.csv").read_text().count("one step,50,loss,0.5") == 6
 
 
+@pytest.mark.slow
 def test_a_run_is_not_begun_twice_by_mistake(trained):
     data, folder, _ = trained
     with pytest.raises(OutputHoldsRunError, match="--resume"):
         train_tiny(request_for(data, folder))
 
 
+@pytest.mark.slow
 def test_a_finished_run_may_be_resumed(trained):
     data, folder, _ = trained
     before = (folder / METADATA).read_bytes()
@@ -207,6 +216,7 @@ def test_a_finished_run_may_be_resumed(trained):
     assert (folder / METADATA).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_its_own_images_profile_and_seed_only(trained, data):
     own, folder, _ = trained
     with pytest.raises(RunDiffersError, match="other images"):
@@ -215,6 +225,7 @@ def test_a_run_is_resumed_with_its_own_images_profile_and_seed_only(trained, dat
         train_tiny(request_for(own, folder, resume=True, seed=1))
 
 
+@pytest.mark.slow
 def test_a_bundle_is_not_overwritten(data, trained, tmp_path):
     _, folder, _ = trained
     (tmp_path / "out" / "configs").mkdir(parents=True)
@@ -232,6 +243,7 @@ def test_the_modality_must_be_known(data, tmp_path):
     assert "modality-unknown" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_student_can_begin_with_a_bundle(trained, data, tmp_path, monkeypatch):
     better = Release(True, ("better",), (Row("noise", 1, 1.0, (0.5, 1.5)),))
     monkeypatch.setattr(
@@ -255,6 +267,7 @@ def test_output_and_images_are_apart(data):
         train_tiny(request_for(data, data / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "code", "reason"),
     [

@@ -93,6 +93,7 @@ def assert_same_weights(network, other):
         assert torch.equal(value, other.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_all_stages_run_in_their_order_and_end_where_they_said(run_in, tmp_path):
     trained, seen = finished(run_in(tmp_path))
     assert list(dict.fromkeys(each.stage for each in seen)) == list(STAGES)
@@ -106,6 +107,7 @@ def test_all_stages_run_in_their_order_and_end_where_they_said(run_in, tmp_path)
     assert np.isfinite(trained.figures["student"]["behind_teacher_db"])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_left_anywhere_goes_on_as_if_it_was_not(run_in, tmp_path):
     unbroken, _ = finished(run_in(tmp_path / "unbroken"))
     chance = random.Random(0)
@@ -125,12 +127,14 @@ def test_a_run_that_is_left_anywhere_goes_on_as_if_it_was_not(run_in, tmp_path):
         assert_same_weights(getattr(resumed, network), getattr(unbroken, network))
 
 
+@pytest.mark.slow
 def test_another_seed_trains_other_weights(run_in, tmp_path):
     one, _ = finished(run_in(tmp_path / "one"))
     other, _ = finished(run_in(tmp_path / "other", seed=4))
     assert not torch.equal(next(one.student.parameters()), next(other.student.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["diffusion.pt", "labels", "student.pt"])
 def test_a_process_that_was_killed_is_resumed_with_the_same_weights(
     data, unbroken, tmp_path, place
@@ -162,6 +166,7 @@ def test_a_process_that_was_killed_is_resumed_with_the_same_weights(
     assert one == other
 
 
+@pytest.mark.slow
 def test_two_processes_keep_the_same_weights_and_learn(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "0"}
@@ -207,6 +212,7 @@ def test_the_published_profile_always_learns_from_srds(run_in, tmp_path):
     assert {line["name"] for line in trained.figures["candidates"]} >= {SRDS, trained.best}
 
 
+@pytest.mark.slow
 def test_patches_fit_into_the_smallest_image(run_in, images, tmp_path):
     training, _ = images
     narrow = replace(training[0], pixels=training[0].pixels[:45, :])
