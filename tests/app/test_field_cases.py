@@ -88,6 +88,7 @@ def as_nifti(program: str, folder: Path, out: Path) -> dict[str, object]:
     return texts | place | {"SliceTiming": sidecar.get("SliceTiming")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "known"),
     [("11-ge-diffusion-directions", ".bvec"), ("12-siemens-mosaic", "SliceTiming")],

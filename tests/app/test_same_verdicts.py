@@ -10,6 +10,8 @@ from stillscan.operators.graph.messages import Method
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.writing.provenance import Provenance
 
+pytestmark = pytest.mark.slow
+
 CONTROL = Provenance("0", "none", "none", "identity", 1.0, "none", "float32", "cpu")
 # What only the pixels show; everything else is known when series are found.
 FOUND_IN_PIXELS = {

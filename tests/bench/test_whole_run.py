@@ -16,6 +16,7 @@ def test_a_long_series_is_one_series_with_fresh_noise(tmp_path):
     assert len({bytes(instance.PixelData) for instance in instances}) == 10
 
 
+@pytest.mark.slow
 def test_a_whole_run_reports_time_and_memory_of_both_processes():
     run = measure_whole_run(2, 64, ("--mode", "identity"))
     assert run.seconds > 0
@@ -24,6 +25,7 @@ def test_a_whole_run_reports_time_and_memory_of_both_processes():
     assert "| 2 x 64x64 |" in markdown({"processor": "any"}, [], [run])
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_stops_the_benchmark():
     with pytest.raises(SystemExit, match="exit code 2"):
         measure_whole_run(1, 64, ("--mode", "unheard-of"))

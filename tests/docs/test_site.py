@@ -42,7 +42,7 @@ NAMES = [
     "judge",
 ]
 
-pytestmark = pytest.mark.tools
+pytestmark = [pytest.mark.tools, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

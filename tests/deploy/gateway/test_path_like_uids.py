@@ -59,6 +59,7 @@ def file(tmp_path_factory) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_no_uid_leads_out_of_the_data_folder(tmp_path, file):
     before = neighbours(tmp_path)
     content = file.read_bytes()
