@@ -26,7 +26,7 @@ from stillscan.deploy.gateway.heart import Heart
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.planner.rules import choose_rule, expected_images, header_of
 from stillscan.deploy.gateway.processes import died_of_its_work
-from stillscan.deploy.gateway.receiver.spool import SPOOLED, is_whole
+from stillscan.deploy.gateway.receiver.spool import is_whole
 from stillscan.deploy.gateway.record.clock import Clock
 from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.incoming_series import (
@@ -36,7 +36,7 @@ from stillscan.deploy.gateway.record.incoming_series import (
     SeriesRecord,
     Task,
 )
-from stillscan.deploy.gateway.record.quarantine import MOST_STRIKES, Quarantine
+from stillscan.deploy.gateway.record.quarantine import MOST_STRIKES, SPOOLED, Quarantine
 from stillscan.deploy.gateway.record.retention import Retention
 from stillscan.deploy.gateway.settings import GatewaySettings, Places
 from stillscan.models.bundle import WEIGHTS, BundleError, find_bundles

@@ -31,11 +31,11 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from stillscan.deploy.gateway.record.disk import DiskGuard
+from stillscan.deploy.gateway.record.quarantine import SPOOLED
 from stillscan.deploy.gateway.settings import Places, StorageSection
 from stillscan.operators.reading.records import VALID_UID
 from stillscan.operators.writing.provenance import IMPLEMENTATION_CLASS_UID
 
-SPOOLED = re.compile(r"[0-9a-f]{32}-([0-9a-f]{24})\.dcm")  # the second is of the content
 PART = re.compile(r"\.([0-9]{1,9})-([0-9a-f]{1,16})-[0-9]+\.part")
 RefusalReason = Literal["disk-full", "invalid-uid", "spool-fault"]
 

@@ -7,6 +7,7 @@ patient.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -16,10 +17,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from stillscan.deploy.gateway.json_logs import log
-from stillscan.deploy.gateway.receiver.spool import SPOOLED
 from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.settings import Places
 
+# names of files that the receiver wrote; the second group is of the content
+SPOOLED = re.compile(r"[0-9a-f]{32}-([0-9a-f]{24})\.dcm")
 MOST_STRIKES = 2  # a part that ended twice over an instance is not given it a third time
 
 

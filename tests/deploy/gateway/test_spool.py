@@ -10,6 +10,7 @@ from pydicom import dcmread
 
 from stillscan.deploy.gateway.receiver import spool as spool_module
 from stillscan.deploy.gateway.receiver.spool import Arrival, SharedSync, Spool
+from stillscan.deploy.gateway.record import disk
 from stillscan.deploy.gateway.settings import Places, StorageSection
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -109,7 +110,7 @@ def test_a_fault_of_the_disk_is_a_refusal_and_leaves_nothing(
 def test_beyond_the_share_of_the_disk_nothing_is_accepted(tmp_path, monkeypatch):
     spool = Spool(Places(tmp_path), StorageSection(most_used=0.9))
     share = [0.95]
-    monkeypatch.setattr(spool_module, "used_share", lambda folder: share[0])
+    monkeypatch.setattr(disk, "used_share", lambda folder: share[0])
     assert not spool.has_room()
     assert spool.accept(DATASET, arrival()).refusal == "disk-full"
     share[0] = 0.5
