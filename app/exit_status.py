@@ -82,7 +82,7 @@ def leave(code: int) -> NoReturn:
     would take 0.6 s more for nothing.
     """
     logging.shutdown()
-    with suppress(OSError):  # a closed pipe: whoever read it has seen enough
+    with suppress(OSError):  # a closed pipe: its reader has ended
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""The one border behind which an exception that nobody foresaw concerns one series or instance.
+"""The one border behind which an unforeseen exception concerns one series or instance.
 
     with setting_aside():
         ...                      # raises StillscanError: a bug becomes InternalFaultError

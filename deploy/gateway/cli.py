@@ -1,4 +1,4 @@
-"""`stillscan-gateway`: the commands for whoever runs the gateway."""
+"""`stillscan-gateway`: commands of the gateway for its operator."""
 
 from __future__ import annotations
 

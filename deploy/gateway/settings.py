@@ -29,7 +29,7 @@ class Tls:
 
     Attributes:
         certificate, key: our own.
-        authority: signs the certificates of those we talk to; None trusts nobody for a server
+        authority: signs the certificates of those we talk to; None: no server is trusted
             (clients need no certificate) and the system's authorities for a client.
     """
 
@@ -94,7 +94,7 @@ class WebSection:
     """Status page, /metrics, /healthz and STOW-RS.
 
     Attributes:
-        token_file: whoever has its content may retry jobs and store over STOW-RS; None: nobody may.
+        token_file: its content authorises retries and STOW-RS; None: neither is possible.
         stow: whether STOW-RS is there.
         max_request_mb: the largest STOW-RS request.
     """
@@ -259,7 +259,7 @@ class GatewaySettings:
         data: folder of spool, queue, outbox and reports; one file system.
         application: settings of the application (`app.yaml`); None: the shipped ones.
         models: folder of bundles; None: the shipped ones.
-        rules: in the order in which they are asked; none: every series is processed, for nobody.
+        rules: in their order; none: every series is processed and sent nowhere.
     """
 
     data: Path = Path("gateway-data")

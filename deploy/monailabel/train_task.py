@@ -115,7 +115,7 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
         if start != NEW_WEIGHTS and not isinstance(request.get("profile"), str):
             chosen["profile"] = "adapt"  # as `stillscan train --from`
         profile = cast(ProfileName, choice(chosen, "profile", tuple(PROFILES)))
-        told = () if modality == ANY_MODALITY else (modality,)
+        modalities = () if modality == ANY_MODALITY else (modality,)
         out = self._folder / name
         unfinished = (out / RUN / "run.json").exists() and not (out / METADATA).exists()
         rules = self._settings.selection
@@ -124,8 +124,8 @@ class ThreeStageTask(BasicTrainTask):  # type: ignore[misc]
             out=out,
             profile_name=profile,
             profile=PROFILES[profile],
-            rules=replace(rules, modalities=told) if told else rules,
-            modalities=told,
+            rules=replace(rules, modalities=modalities) if modalities else rules,
+            modalities=modalities,
             device="cuda" if str(request["device"]).startswith("cuda") else "cpu",
             resume=unfinished,
             start=None if start == NEW_WEIGHTS else self._bundles[start].folder,

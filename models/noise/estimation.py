@@ -59,9 +59,9 @@ LONGEST_TAILS = 0.7  # excess kurtosis of noise; that of a Gamma law of shape 10
 QUIETER, QUIETER_SHARE = 2.5, 0.03  # standard deviations of a block variance; share of the blocks
 FEWEST_FLAT, SHORT = 28, 0.15  # flat blocks, and their correlation at two pixels and more
 FINE_PURITY = 0.5  # the same for the finest detail alone
-UNPROVEN_SHARE = 0.1  # of a level that nothing bears out: it may be structure
+UNPROVEN_SHARE = 0.1  # of a level that is not confirmed: it may be structure
 ROUNDING = 1e-7  # of the range of intensities: a level below this is no noise
-QUIET = 0.001  # of the brightest places: the highest level that is told then
+QUIET = 0.001  # of the brightest places: the highest level that is reported then
 COMPARED_BLOCKS = 2000  # of a slice, before and after
 FLATTEST = 0.2  # upper edge of the blocks that the correlation is measured on, as CLUSTER
 

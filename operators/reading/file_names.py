@@ -1,7 +1,7 @@
 """Names of files as messages may have them: none that may be the name of a patient.
 
 A name of numbers and the words of the trade is shown as it is (`IM_0001.dcm`, `02_copy.dcm`), any
-other as a digest, by which whoever has the files finds it again:
+other as a digest, by which someone with the files finds it again:
 
     for file in *; do printf '%s  ' "$file"; printf '%s' "$file" | sha256sum | cut -c1-12; done
 """
@@ -31,7 +31,7 @@ LONGEST = 64
 
 
 def shown(path: Path) -> str:
-    """The name of a file for a message: printable, and nobody's."""
+    """The name of a file for a message: printable, and without patient data."""
     name = path.name
     if len(name) <= LONGEST and PLAIN.fullmatch(name):
         return name

@@ -1,7 +1,7 @@
 """Slices in their order in space and time, and what is unusual about it.
 
 The model works slice by slice, so nothing here is a condition: stacks of several directions,
-repeated positions and gaps are processed, image for image, and a person is told.
+repeated positions and gaps are processed, image for image, with a warning.
 """
 
 from __future__ import annotations

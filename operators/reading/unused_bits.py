@@ -1,4 +1,4 @@
-"""The bits of a pixel above BitsStored: nothing, a sign, padding, or something nobody declared."""
+"""The bits of a pixel above BitsStored: nothing, a sign, padding, or undeclared content."""
 
 from __future__ import annotations
 

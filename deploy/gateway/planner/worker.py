@@ -3,7 +3,7 @@
     queue -> snapshot of the series (hard links) -> read -> denoise -> gate -> write -> outbox
 
 torch, holoscan, the reading child and the networks stay from job to job. A job has a graph of its
-own: what one series does to it ends with its attempt. An exception that nobody foresaw fails the
+own: what one series does to it ends with its attempt. An unforeseen exception fails the
 attempt (`internal-fault`); a crash ends the process, and its supervisor starts another.
 """
 

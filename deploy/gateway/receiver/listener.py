@@ -2,7 +2,7 @@
 
 A connection costs a file descriptor and a few bytes until its greeting is complete (over DICOM the
 association request, over HTTP the request's head); only then is it handed on and gets a thread. So
-connections that say nothing, or say it slowly, hold nobody up: each has a deadline, and when too
+connections that say nothing, or say it slowly, delay no other: each has a deadline, and when too
 many are waiting the host that has most of them loses its oldest.
 """
 
@@ -59,7 +59,7 @@ class Caller:
     """A connection whose greeting is complete.
 
     Attributes:
-        connection: blocking; whoever takes the caller closes it.
+        connection: blocking; it is closed by whatever takes the connection.
         host: address that it comes from.
         greeting: all that was read.
         idle_since: when it last had nothing to be done for it, monotonic; None while it has.
@@ -223,7 +223,7 @@ class Listener:
         self._drop(oldest, "too many connections are waiting")
 
     def _drop(self, waiting: _Waiting, why: str, answer: bytes = b"") -> None:
-        log.debug("connection from %s dropped: %s", waiting.host, why)  # counted, not told
+        log.debug("connection from %s dropped: %s", waiting.host, why)  # counted, not reported
         self._leave(waiting)
         hang_up(waiting.connection, answer)
         self._dropped()
@@ -318,7 +318,7 @@ def _make_room_among(guests: list[Caller]) -> bool:
 def hang_up(connection: socket.socket, answer: bytes = b"") -> None:
     """Close a connection, after a last word if there is one; a peer that is gone does not matter.
 
-    What the peer has sent and nobody read makes the kernel reset the connection, and the peer may
+    Unread data from the peer makes the kernel reset the connection, and the peer may
     then lose the last word: so some of it is read first.
     """
     with suppress(OSError):

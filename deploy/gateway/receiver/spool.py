@@ -215,7 +215,7 @@ class Incoming:
         self._guard.wrote(len(piece))
 
     def _fail(self, error: OSError) -> None:
-        """Remember a fault of the disk as the refusal that the sender is told."""
+        """Record a fault of the disk as the refusal that the sender receives."""
         full = error.errno in NO_ROOM
         self._refused = Receipt("disk-full" if full else "spool-fault", str(error.strerror))
         self.discard()

@@ -3,7 +3,7 @@
     queued -> running -> derived | refused | not-selected
                  |-----> queued  (a fault, after a while)  -> dead  (all attempts used up)
 
-`running` belongs to one attempt: what an attempt says after it was given up is not heard.
+`running` belongs to one attempt: results of an abandoned attempt are ignored.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class JobQueue:
         """Record how an attempt ended and what is to be delivered, in one transaction.
 
         Returns:
-            False where the attempt had been given up before: nothing is recorded.
+            False if the attempt had been abandoned before: nothing is recorded.
         """
         with self._database.transaction() as connection:
             done = connection.execute(
@@ -153,7 +153,7 @@ class JobQueue:
 
         Args:
             number: of the job.
-            attempt: the one that is given up.
+            attempt: the one that is abandoned.
             reason: stable code.
             message: for the status page.
             strike: the attempt ended by what is in the series; after the second time it is dead.

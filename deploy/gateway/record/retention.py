@@ -73,7 +73,7 @@ class Retention:
         return len(series)
 
     def _clear_results(self, before: float) -> int:
-        """Remove derived series and reports of jobs that are done and delivered, or given up."""
+        """Remove derived series and reports of jobs that are delivered or failed permanently."""
         with self._database.transaction() as connection:
             jobs = connection.execute(JOBS_TO_CLEAR, {"before": before, "most": AT_ONCE}).fetchall()
             connection.executemany(

@@ -10,7 +10,7 @@ from pynetdicom import evt
 
 
 class QuietReactor:
-    """Keeps an association's reactor out of the way of whoever sends over it.
+    """Keeps an association's reactor out of the way of the thread that sends over it.
 
     pynetdicom 3.0.4 has a thread that looks for messages from the peer, and pauses it while a
     request is under way; but a thread that is just coming out of its last pause counts as paused,

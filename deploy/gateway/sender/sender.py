@@ -1,6 +1,6 @@
 """The sender: takes what waits in the outbox to its destinations, one thread for each of them.
 
-A destination that is down keeps nobody else waiting.
+A destination that is down does not delay the others.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def attempt(
     except (DeliveryFailedError, StillscanError) as error:
         again = outbox.failed(delivery, error.reason, str(error))
         log.warning(
-            "delivery failed" if again else "delivery given up",
+            "delivery failed" if again else "delivery failed permanently",
             extra={**about, "reason": error.reason, "detail": str(error)},
         )
     else:

@@ -4,7 +4,7 @@ GET  /                      the queue and the last series
 GET  /jobs/<number>         one series; /jobs/<number>/report its pictures
 GET  /quarantine            instances that could not be filed
 GET  /metrics               for Prometheus
-GET  /livez, /readyz        for whoever restarts services, and whoever sends (see `health`)
+GET  /livez, /readyz        for service managers and for senders (see `health`)
 POST /quarantine/<name>/retry                                                 with the token
 POST /jobs/<number>/retry, /deliveries/<number>/retry, /studies (STOW-RS)    with the token
 """
