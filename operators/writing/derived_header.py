@@ -46,6 +46,7 @@ from stillscan.operators.writing.derivation_items import (
     referenced_instance,
     source_image,
 )
+from stillscan.operators.writing.derived_uids import derived_instance_uid, derived_series_uid
 from stillscan.operators.writing.functional_groups import (
     describe_frames,
     has_functional_groups,
@@ -57,12 +58,7 @@ from stillscan.operators.writing.private_attributes import (
     parse_private_attribute,
     without_private,
 )
-from stillscan.operators.writing.provenance import (
-    CODING_SCHEME,
-    Provenance,
-    derived_instance_uid,
-    derived_series_uid,
-)
+from stillscan.operators.writing.provenance import CODING_SCHEME, Provenance
 
 DESCRIPTION_LIMIT = 64  # characters of an LO
 CONTROL_SUFFIX = " (control, not denoised)"

@@ -1,12 +1,8 @@
-"""Provenance of a derived series: the source of its UIDs and of its descriptive attributes."""
+"""Provenance of a derived series: what was done to the source, by what, and how it is described."""
 
 from __future__ import annotations
 
-import json
-import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass
 
 APPLICATION = "Stillscan"
 CODING_SCHEME = "99STILLSCAN"
@@ -15,7 +11,6 @@ CODING_SCHEME = "99STILLSCAN"
 IMPLEMENTATION_CLASS_UID = "2.25.158225647533169122225935672181511932185"
 CODING_SCHEME_UID = "2.25.148563020376077009290894991237008308444"
 EXTENSION_CREATOR_UID = "2.25.300544069985756719144316705947915548270"
-_UID_NAMESPACE = uuid.UUID("3b5503b1-8189-4863-b509-2684778214f7")
 
 
 @dataclass(frozen=True)
@@ -90,43 +85,3 @@ class Provenance:
 def implementation_version_name(version: str) -> str:
     """Return ImplementationVersionName of the file meta information: SH, at most 16 characters."""
     return f"{APPLICATION.upper()}_{version}"[:16]
-
-
-def derived_series_uid(
-    source_series_uid: str,
-    source_instance_uids: Iterable[str],
-    provenance: Provenance,
-    options: Mapping[str, object],
-) -> str:
-    """Return the SeriesInstanceUID of the derived series of this instance set (W2).
-
-    Equal arguments give the same UID, so that a repeat is idempotent; a late slice, other weights
-    or another setting give another one.
-
-    Args:
-        source_series_uid: SeriesInstanceUID of the source.
-        source_instance_uids: SOPInstanceUID of every instance of the source, in any order.
-        provenance: everything that can change a pixel.
-        options: everything that can change a header, by name.
-    """
-    made_by = asdict(provenance)
-    made_by["borne_out"] = made_by.pop("confirmed_share")  # the name is part of existing UIDs
-    if not made_by["pass_through_mm"]:
-        del made_by["pass_through_mm"]
-    return _uid("series", source_series_uid, sorted(source_instance_uids), made_by, options)
-
-
-def derived_instance_uid(derived_series_uid: str, source_instance_uid: str) -> str:
-    """Return the SOPInstanceUID of the image derived from this source instance."""
-    return _uid("instance", derived_series_uid, source_instance_uid)
-
-
-def object_uid(derived_series_uid: str, *names: str | int) -> str:
-    """Return the UID of an object for this derived series, or of a series of such objects."""
-    return _uid("object", derived_series_uid, *names)
-
-
-def _uid(*entropy: object) -> str:
-    """Return a UUID-derived UID (PS3.5 B.2), by SHA-256 so that no crafted UID collides."""
-    digest = sha256(json.dumps(entropy, sort_keys=True).encode()).hexdigest()
-    return f"2.25.{uuid.uuid5(_UID_NAMESPACE, digest).int}"

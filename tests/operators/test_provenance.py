@@ -5,13 +5,12 @@ from dataclasses import fields, replace
 import pytest
 from pydicom.uid import UID
 
+from stillscan.operators.writing.derived_uids import derived_instance_uid, derived_series_uid
 from stillscan.operators.writing.provenance import (
     CODING_SCHEME_UID,
     EXTENSION_CREATOR_UID,
     IMPLEMENTATION_CLASS_UID,
     Provenance,
-    derived_instance_uid,
-    derived_series_uid,
     implementation_version_name,
 )
 from tests.derived import IDENTITY, STUDENT

@@ -13,11 +13,11 @@ from stillscan.operators.denoising.gate import Verdict
 from stillscan.operators.volume import Volume
 from stillscan.operators.writing.companions.identity import anonymous, identify
 from stillscan.operators.writing.companions.parametric_maps import code_of, unit_code
+from stillscan.operators.writing.derived_uids import object_uid
 from stillscan.operators.writing.provenance import (
     CODING_SCHEME,
     IMPLEMENTATION_CLASS_UID,
     Provenance,
-    object_uid,
 )
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ from stillscan.operators.writing.companions.identity import (
     refer_to_slices,
     view_of,
 )
+from stillscan.operators.writing.derived_uids import object_uid
 from stillscan.operators.writing.functional_groups import PER_FRAME, SHARED
-from stillscan.operators.writing.provenance import CODING_SCHEME, Provenance, object_uid
+from stillscan.operators.writing.provenance import CODING_SCHEME, Provenance
 
 if TYPE_CHECKING:
     import highdicom
