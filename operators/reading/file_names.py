@@ -13,16 +13,15 @@ from hashlib import sha256
 from pathlib import Path
 
 TRADE = """
-acq already bad bits broken burned bytes charset constant copy corrupt ct cr damaged data deflate
-denoised
-derived dicom dicomdir dcm differs dims dose duplicate dx ecg empty enhanced example file first flag
-float folder fraction frame frames geometry header huge ids im ima image images img index instance
-item junk last local localizer lost matrix meta mismatch missing mixed mono mr mutant nested noise
-notes number odd orientation original padding path patient patients pixel pixeldata pixels plan
-position preamble presentation pt random readme renamed report rescale result rgb rt rtdose rtplan
-rtstruct scan se seg segmentation ser series sequences signed size slice slices slope sop sr state
-stream strings study syntax text tiny transfer traversal truncated txt uid unknown us volume
-waveform zero
+acq already bad bits broken burned bytes charset constant copy corrupt cr ct damaged data dcm
+deflate denoised derived dicom dicomdir differs dims dose duplicate dx ecg empty enhanced example
+examples file first flag float folder fraction frame frames geometry header huge ids im ima image
+images img index instance item junk last local localizer lost matrix meta mismatch missing mixed
+mono mr mutant nested noise notes number odd orientation original padding path patient patients
+pixel pixeldata pixels plan position preamble presentation pt random readme renamed report rescale
+result rgb rt rtdose rtplan rtstruct scan se seg segmentation sequences ser series signed size
+slice slices slope sop sr state stream strings study syntax text tiny transfer traversal truncated
+txt uid unknown us volume waveform zero
 """
 PLAIN = re.compile(
     rf"(?:(?<![a-z])(?:{'|'.join(TRADE.split())}|[a-z])(?![a-z])|[0-9._-])+", re.ASCII | re.I

@@ -8,6 +8,7 @@ import pytest
 from bench.robustness.fuzz import peak_kilobytes
 from stillscan.operators.errors import InputError
 from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.file_names import shown
 from stillscan.operators.reading.read_series import Catalogue, find_series, read_series
 from stillscan.operators.reading.selection import SelectionRules
 from tests.bad_inputs import BAD_INPUTS, SECONDS, BadInput, processor_seconds
@@ -53,8 +54,8 @@ def test_bad_input_is_read_as_the_table_says(name, stillscan_data):
         else:
             found = reasons(catalogue, decoder)
             assert [(case.outcome, case.reason)] == [(each[0], each[1]) for each in found]
-            names = [name] if source.is_file() else [path.name for path in source.iterdir()]
-            assert any(each in found[0][2] for each in names), "the message names the file"
+            files = [source] if source.is_file() else list(source.iterdir())
+            assert any(shown(each) in found[0][2] for each in files), "the message names the file"
             assert not any(word in found[0][2] for word in IDENTITY)
         assert decoder.process_id == first_child, "no bad input ends the reading child"
         assert 0 < peak_kilobytes(decoder.process_id) < CHILD_KILOBYTES
