@@ -67,10 +67,12 @@ def source_images(place: Path) -> dict[str, pydicom.Dataset]:
     return {each.SOPInstanceUID: each for each in images if "PixelData" in each}
 
 
+@pytest.mark.slow
 def test_every_image_of_the_folder_is_derived(place):
     assert derived_images(place / "denoised").keys() == source_images(place).keys()
 
 
+@pytest.mark.slow
 def test_derived_series_stand_in_the_study_of_their_sources(place):
     sources = source_images(place)
     for source, image in derived_images(place / "denoised").items():
@@ -78,11 +80,13 @@ def test_derived_series_stand_in_the_study_of_their_sources(place):
         assert image.SeriesDescription.endswith("(denoised, read with original)")
 
 
+@pytest.mark.slow
 def test_each_series_has_a_page_of_the_report(place):
     for folder in derived_folders(place / "denoised"):
         assert (place / "denoised/report" / f"{folder.name}.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_quiet_image_is_left_nearly_as_it_is(place):
     (head,) = (each for each in read_result(place / "denoised")["series"] if each["slices"] > 1)
     (small,) = (
@@ -94,6 +98,7 @@ def test_a_quiet_image_is_left_nearly_as_it_is(place):
     assert head["noise"]["after"] < 0.5 * head["noise"]["before"]
 
 
+@pytest.mark.slow
 def test_low_strength_takes_less_and_makes_other_series(place):
     denoised, gentle = (
         {each["source_series_instance_uid"]: each for each in read_result(place / name)["series"]}
@@ -106,6 +111,7 @@ def test_low_strength_takes_less_and_makes_other_series(place):
         assert each["derived"]["series_instance_uid"] != other["derived"]["series_instance_uid"]
 
 
+@pytest.mark.slow
 def test_the_control_keeps_every_pixel(place):
     sources = source_images(place)
     same = list((place / "same").rglob("*.dcm"))

@@ -33,6 +33,7 @@ def test_blind_spot_output_ignores_its_own_square(radius):
     assert (jacobian[0, 0, seen, seen] != 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", RADII)
 def test_an_exported_network_ignores_its_own_square(radius):
     """By perturbation: the exported program has no gradients to ask."""

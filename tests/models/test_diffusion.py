@@ -132,6 +132,7 @@ def test_z0_follows_from_what_the_network_predicts(prediction):
     torch.testing.assert_close(said, torch.full_like(said, 0.25), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", [DEFAULT, PAPER], ids=["default", "published"])
 def test_training_lowers_the_loss(profile):
     network = DiffusionNetwork(profile, **SMALL)

@@ -101,6 +101,7 @@ def test_noise2void_looks_only_at_hidden_pixels():
     assert loss == pytest.approx(2.0, rel=0.15)  # the difference of two independent noises
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [

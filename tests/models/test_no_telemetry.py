@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 USE = """
 import sys, psutil
 from stillscan.models.engines.openvino_engine import OpenVinoEngine

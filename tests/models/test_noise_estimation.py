@@ -221,6 +221,7 @@ def arrays_of(stillscan_data, name):
     return torch.from_numpy(images.reshape(-1, *images.shape[-2:]))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
 @pytest.mark.parametrize(

@@ -140,6 +140,7 @@ def test_first_steps_reach_a_share_of_the_largest_value(rounding_network):
     assert len(set(steps.values())) == len(steps)
 
 
+@pytest.mark.slow
 def test_imitation_learns_to_round(network, rounding_network):
     """What is lost falls to a fraction; the labels it learns from are the exact network's."""
     training = Training.begin(rounding_network.train(), 2e-3)

@@ -94,6 +94,7 @@ def test_spread_is_what_exceeds_the_noise_of_samples():
     assert (mean_and_spread(samples, torch.tensor(0.9)).spread == 0).all()
 
 
+@pytest.mark.slow
 def test_ddim_agrees_with_monai_at_1000_steps():
     schedulers = pytest.importorskip("monai.networks.schedulers")
     monai = schedulers.DDIMScheduler(

@@ -14,6 +14,7 @@ def test_the_share_of_signal_falls_from_nearly_one_to_nearly_nothing(name):
     assert 0 < alpha_bar[-1] < 1e-4
 
 
+@pytest.mark.slow
 def test_linear_agrees_with_monai():
     schedulers = pytest.importorskip("monai.networks.schedulers")
     monai = schedulers.DDIMScheduler(

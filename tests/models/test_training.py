@@ -59,6 +59,7 @@ def test_badly_told_examples_stay_in_their_range():
     assert 2 < max(factors) <= 3.0
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(images):
     training = small_training()
     always_the_same = itertools.repeat(draw_batch(images, 2, seed=1, number=0))

@@ -107,6 +107,7 @@ def require_as_pydicom(volume: Volume) -> None:
             assert np.array_equal(block.pixels[index], expected.astype("f4"))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("item", REAL_SERIES)
 def test_frames_of_real_series_are_those_that_pydicom_finds(item, decoder, stillscan_data):

@@ -15,6 +15,7 @@ MUTANTS, SEED, FILES = 2080, 4, 5
 SECONDS, KILOBYTES, STOPS = 10, 2**20, 10
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.data,
     # damaged character sets and values, said by pydicom where a text is decoded
     pytest.mark.filterwarnings("ignore::UserWarning:pydicom"),

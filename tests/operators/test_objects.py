@@ -189,6 +189,7 @@ def test_what_is_not_asked_for_is_not_made(tmp_path: Path) -> None:
     assert [each.kind for each in only.objects] == ["noise"]
 
 
+@pytest.mark.slow
 def test_highdicom_is_not_imported_until_an_object_is_made() -> None:
     program = "import sys, stillscan.operators.graph.stages; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
@@ -295,6 +296,7 @@ def test_objects_have_no_errors(kind: str, tool: Tool, tmp_path: Path) -> None:
             assert not errors_of(tool("dciodvfy"), [file]), file
 
 
+@pytest.mark.slow
 @pytest.mark.tools
 @pytest.mark.data
 def test_objects_of_real_series_have_no_new_errors_and_warn_of_nobody(

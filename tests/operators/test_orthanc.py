@@ -28,7 +28,7 @@ from tests.series_factory import SOP_CLASSES, make_series
 
 Tool = Callable[[str], str]
 
-pytestmark = pytest.mark.tools
+pytestmark = [pytest.mark.tools, pytest.mark.slow]
 
 
 def made_volumes(folder: Path) -> Iterator[Volume]:

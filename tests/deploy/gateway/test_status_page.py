@@ -11,7 +11,7 @@ from stillscan.operators.report.page import series_page
 from stillscan.operators.report.pictures import Comparison
 from tests.deploy.gateway.serving import TOKEN, record_job, serving
 
-pytestmark = pytest.mark.tools
+pytestmark = [pytest.mark.tools, pytest.mark.slow]
 
 DERIVED_UID = "2.25.4711"
 RESULT = {
