@@ -3,9 +3,12 @@
 Tests run in any order (pytest-randomly), and several at a time (pytest-xdist).
 """
 
+import logging
 import os
 import shutil
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,19 @@ def pytest_runtest_setup() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call() -> None:
     same_random_numbers()
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """Take back what a command run in the test's own process sets up: level, handlers, warnings."""
+    loggers = [logging.getLogger(name) for name in ("stillscan", "pydicom")]
+    before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    show_warning = warnings.showwarning
+    yield
+    for logger, level, propagate, handlers in before:
+        logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers
+    warnings.showwarning = show_warning
 
 
 def need(condition: bool, reason: str) -> None:
