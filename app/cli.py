@@ -24,9 +24,9 @@ from stillscan.app.settings import (
     Device,
     Engine,
     Mode,
-    Settings,
     Strength,
     load_settings,
+    with_choices,
 )
 from stillscan.operators.errors import ExitCode
 from stillscan.operators.reading.decoder import Decoder
@@ -424,25 +424,6 @@ def backfill(
 
     set_up_logging("debug" if verbose else "warning")
     raise typer.Exit(exit_code_of(action, "finished series are kept; continue with --resume"))
-
-
-def with_choices(
-    settings: Settings,
-    mode: Mode | None,
-    strength: Strength | None,
-    device: Device | None,
-    engine: Engine | None = None,
-) -> Settings:
-    """Return the settings with the choices of the command line."""
-    denoise = settings.denoise
-    chosen = replace(
-        denoise,
-        mode=mode or denoise.mode,
-        strength=strength or denoise.strength,
-        device=device or denoise.device,
-        engine=engine or denoise.engine,
-    )
-    return replace(settings, denoise=chosen)
 
 
 def main() -> None:

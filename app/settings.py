@@ -8,12 +8,13 @@ Sections: `application` and `resources` (for the MAP packager), `selection` (rul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from stillscan.app.settings_reader import parse_dataclass, read_yaml
 from stillscan.operators.denoising.gate_limits import GateLimits
+from stillscan.operators.errors import SettingsError
 from stillscan.operators.reading.selection import SelectionRules
 from stillscan.operators.writing.companions.companions import ObjectOptions
 from stillscan.operators.writing.derive_series import OutputOptions
@@ -28,6 +29,7 @@ Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 # Share of the estimated noise that is removed: `out = in + strength * (denoised - in)`.
 STRENGTHS: Mapping[Strength, float] = {"low": 0.5, "medium": 0.75, "high": 1.0}
+STRENGTH_EXPECTED = "expected low, medium, high or a number from 0 to 1"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class DenoiseSection:
         mode: `student` (the default network); `fast_student` (a smaller one) or `srds`, `one_step`
             or `blind_spot` (slow references), if the bundle has them; or `identity` (a control that
             changes no pixel).
-        strength: share of the estimated noise that is removed, see `STRENGTHS`.
+        strength: share of the estimated noise that is removed, see `STRENGTHS`; or a number from
+            0 to 1.
         device: device for the network; `auto` uses a GPU if there is one.
         engine: inference backend; `auto` chooses by processor and installed packages, see
             `stillscan.models.engines.choice`.
@@ -70,10 +73,20 @@ class DenoiseSection:
     """
 
     mode: Mode = "student"
-    strength: Strength = "high"
+    strength: Strength | float = "high"
     device: Device = "auto"
     engine: Engine = "auto"
     precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a strength outside 0 to 1 (ValueError)."""
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"strength is {self.share:g}; {STRENGTH_EXPECTED}")
+
+    @property
+    def share(self) -> float:
+        """The strength as a number."""
+        return STRENGTHS[self.strength] if isinstance(self.strength, str) else self.strength
 
 
 @dataclass(frozen=True)
@@ -116,3 +129,33 @@ def load_settings(path: Path = DEFAULT_SETTINGS) -> Settings:
 def parse_settings(document: object, source: str = "settings") -> Settings:
     """Turn a parsed YAML document into `Settings`; `source` names it in messages."""
     return parse_dataclass(Settings, document, source)
+
+
+def with_choices(
+    settings: Settings,
+    mode: Mode | None,
+    strength: Strength | float | None,
+    device: Device | None,
+    engine: Engine | None = None,
+) -> Settings:
+    """Return the settings with what a command or a call chooses; None chooses nothing.
+
+    Raises:
+        SettingsError: if one has a value that it cannot have.
+    """
+    if isinstance(strength, str) and strength not in STRENGTHS:
+        raise SettingsError(f"strength is '{strength}'; {STRENGTH_EXPECTED}")
+    denoise = settings.denoise
+    try:
+        chosen = replace(
+            denoise,
+            mode=mode or denoise.mode,
+            strength=denoise.strength if strength is None else strength,
+            device=device or denoise.device,
+            engine=engine or denoise.engine,
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    if chosen.mode not in get_args(Mode):
+        raise SettingsError(f"mode is '{mode}'; expected one of {', '.join(get_args(Mode))}")
+    return replace(settings, denoise=chosen)

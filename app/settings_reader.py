@@ -136,7 +136,11 @@ def _choice(allowed: tuple[object, ...], value: object, place: _Place) -> object
 def _optional(hints: tuple[Any, ...], value: object, place: _Place) -> object:
     if value is None and type(None) in hints:
         return None
-    (hint,) = (each for each in hints if each is not type(None))
+    of = [each for each in hints if each is not type(None)]
+    if len(of) > 1 and float in of:  # a word or a number
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        of = [each for each in of if (each is float) == number]
+    (hint,) = of
     return _value(hint, value, place)
 
 

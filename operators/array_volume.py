@@ -10,13 +10,18 @@ import numpy as np
 from jaxtyping import Float32
 from pydicom import Dataset
 
+from stillscan.operators.geometry import Plane
 from stillscan.operators.volume import Place, SliceHeader, Volume
 
 Stack = Float32[np.ndarray, "slice row column"]
 
 
 def array_volume(
-    stack: Stack, modality: str, places: Sequence[Place | None], unit: str = "1"
+    stack: Stack,
+    modality: str,
+    places: Sequence[Place | None],
+    unit: str = "1",
+    spacing_mm: tuple[float, float] = (1.0, 1.0),
 ) -> Volume:
     """Return the slices of an array as a series without DICOM headers.
 
@@ -26,6 +31,7 @@ def array_volume(
         places: of each slice; slices of one place are repeated acquisitions, None for an unknown
             place.
         unit: of the values.
+        spacing_mm: between rows, between columns.
     """
     slices, rows, columns = stack.shape
     return Volume(
@@ -38,7 +44,15 @@ def array_volume(
         unit=unit,
         slices=tuple(
             SliceHeader(
-                Path("image"), index, "", None, None, slope=1.0, intercept=0.0, place=places[index]
+                Path("image"),
+                index,
+                "",
+                None,
+                None,
+                slope=1.0,
+                intercept=0.0,
+                place=places[index],
+                plane=Plane(spacing_mm=spacing_mm),
             )
             for index in range(slices)
         ),

@@ -10,6 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stillscan.app.library.functions import (
+        Finding,
+        Noise,
+        Result,
+        denoise,
+        estimate_noise,
+        inspect,
+    )
     from stillscan.app.pipeline.pipeline import RunResult, run
     from stillscan.app.pipeline.survey import Job, survey
     from stillscan.app.settings import Settings, load_settings
@@ -29,15 +37,21 @@ _HOMES = {
     "Denoiser": "models.denoisers.denoiser",
     "Estimate": "models.denoisers.denoiser",
     "ExitCode": "operators.errors",
+    "Finding": "app.library.functions",
     "Job": "app.pipeline.survey",
+    "Noise": "app.library.functions",
     "NoiseProfile": "models.noise.profile",
+    "Result": "app.library.functions",
     "RunResult": "app.pipeline.pipeline",
     "Settings": "app.settings",
     "StillscanError": "operators.errors",
     "Volume": "operators.volume",
+    "denoise": "app.library.functions",
     "denoise_volume": "operators.denoising.denoise_series",
+    "estimate_noise": "app.library.functions",
     "find_bundles": "models.bundle",
     "find_series": "operators.reading.read_series",
+    "inspect": "app.library.functions",
     "load_settings": "app.settings",
     "read_series": "operators.reading.read_series",
     "run": "app.pipeline.pipeline",
@@ -49,15 +63,21 @@ __all__ = [
     "Denoiser",
     "Estimate",
     "ExitCode",
+    "Finding",
     "Job",
+    "Noise",
     "NoiseProfile",
+    "Result",
     "RunResult",
     "Settings",
     "StillscanError",
     "Volume",
+    "denoise",
     "denoise_volume",
+    "estimate_noise",
     "find_bundles",
     "find_series",
+    "inspect",
     "load_settings",
     "read_series",
     "run",

@@ -42,6 +42,7 @@ class Configuration:
         parts = asdict(self.settings) | {"version": __version__}
         parts.pop("application")
         parts.pop("resources")
+        parts["denoise"]["strength"] = self.settings.denoise.share
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
         if self.settings.denoise.mode != "identity":
             for info in available_bundles(self.models_folder, self.bundle):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import stillscan.models
 from stillscan import __version__
 from stillscan.app.bundles.release import ReleaseRefusedError
-from stillscan.app.settings import STRENGTHS, Settings
+from stillscan.app.settings import Settings
 from stillscan.models.bundle import BundleError, BundleInfo, find_bundles
 from stillscan.operators.errors import InputError, ModelError, SettingsError
 from stillscan.operators.writing.provenance import Provenance
@@ -145,7 +145,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
     assert mode != "identity", "the control needs no bundle"
 
     device = resolve_device(settings.denoise.device)
-    strength = STRENGTHS[settings.denoise.strength]
+    strength = settings.denoise.share
     loaded: dict[Path, Method] = {}
     for info in bundles.values():
         if info.folder in loaded:

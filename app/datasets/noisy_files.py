@@ -228,7 +228,7 @@ def _nifti_series(
     path: Path, folder: Path, modality: str
 ) -> tuple[list[SeriesSource], list[Refusal]]:
     """Find the series in a NIfTI file."""
-    image = _nifti(path)
+    image = nifti_of(path)
     x, y, *rest = (*image.shape, 1)[:2] + tuple(image.shape[2:])
     sizes = _sizes((*rest, x, y), image.get_data_dtype())
     read = partial(_read_nifti, path)
@@ -238,13 +238,19 @@ def _nifti_series(
     return [SeriesSource(name, subject, modality, sizes, read, path, places)], []
 
 
-def _nifti(path: Path) -> Any:
+def nifti_of(path: Path) -> Any:
+    """Open a NIfTI file.
+
+    Raises:
+        DamagedFileError: if it cannot be read as NIfTI.
+        ReaderMissingError: if nibabel is not installed (as in the image).
+    """
     try:
         import nibabel
         from nibabel.filebasedimages import ImageFileError
     except ImportError as error:
         raise ReaderMissingError(
-            "NIfTI needs the package nibabel: install stillscan[train]"
+            "NIfTI needs the package nibabel, which is not installed"
         ) from error
     try:
         return nibabel.load(path)
@@ -255,7 +261,7 @@ def _nifti(path: Path) -> Any:
 
 
 def _read_nifti(path: Path, indices: Sequence[int]) -> Iterator[tuple[Pixels, Padding]]:
-    image = _nifti(path)
+    image = nifti_of(path)
     try:
         values = np.asarray(image.dataobj)
     except (ValueError, EOFError, zlib.error, OSError) as error:

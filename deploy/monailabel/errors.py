@@ -23,12 +23,6 @@ class NotDerivedError(InputError):
     reason = "not-derived"
 
 
-class ModalityUnknownError(SettingsError):
-    """Neither the image nor the request says which modality it is."""
-
-    reason = "modality-unknown"
-
-
 class RequestError(SettingsError):
     """A parameter of the request has a value that it cannot have."""
 

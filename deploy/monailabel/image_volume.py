@@ -53,12 +53,13 @@ def image_of(stack: Stack, shape: Sequence[int]) -> Image:
     return np.ascontiguousarray(stack.transpose(2, 1, 0)).reshape(tuple(shape))
 
 
-def volume_of(image: Image, modality: str) -> Volume:
+def volume_of(image: Image, modality: str, spacing_mm: tuple[float, float] = (1.0, 1.0)) -> Volume:
     """An image as a series that can be denoised.
 
     Args:
         image: any unit; CT in Hounsfield units.
         modality: DICOM Modality, which the file cannot say.
+        spacing_mm: between rows, between columns.
 
     Raises:
         UnsupportedFileError: if it has no rows and columns.
@@ -79,4 +80,4 @@ def volume_of(image: Image, modality: str) -> Volume:
     slices = len(stack)
     times = math.prod(image.shape[3:])  # how often each slice is there, one after the other
     places = [(index // times,) for index in range(slices)]
-    return array_volume(stack, modality, places, unit=unit_of(modality))
+    return array_volume(stack, modality, places, unit_of(modality), spacing_mm)

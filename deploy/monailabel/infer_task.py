@@ -131,7 +131,8 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         suffix = suffix_of(path)
         reader = "NibabelReader" if suffix in NIFTI else "ITKReader"
         image = LoadImage(reader=reader, image_only=True, dtype=np.float32)(path)
-        volume = volume_of(image.numpy(), modality_of(data, self._bundle))
+        across, down = np.linalg.norm(np.asarray(image.affine, float)[:3, :2], axis=0).tolist()
+        volume = volume_of(image.numpy(), modality_of(data, self._bundle), (down, across))
         denoised = denoise_series(volume, self._method(volume, wish))
         meta = {
             "affine": np.asarray(image.affine, np.float64),

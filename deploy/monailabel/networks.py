@@ -9,8 +9,9 @@ from threading import Lock
 from typing import Any, cast, get_args
 
 from stillscan.app.bundles.choice import bundle_for, load_methods
+from stillscan.app.library.images import ModalityUnknownError
 from stillscan.app.settings import Device, Mode, Settings, Strength
-from stillscan.deploy.monailabel.errors import ModalityUnknownError, RequestError
+from stillscan.deploy.monailabel.errors import RequestError
 from stillscan.models.bundle import BundleInfo
 from stillscan.operators.graph.messages import Method
 

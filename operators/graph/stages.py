@@ -46,6 +46,10 @@ from stillscan.operators.writing.derive_series import OutputOptions, SeriesWrite
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "Failed to allocate memory")
 
 
+# Held by every loop of `in_turn`: networks are shared by the threads of a process.
+_NETWORK = threading.Lock()
+
+
 class DenoiserFailedError(ModelError):
     """The network failed while it ran."""
 
@@ -139,10 +143,12 @@ class GateStage:
 def in_turn(
     sources: Iterable[SeriesSource], methods: Mapping[str, Method]
 ) -> Iterator[SeriesBlock[DenoisedBlock] | SeriesFailed]:
-    """Read, plan, estimate and judge without a graph, one block after the other."""
-    network = threading.Lock()
-    estimating, gate = EstimatingStage(network), GateStage()
-    for message in ReadingStage(sources, methods, network):
+    """Read, plan, estimate and judge without a graph, one block after the other.
+
+    Several threads may do so with the same methods; one network runs at a time.
+    """
+    estimating, gate = EstimatingStage(_NETWORK), GateStage()
+    for message in ReadingStage(sources, methods, _NETWORK):
         estimated = estimating.take(message)
         denoised = gate.take(estimated) if estimated is not None else None
         if denoised is not None:
@@ -233,7 +239,7 @@ class WritingStage:
             with setting_aside():
                 self._write(series, message.content)
             uid = series.volume.series_instance_uid
-            self._watch(Progress(uid, block.stop, len(series.volume.slices)))
+            self._watch(Progress(uid, block.stop, len(series.volume.slices), message.content))
         except OutputError:
             self.discard()
             raise

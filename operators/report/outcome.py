@@ -11,6 +11,7 @@ from stillscan.operators.errors import ExitCode, StillscanError
 from stillscan.operators.reading.file_names import shown
 
 if TYPE_CHECKING:  # the summary needs their values, not their modules
+    from stillscan.operators.denoising.denoise_series import DenoisedBlock
     from stillscan.operators.denoising.gate import Verdict
     from stillscan.operators.denoising.repeats import RepeatCheck
     from stillscan.operators.writing.companions.companions import SeriesObject
@@ -56,11 +57,16 @@ class SeriesOutcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one series is."""
+    """How far one series is.
+
+    Attributes:
+        denoised: the block that was written last; the series may still be refused.
+    """
 
     series_instance_uid: str
     done: int
     slices: int
+    denoised: DenoisedBlock | None = None
 
 
 Watch = Callable[[Progress], None]

@@ -63,7 +63,7 @@ def test_unknown_section_is_an_error_that_names_it() -> None:
     ("section", "key", "value", "expected"),
     [
         ("denoise", "strength", "extreme", "one of low, medium, high"),
-        ("denoise", "strength", 1, "one of low"),
+        ("denoise", "mode", 1, "one of student"),
         ("output", "report", "maybe", "true or false"),
         ("output", "report", 1, "true or false"),
         ("selection", "min-matrix", "32", "a whole number"),
@@ -125,3 +125,18 @@ def test_official_packager_reads_the_shipped_file() -> None:
 def test_version_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert load_settings().application.version == project["version"]
+
+
+@pytest.mark.parametrize(("written", "share"), [("low", 0.5), (1, 1.0), (0.3, 0.3)])
+def test_a_strength_is_a_word_or_a_number(written, share):
+    document = yaml.safe_load(DEFAULT_SETTINGS.read_text(encoding="utf-8"))
+    document["denoise"]["strength"] = written
+    assert parse_settings(document).denoise.share == share
+
+
+@pytest.mark.parametrize("written", [1.1, -0.1, "hihg", True, [0.5]])
+def test_another_strength_is_refused(written):
+    document = yaml.safe_load(DEFAULT_SETTINGS.read_text(encoding="utf-8"))
+    document["denoise"]["strength"] = written
+    with pytest.raises(SettingsError, match="strength"):
+        parse_settings(document)

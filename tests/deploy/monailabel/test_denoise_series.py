@@ -8,12 +8,13 @@ import pydicom
 import pytest
 
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
+from stillscan.app.library.images import ModalityUnknownError
 from stillscan.app.pipeline.pipeline import run
 from stillscan.app.pipeline.survey import Job
 from stillscan.app.settings import load_settings
 from stillscan.deploy.monailabel.denoise_series import denoise_series
 from stillscan.deploy.monailabel.dicom_volume import read_volume
-from stillscan.deploy.monailabel.errors import ModalityUnknownError, RequestError
+from stillscan.deploy.monailabel.errors import RequestError
 from stillscan.deploy.monailabel.image_volume import image_of, volume_of
 from stillscan.deploy.monailabel.networks import MODES, STRENGTHS, Networks, Wish, modality_of
 from stillscan.models.bundle import read_info

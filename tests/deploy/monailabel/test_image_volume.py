@@ -46,6 +46,11 @@ def test_only_ct_is_in_hounsfield_units(noisy_image):
     assert volume_of(noisy_image, "MR").unit == "1"
 
 
+def test_slices_have_the_spacing_of_the_file(noisy_image):
+    volume = volume_of(noisy_image, "CT", (0.7, 0.5))
+    assert {each.plane.spacing_mm for each in volume.slices} == {(0.7, 0.5)}
+
+
 def test_values_that_no_noise_makes_are_refused(noisy_image):
     noisy_image[3, 4, 2] = np.nan
     with pytest.raises(NotFiniteValuesError, match="1 values"):

@@ -11,9 +11,9 @@ from monailabel.tasks.infer.basic_infer import BasicInferTask
 from pydicom.uid import generate_uid
 
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES, NoBundleError
+from stillscan.app.library.images import ModalityUnknownError
 from stillscan.app.settings import load_settings
 from stillscan.deploy.monailabel.errors import (
-    ModalityUnknownError,
     NotStoredError,
     UnsupportedFileError,
 )
