@@ -110,6 +110,9 @@ class Volume:
         rows, columns: the matrix all slices share.
         unit: of the pixels: RescaleType or Units, "HU" in a CT that has none, else "1".
         sibling_series_numbers: SeriesNumber of all series known of the study (W3).
+        beside: SOPInstanceUID of the other images of the series, where each is denoised alone (a
+            radiograph); what is derived of them is one series.
+        left_out: which images of the series are not to be denoised, in words; "" for none.
         warnings: messages for the user (a gap, a duplicate that was left out).
     """
 
@@ -124,6 +127,8 @@ class Volume:
     reader: SliceReader
     sibling_series_numbers: frozenset[int] = frozenset()
     warnings: tuple[str, ...] = ()
+    beside: frozenset[str] = frozenset()
+    left_out: str = ""
 
     @property
     def affine_lps(self) -> Affine:

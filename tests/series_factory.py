@@ -54,7 +54,7 @@ def make_series(
     folder: Path,
     *,
     modality: str = "MR",
-    slices: int = 4,
+    slices: int | None = None,
     rows: int = 64,
     columns: int = 64,
     signed: bool = False,
@@ -73,7 +73,7 @@ def make_series(
     Args:
         folder: made if needed; files are named `<modality>_<seed>_<instance number>.dcm`.
         modality: MR, CT, PT, CR or DX.
-        slices: number of instances.
+        slices: number of instances; None for 4, and for 1 of a radiograph, which stands alone.
         rows: of the matrix.
         columns: of the matrix.
         signed: PixelRepresentation 1.
@@ -94,6 +94,8 @@ def make_series(
         The files, one per instance.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if slices is None:
+        slices = 1 if modality in ("CR", "DX") else 4
     if bits_stored is None:
         bits_stored = 16 if modality == "PT" else 12
     if intercept is None:

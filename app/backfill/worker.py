@@ -29,7 +29,7 @@ from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series
 from stillscan.operators.report.outcome import SeriesOutcome
-from stillscan.operators.report.result import series_result
+from stillscan.operators.report.result import not_derived, result_of_series, series_result
 
 MAX_MESSAGE = 500
 SCRATCH = "stillscan-backfill-"
@@ -142,11 +142,15 @@ class Worker:
         if derived is None:
             return ending_of(result)
         assert derived.derived is not None, "its status says so"
-        made = [each.series_instance_uid for each in derived.objects]
+        objects = [each for one in result.outcomes for each in one.objects]
+        made = [each.series_instance_uid for each in objects]
         folders = [output / uid for uid in [*made, derived.derived.series_instance_uid]]
         place = self._order.destination.take(folders, item.study_instance_uid)
         return replace(
             _outcome(derived, result.seconds),
+            message=_short(not_derived(result.outcomes)),
+            slices=sum(each.slices for each in result.outcomes if each.status == "derived"),
+            result=json.dumps(result_of_series(result.outcomes), allow_nan=False),
             derived=derived.derived.series_instance_uid,
             place=place,
         )

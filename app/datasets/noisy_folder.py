@@ -228,7 +228,7 @@ def find_sources(
 def _dicom_source(candidate: Candidate, volume: Volume) -> SeriesSource:
     patient = candidate.instances[0].known.patient  # digests; "" if not in the header
     return SeriesSource(
-        name=candidate.series_instance_uid,
+        name=candidate.sop_instance_uid or candidate.series_instance_uid,
         subject="|".join(patient) if any(patient) else candidate.study_instance_uid,
         modality=candidate.modality,
         sizes=((volume.rows, volume.columns),) * len(volume.slices),

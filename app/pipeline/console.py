@@ -63,8 +63,9 @@ def show_result(console: Console, result: RunResult, output: Path) -> None:
         if not console.is_terminal:
             console.print(derived_line(each), soft_wrap=True, highlight=False)
     if derived:
-        console.print(f"{len(derived)} derived series in {output}", soft_wrap=True, highlight=False)
-        pages = [output / REPORT / f"{_derived_uid(each)}.html" for each in derived]
+        series = {_derived_uid(each) for each in derived}
+        console.print(f"{len(series)} derived series in {output}", soft_wrap=True, highlight=False)
+        pages = [output / REPORT / f"{each.page}.html" for each in derived]
         for page in [each for each in pages if each.exists()][:PAGES_SHOWN]:
             console.print(f"look at {page}", soft_wrap=True, highlight=False)
 
@@ -83,7 +84,8 @@ def show_survey(console: Console, found: Survey) -> None:
         if bundle and is_refused(bundle):
             with_what += " (refused by its own release check)"
         console.print(
-            f"would denoise {candidate.series_instance_uid} {with_what}: {candidate.modality}, "
+            f"would denoise {candidate.sop_instance_uid or candidate.series_instance_uid} "
+            f"{with_what}: {candidate.modality}, "
             f"{counted(candidate.slices, 'slice')}, {candidate.why}",
             soft_wrap=True,
             highlight=False,
@@ -106,7 +108,7 @@ def _table(derived: list[SeriesOutcome]) -> Table:
         unit = unit_suffix(each.unit)
         before, after = each.noise_before, each.noise_after
         table.add_row(
-            short_uid(each.series_instance_uid or ""),
+            short_uid(each.uid or ""),
             each.modality,
             str(each.slices),
             "" if before is None else f"{before:.3g}{unit}",

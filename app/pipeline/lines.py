@@ -32,7 +32,7 @@ def log_warnings(outcomes: Sequence[SeriesOutcome]) -> None:
     """Log the warnings of the derived series."""
     for each in outcomes:
         for warning in each.warnings:
-            log.warning("%s: %s", each.series_instance_uid, warning)
+            log.warning("%s: %s", each.uid, warning)
 
 
 def log_refusals(result: RunResult, source: Path) -> None:
@@ -60,7 +60,7 @@ def derived_line(outcome: SeriesOutcome) -> str:
     verdict = outcome.verdict.decision if outcome.verdict else "-"
     uid = outcome.derived.series_instance_uid if outcome.derived else "-"
     return (
-        f"derived {outcome.series_instance_uid} -> {uid}: {outcome.modality}, "
+        f"derived {outcome.uid} -> {uid}: {outcome.modality}, "
         f"{counted(outcome.slices, 'slice')}, noise {noise_text(outcome)}, "
         f"{outcome.seconds:.1f} s, {verdict}"
     )
@@ -69,7 +69,7 @@ def derived_line(outcome: SeriesOutcome) -> str:
 def refusal_line(outcome: SeriesOutcome) -> str:
     """Describe one series that was not derived in one line."""
     status = outcome.status.replace("-", " ")
-    uid = f" {outcome.series_instance_uid}" if outcome.series_instance_uid else ""
+    uid = f" {outcome.uid}" if outcome.uid else ""
     return f"{status}{uid}: {outcome.reason}: {outcome.message}"
 
 

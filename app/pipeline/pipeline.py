@@ -166,6 +166,7 @@ def _sources_of(found: Survey, decoder: Decoder) -> list[SeriesSource]:
             candidate.series_instance_uid,
             tuple(each.path for each in candidate.instances),
             partial(read_series, candidate, decoder),
+            candidate.sop_instance_uid,
         )
         for candidate, _ in found.chosen
     ]

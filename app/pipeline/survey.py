@@ -93,6 +93,7 @@ def _passed_over(refusal: Refusal) -> SeriesOutcome:
         exit_code=_exit_code_of(refusal),
         modality=refusal.modality,
         slices=len(refusal.files),
+        sop_instance_uid=refusal.sop_instance_uid,
     )
 
 
@@ -104,4 +105,5 @@ def _exit_code_of(refusal: Refusal) -> ExitCode:
 
 def _no_bundle(candidate: Candidate, error: InputError) -> SeriesOutcome:
     files = tuple(each.path for each in candidate.instances)
-    return refused(candidate.series_instance_uid, files, error, candidate.modality)
+    outcome = refused(candidate.series_instance_uid, files, error, candidate.modality)
+    return replace(outcome, sop_instance_uid=candidate.sop_instance_uid)

@@ -35,5 +35,6 @@ def read_volume(folder: Path, decoder: Decoder, rules: SelectionRules) -> Volume
     if not catalogue.candidates:
         raise NoSeriesError("found no DICOM image")
     if len(catalogue.candidates) > 1:
-        raise NoSeriesError(f"found {len(catalogue.candidates)} series, expected one")
+        found = len(catalogue.candidates)
+        raise NoSeriesError(f"found {found} series or radiographs, expected one")
     return read_series(catalogue.candidates[0], decoder)

@@ -39,19 +39,22 @@ class Method:
 
 @dataclass(frozen=True)
 class SeriesSource:
-    """One series to be read: its UID, its files, and the function that opens it as a volume."""
+    """One series to be read: its UID, its files, and the function that opens it as a volume.
+
+    `sop_instance_uid` is that of a radiograph that is denoised alone, "" for a whole series.
+    """
 
     series_instance_uid: str
     files: tuple[Path, ...]
     read: Callable[[], Volume]
+    sop_instance_uid: str = ""
 
 
 @dataclass(frozen=True)
 class SeriesFailed:
     """A series that cannot be processed, on its way to the stage that lists the outcomes."""
 
-    series_instance_uid: str
-    files: tuple[Path, ...]
+    source: SeriesSource
     error: StillscanError
 
 
@@ -84,7 +87,7 @@ class SeriesInProgress:
             if self._failed:
                 return None
             self._failed = True
-        return SeriesFailed(self.source.series_instance_uid, self.source.files, error)
+        return SeriesFailed(self.source, error)
 
 
 @dataclass(frozen=True)

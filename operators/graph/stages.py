@@ -41,6 +41,7 @@ from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.companions.companions import ObjectOptions, SeriesObjects
 from stillscan.operators.writing.companions.measurement_report import Measured
 from stillscan.operators.writing.derive_series import OutputOptions, SeriesWriter
+from stillscan.operators.writing.derived_header import SeriesHeader
 
 # What torch, OpenVINO and ONNX Runtime say on a CPU: they have no exception of their own for this.
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "Failed to allocate memory")
@@ -84,7 +85,7 @@ class ReadingStage:
                 while not series.failed and (block := _next(blocks)) is not None:
                     yield SeriesBlock(series, block)
             except StillscanError as error:
-                yield SeriesFailed(source.series_instance_uid, source.files, error)
+                yield SeriesFailed(source, error)
 
     def _planned(self, source: SeriesSource) -> SeriesInProgress:
         volume = source.read()
@@ -163,7 +164,8 @@ def denoised_blocks(volume: Volume, method: Method) -> Iterator[SeriesBlock[Deno
             blocks, see `SeriesSummary`.
     """
     files = tuple(dict.fromkeys(each.path for each in volume.slices))
-    source = SeriesSource(volume.series_instance_uid, files, lambda: volume)
+    image = volume.slices[0].sop_instance_uid if volume.beside else ""
+    source = SeriesSource(volume.series_instance_uid, files, lambda: volume, image)
     for message in in_turn([source], {volume.modality: method}):
         if isinstance(message, SeriesFailed):
             raise message.error
@@ -221,6 +223,7 @@ class WritingStage:
         self._objects = objects or ObjectOptions()
         self._watch = watch
         self._open: _OpenSeries | None = None
+        self._header: SeriesHeader | None = None  # of the series that holds the last image
         self._clock = time.monotonic()
 
     def take(self, message: SeriesBlock[DenoisedBlock] | SeriesFailed) -> None:
@@ -238,7 +241,7 @@ class WritingStage:
         try:
             with setting_aside():
                 self._write(series, message.content)
-            uid = series.volume.series_instance_uid
+            uid = series.source.sop_instance_uid or series.volume.series_instance_uid
             self._watch(Progress(uid, block.stop, len(series.volume.slices), message.content))
         except OutputError:
             self.discard()
@@ -256,8 +259,11 @@ class WritingStage:
 
     def _write(self, series: SeriesInProgress, denoised: DenoisedBlock) -> None:
         if self._open is None:
-            self._open = _OpenSeries(series, self._staging, self._options, self._objects)
+            self._open = _OpenSeries(
+                series, self._staging, self._options, self._objects, self._header
+            )
         self._open.add(denoised)
+        self._header = self._open.header
         if denoised.block.is_last:
             self._finish(self._open)
 
@@ -271,8 +277,10 @@ class WritingStage:
 
     def _fail(self, failed: SeriesFailed) -> None:
         self.discard()
-        outcome = refused(failed.series_instance_uid, failed.files, failed.error)
-        self.outcomes.append(replace(outcome, seconds=self._lap()))
+        source = failed.source
+        outcome = refused(source.series_instance_uid, source.files, failed.error)
+        image = source.sop_instance_uid
+        self.outcomes.append(replace(outcome, seconds=self._lap(), sop_instance_uid=image))
 
     def _lap(self) -> float:
         """Seconds since the last series ended: what this one added to the run."""
@@ -289,6 +297,7 @@ class _OpenSeries:
         staging: Path,
         options: OutputOptions,
         objects: ObjectOptions,
+        header: SeriesHeader | None,
     ) -> None:
         self.comparison: Comparison | None = None
         self._series = series
@@ -304,7 +313,7 @@ class _OpenSeries:
             )
             self._warnings = (*self._warnings, self._repeats.warning)
         self._summary = SeriesSummary()
-        self._writer = SeriesWriter(series.volume, self._provenance, staging, options)
+        self._writer = SeriesWriter(series.volume, self._provenance, staging, options, header)
         self._objects = SeriesObjects(
             series.volume,
             self._writer.series_instance_uid,
@@ -313,6 +322,10 @@ class _OpenSeries:
             objects,
             options.series_number_factor,
         )
+
+    @property
+    def header(self) -> SeriesHeader | None:
+        return self._writer.header
 
     def add(self, denoised: DenoisedBlock) -> None:
         self._writer.add(denoised)
@@ -342,6 +355,7 @@ class _OpenSeries:
         objects = self._objects.finish(measured, derived.sop_instance_uids)
         return SeriesOutcome(
             series_instance_uid=volume.series_instance_uid,
+            sop_instance_uid=self._series.source.sop_instance_uid,
             status="derived",
             modality=volume.modality,
             slices=len(volume.slices),

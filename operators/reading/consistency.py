@@ -25,7 +25,7 @@ def require_one_patient(instances: Sequence[Instance]) -> None:
     Raises:
         IdentityConflictError: naming two instances and the attribute.
     """
-    for index, keyword in enumerate(PATIENT):
+    for index, keyword in enumerate(PATIENT if instances else ()):
         first = instances[0].known.patient[index]
         for other in instances[1:]:
             if other.known.patient[index] != first:
@@ -41,9 +41,21 @@ def require_one_series(instances: Sequence[Instance]) -> None:
     Raises:
         MixedSeriesError: naming two instances, the attribute and both values.
     """
+    require_one_study(instances)
+    uid = "SOPClassUID"
+    _require_equal(
+        instances, lambda each: each.known.sop_class_uid, uid, MixedSeriesError, "series"
+    )
+
+
+def require_one_study(instances: Sequence[Instance]) -> None:
+    """Require one study and modality.
+
+    Raises:
+        MixedSeriesError: naming two instances, the attribute and both values.
+    """
     for keyword, value in (
         ("StudyInstanceUID", lambda each: each.known.study_instance_uid),
-        ("SOPClassUID", lambda each: each.known.sop_class_uid),
         ("Modality", lambda each: each.known.modality),
     ):
         _require_equal(instances, value, keyword, MixedSeriesError, "series")
@@ -132,6 +144,8 @@ def _require_equal(
     error: type[InputError],
     shared: str,
 ) -> None:
+    if not instances:
+        return
     first = value(instances[0])
     for other in instances[1:]:
         found = value(other)

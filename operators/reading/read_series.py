@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from stillscan.operators.reading.consistency import (
     require_one_photometric,
     require_one_pixel_format,
     require_one_series,
+    require_one_study,
     without_duplicates,
 )
 from stillscan.operators.reading.decoder import DecodedFrame, Decoder, Scanned
@@ -40,6 +41,7 @@ from stillscan.operators.reading.image_kinds import mentioned_in
 from stillscan.operators.reading.input_files import input_files
 from stillscan.operators.reading.records import FrameAttributes, Identification, Instance
 from stillscan.operators.reading.selection import (
+    RADIOGRAPHS,
     NotSelected,
     SelectionRules,
     name_of_uid,
@@ -65,6 +67,9 @@ class Candidate:
     Attributes:
         instances: each once, in the order of their paths.
         warnings: copies of instances that were left out.
+        beside: SOPInstanceUID of the other images of the series, where each is a candidate of its
+            own (radiographs).
+        left_out: which images of the series are none to denoise, in words; "" for none.
     """
 
     study_instance_uid: str
@@ -74,6 +79,13 @@ class Candidate:
     instances: tuple[Instance, ...]
     sibling_series_numbers: frozenset[int]
     warnings: tuple[str, ...] = ()
+    beside: frozenset[str] = frozenset()
+    left_out: str = ""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """The one image that this is about; "" where it is a whole series."""
+        return self.instances[0].known.sop_instance_uid if self.beside else ""
 
     @property
     def slices(self) -> int:
@@ -83,13 +95,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A series, or files of no series, that will not be processed.
+    """A series, one radiograph of it, or files of no series, that will not be processed.
 
     Attributes:
         series_instance_uid: None where the files do not say it.
         reason: a stable code.
         message: names the first file that is concerned; no patient data.
         by_rules: nothing is wrong with it, the selection rules do not choose it.
+        sop_instance_uid: of the radiograph; "" where it is a whole series.
     """
 
     series_instance_uid: str | None
@@ -98,6 +111,7 @@ class Refusal:
     message: str
     by_rules: bool = False
     modality: str = ""
+    sop_instance_uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,12 +153,12 @@ def find_series(source: Path, decoder: Decoder, rules: SelectionRules) -> Catalo
     numbers = _series_numbers(series.values())
     candidates: list[Candidate] = []
     for instances in series.values():
-        found_one, left_out = _candidate_or_refusal(instances, rules, numbers, decoder)
-        if isinstance(found_one, Candidate):
-            candidates.append(found_one)
-            skipped += [_skipped_file(each.path, why) for each, why in left_out]
-        else:
-            refused.append(found_one)
+        found_here, left_out = _candidates_and_refusals(instances, rules, numbers, decoder)
+        chosen = [each for each in found_here if isinstance(each, Candidate)]
+        candidates += chosen
+        refused += [each for each in found_here if isinstance(each, Refusal)]
+        told = {path for each in found_here if isinstance(each, Refusal) for path in each.files}
+        skipped += [_skipped_file(one.path, why) for one, why in left_out if one.path not in told]
     return Catalogue(tuple(candidates), tuple(refused), tuple(skipped))
 
 
@@ -168,6 +182,8 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
         slices=tuple(_slice_header(each) for each in placed),
         reader=SeriesReader(decoder, candidate.instances),
         sibling_series_numbers=candidate.sibling_series_numbers,
+        beside=candidate.beside,
+        left_out=candidate.left_out,
         warnings=(*candidate.warnings, *unusual, *_warnings_of_description(first.known)),
     )
 
@@ -266,20 +282,20 @@ def _why_skipped(scanned: Scanned) -> NotSelected | None:
     return None
 
 
-def _candidate_or_refusal(
+def _candidates_and_refusals(
     instances: Sequence[Scanned],
     rules: SelectionRules,
     numbers: Mapping[str, frozenset[int]],
     decoder: Decoder,
-) -> tuple[Candidate | Refusal, list[LeftOut]]:
-    """What becomes of a series, and which of its images a candidate goes without."""
+) -> tuple[list[Candidate | Refusal], list[LeftOut]]:
+    """What becomes of a series or its radiographs, and which of its images are left out."""
     try:
         with setting_aside():
             left_out = [(each, why) for each in instances if (why := _why_left_out(each, rules))]
             return _sorted_out(instances, left_out, numbers, decoder), left_out
     except InternalFaultError as error:
-        fault = _refused_series(instances, instances[0], error.reason, str(error), by_rules=False)
-        return fault, []
+        fault = _refused_series(instances, instances[0], error.reason, str(error))
+        return [fault], []
 
 
 def _why_left_out(scanned: Scanned, rules: SelectionRules) -> NotSelected | None:
@@ -298,36 +314,76 @@ def _sorted_out(
     left_out: Sequence[LeftOut],
     numbers: Mapping[str, frozenset[int]],
     decoder: Decoder,
-) -> Candidate | Refusal:
-    """The series as a candidate without what is left out, or why it is none."""
+) -> list[Candidate | Refusal]:
+    """The series as a candidate without what is left out, or why it is none; radiographs alone."""
     if len(left_out) == len(instances):
         first, why = left_out[0]
-        return _refused_series(instances, first, why.reason, why.message, by_rules=True)
+        return [_refused_series(instances, first, why.reason, why.message, by_rules=True)]
     others = {scanned.path for scanned, _ in left_out}
     kept = [scanned for scanned in instances if scanned.path not in others]
+    reasons = ", ".join(sorted({why.reason for _, why in left_out}))
+    words = f"left out: {len(left_out)} of {len(instances)} images ({reasons})" if left_out else ""
+    alone = all(each.known is not None and each.known.modality in RADIOGRAPHS for each in kept)
     for scanned in kept:
         fault = scanned.fault
-        if fault is not None:
-            return _refused_series(instances, scanned, fault.reason, str(fault), by_rules=False)
-    sound = [each for scanned in kept if (each := scanned.instance) is not None]
+        if fault is not None and not alone:
+            return [_refused_series(instances, scanned, fault.reason, str(fault))]
     try:
         require_one_patient([each for one in instances if (each := one.instance) is not None])
+        if alone:
+            return _each_alone(kept, words, numbers, decoder)
+        sound = [each for scanned in kept if (each := scanned.instance) is not None]
         require_one_series(sound)
         require_one_matrix(sound)
         require_one_photometric(sound)
         require_one_pixel_format(sound)
         once, copies = without_duplicates(sound, decoder)
     except InputError as error:
-        return _refused_series(instances, kept[0], error.reason, str(error), by_rules=False)
-    warnings = list(copies)
-    if left_out:
-        reasons = ", ".join(sorted({why.reason for _, why in left_out}))
-        warnings.append(f"left out: {len(left_out)} of {len(instances)} images ({reasons})")
-    return _candidate(once, numbers, warnings)
+        return [_refused_series(instances, kept[0], error.reason, str(error))]
+    return [_candidate(once, numbers, copies, words)]
+
+
+def _each_alone(
+    kept: Sequence[Scanned], left_out: str, numbers: Mapping[str, frozenset[int]], decoder: Decoder
+) -> list[Candidate | Refusal]:
+    """Every radiograph of a series as a candidate, or why it is none: its neighbours stay.
+
+    Raises:
+        InputError: if they are of several studies, so that one derived series cannot hold them.
+    """
+    require_one_study([each for one in kept if (each := one.instance) is not None])
+    alone = len(kept) > 1
+    refused: list[Refusal] = []
+    chosen: dict[str, Candidate] = {}
+    by_uid: dict[str, list[Scanned]] = defaultdict(list)
+    for scanned in kept:
+        fault, known = scanned.fault, scanned.known
+        assert known is not None, "only a file of a series comes here"
+        if fault is None:
+            by_uid[known.sop_instance_uid].append(scanned)
+        else:
+            refused.append(
+                _refused_series([scanned], scanned, fault.reason, str(fault), alone=alone)
+            )
+    for uid, same in by_uid.items():
+        try:
+            sound = [each for one in same if (each := one.instance) is not None]
+            once, copies = without_duplicates(sound, decoder)
+            chosen[uid] = _candidate(once, numbers, copies, left_out)
+        except InputError as error:
+            refused.append(_refused_series(same, same[0], error.reason, str(error), alone=alone))
+    others = frozenset(chosen)
+    return [*(replace(each, beside=others - {uid}) for uid, each in chosen.items()), *refused]
 
 
 def _refused_series(
-    instances: Sequence[Scanned], first: Scanned, reason: str, message: str, *, by_rules: bool
+    instances: Sequence[Scanned],
+    first: Scanned,
+    reason: str,
+    message: str,
+    *,
+    by_rules: bool = False,
+    alone: bool = False,
 ) -> Refusal:
     known = first.known
     assert known is not None
@@ -339,6 +395,7 @@ def _refused_series(
         message=f"{shown(first.path)}: {message}",
         by_rules=by_rules,
         modality=known.modality,
+        sop_instance_uid=known.sop_instance_uid if alone else "",
     )
 
 
@@ -351,7 +408,10 @@ def _skipped_file(path: Path, why: NotSelected) -> Refusal:
 
 
 def _candidate(
-    instances: Sequence[Instance], numbers: Mapping[str, frozenset[int]], copies: Sequence[str]
+    instances: Sequence[Instance],
+    numbers: Mapping[str, frozenset[int]],
+    copies: Sequence[str],
+    left_out: str,
 ) -> Candidate:
     known, image = instances[0].known, instances[0].image
     return Candidate(
@@ -361,7 +421,8 @@ def _candidate(
         why=f"{name_of_uid(known.sop_class_uid)} of {image.rows} x {image.columns}",
         instances=tuple(instances),
         sibling_series_numbers=numbers[known.study_instance_uid],
-        warnings=tuple(copies),
+        warnings=(*copies, *([left_out] if left_out else [])),
+        left_out=left_out,
     )
 
 

@@ -48,6 +48,9 @@ LOSSY_SYNTAXES = (
     "1.2.840.10008.1.2.4.203",  # HTJ2K
 )
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+# Their images are projections, each with a matrix and a noise of its own: one series holds the
+# views of an examination, and is no volume.
+RADIOGRAPHS = frozenset({"CR", "DX", "IO", "MG", "PX"})
 
 IN_COLOUR = frozenset({"COLOR", "TRUE_COLOR", "MIXED"})
 

@@ -27,6 +27,8 @@ class SeriesOutcome:
 
     Attributes:
         series_instance_uid: of the source; None where the files do not tell.
+        sop_instance_uid: of the one image that this is about, as radiographs of a series are
+            denoised one by one; "" for a whole series.
         status: `derived`; `refused` (something is wrong with it); `not-selected` (by the rules).
         reason: stable code, empty where the series was derived.
         message: for the person who must act, no patient data.
@@ -53,11 +55,25 @@ class SeriesOutcome:
     objects: tuple[SeriesObject, ...] = ()
     provenance: Provenance | None = None
     repeats: RepeatCheck | None = None
+    sop_instance_uid: str = ""
+
+    @property
+    def uid(self) -> str | None:
+        """What this is about: the series, or the image."""
+        return self.sop_instance_uid or self.series_instance_uid
+
+    @property
+    def page(self) -> str:
+        """Name of its page and picture in the report, without ending; "" unless derived."""
+        if self.derived is None:
+            return ""
+        whole = self.derived.series_instance_uid
+        return self.derived.sop_instance_uids[0] if self.sop_instance_uid else whole
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one series is.
+    """How far one series is; the UID is that of an image where images are denoised one by one.
 
     Attributes:
         denoised: the block that was written last; the series may still be refused.

@@ -76,9 +76,10 @@ def _sections(outcome: SeriesOutcome) -> Iterator[Section]:
     if outcome.derived:
         uids = [
             ("Original series", outcome.series_instance_uid or ""),
+            ("Original image", outcome.sop_instance_uid),
             ("Denoised series", outcome.derived.series_instance_uid),
         ]
-        yield Section("Series", rows=uids)
+        yield Section("Series", rows=[row for row in uids if row[1]])
 
 
 def _repeats(outcome: SeriesOutcome) -> list[tuple[str, str]]:

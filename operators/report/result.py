@@ -4,6 +4,9 @@
     report/<derived SeriesInstanceUID>.png   before, after and residual of the middle slice
     report/<derived SeriesInstanceUID>.html  the same with a slider, and the numbers
 
+A radiograph that is one of several in its series has an entry, a picture and a page of its own,
+named by its derived SOPInstanceUID.
+
 `result.json` holds no patient data. Its members:
 
     schema        "stillscan-result/1"
@@ -12,6 +15,7 @@
     seconds       wall time of the run
     series        a list, in the order of processing:
         source_series_instance_uid   null if not in the files
+        source_sop_instance_uid      of the one image that this is about; null for a whole series
         status                       "derived" | "refused" | "not-selected"
         reason, message              a stable code and a sentence; null for derived series
         modality, slices, seconds
@@ -45,12 +49,11 @@ SCHEMA = "stillscan-result/1"
 
 
 def write_series_report(folder: Path, outcome: SeriesOutcome, comparison: Comparison) -> None:
-    """Write picture and page of a derived series into `folder`, named by its derived UID."""
+    """Write picture and page of a derived series into `folder`."""
     assert outcome.derived is not None, "only a derived series has a picture"
     folder.mkdir(exist_ok=True)
-    uid = outcome.derived.series_instance_uid
-    (folder / f"{uid}.png").write_bytes(panel_png(comparison, outcome.noise_after))
-    (folder / f"{uid}.html").write_text(series_page(outcome, comparison), encoding="utf-8")
+    (folder / f"{outcome.page}.png").write_bytes(panel_png(comparison, outcome.noise_after))
+    (folder / f"{outcome.page}.html").write_text(series_page(outcome, comparison), encoding="utf-8")
 
 
 def write_result(
@@ -85,6 +88,7 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
     verdict, derived, made = outcome.verdict, outcome.derived, outcome.provenance
     return {
         "source_series_instance_uid": outcome.series_instance_uid,
+        "source_sop_instance_uid": outcome.sop_instance_uid or None,
         "status": outcome.status,
         "reason": outcome.reason or None,
         "message": outcome.message or None,
@@ -131,6 +135,27 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
             "device": made.device,
         },
     }
+
+
+def result_of_series(outcomes: Sequence[SeriesOutcome]) -> dict[str, Any]:
+    """Build the entry of a series of which something was derived.
+
+    Where its images were denoised one by one, the entry is that of the first derived one without
+    its noise, with the entries of all of them as `images`.
+    """
+    first = next(each for each in outcomes if each.derived is not None)
+    if len(outcomes) == 1:
+        return series_result(first)
+    images = [series_result(each) for each in outcomes]
+    return series_result(first) | {"noise": {}, "images": images}
+
+
+def not_derived(outcomes: Sequence[SeriesOutcome]) -> str:
+    """Which images of a series were not derived beside others that were; "" for none."""
+    why = [f"{each.reason}: {each.message}" for each in outcomes if each.derived is None]
+    if not why:
+        return ""
+    return f"{len(why)} of {len(outcomes)} images not derived: {'; '.join(why)}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -77,7 +77,7 @@ class DerivedSeries:
         series_instance_uid: of the derived series, also the name of its folder.
         series_number: None where the source has none.
         folder: with one file per instance, named by SOPInstanceUID.
-        instances: number of instances: one for each of the source.
+        instances: number of instances: one for each of the volume.
         sop_instance_uids: of the instances, in the order of the volume.
         clipped_share: share of the pixels (without padding) clipped to the stored bits.
         changed_share: share of the pixels (without padding) that differ from the source.
@@ -148,8 +148,16 @@ class SeriesWriter:
         provenance: Provenance,
         staging_folder: Path,
         options: OutputOptions | None = None,
+        header: SeriesHeader | None = None,
     ) -> None:
-        """Create the folder of the series in `staging_folder`.
+        """Create the folder of the series in `staging_folder`; an image alone may find it there.
+
+        Args:
+            volume: the source.
+            provenance: what was done to it.
+            staging_folder: where the folder of the series is made.
+            options: how derived series are marked.
+            header: of the image before, which gives what images of one derived series share.
 
         Raises:
             OutputError: if the folder cannot be created.
@@ -159,7 +167,8 @@ class SeriesWriter:
         self._options = options or OutputOptions()
         self.series_instance_uid = series_instance_uid(volume, provenance, self._options)
         self.folder = staging_folder / self.series_instance_uid
-        self._header: SeriesHeader | None = None
+        same = header is not None and header.series_instance_uid == self.series_instance_uid
+        self.header = header if same else None
         self._written: list[str] = []  # SOPInstanceUIDs
         self._instance: DerivedInstance | None = None  # some of its frames have been added
         self._changes: list[Change] = []
@@ -167,7 +176,7 @@ class SeriesWriter:
         self._disk = ThreadPoolExecutor(max_workers=1)  # syncs files meanwhile
         self._finished = False
         with naming_output_faults("make the folder of a series"):
-            self.folder.mkdir()
+            self.folder.mkdir(exist_ok=bool(volume.beside))
 
     def __enter__(self) -> Self:
         """Return the writer itself."""
@@ -197,12 +206,12 @@ class SeriesWriter:
                     f"slice {block.start + 1} came where slice {len(self._changes) + 1} was "
                     "expected; a derived series has all slices of its source, in order"
                 )
-            if self._header is None:
-                self._header = SeriesHeader(
+            if self.header is None:
+                self.header = SeriesHeader(
                     block.headers[0], self._volume, self._provenance, self._options
                 )
             for index in range(len(block.headers)):
-                self._add_slice(self._header, block, denoised.pixels[index], index)
+                self._add_slice(self.header, block, denoised.pixels[index], index)
 
     def finish(self) -> DerivedSeries:
         """Check the series as a whole and wait until it is on the disk.
@@ -223,10 +232,10 @@ class SeriesWriter:
                 sync(self.folder)
         self._disk.shutdown()
         self._finished = True
-        assert self._header is not None, "a series with all its slices has a header"
+        assert self.header is not None, "a series with all its slices has a header"
         return DerivedSeries(
             series_instance_uid=self.series_instance_uid,
-            series_number=self._header.series_number,
+            series_number=self.header.series_number,
             folder=self.folder,
             instances=len(self._written),
             sop_instance_uids=tuple(self._written),
@@ -240,7 +249,13 @@ class SeriesWriter:
         if self._instance is not None:
             self._instance.close()
         self._disk.shutdown(cancel_futures=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._volume.beside:
+            for uid in self._written:
+                (self.folder / f"{uid}.dcm").unlink(missing_ok=True)
+            with suppress(OSError):  # an image of the series that was derived before is in it
+                self.folder.rmdir()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _add_slice(
         self,

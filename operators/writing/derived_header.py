@@ -193,6 +193,12 @@ class SeriesHeader:
         }
         self._source_study = volume.study_instance_uid
         self._source_series = volume.series_instance_uid
+        self._derivation = " ".join(
+            (
+                provenance.derivation,
+                *([f"{volume.left_out.capitalize()}."] if volume.left_out else []),
+            )
+        )
         self._provenance = provenance
         self._options = options
         self._private = frozenset(map(parse_private_attribute, options.private_attributes))
@@ -239,7 +245,7 @@ class SeriesHeader:
     def _describe(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
         """Describe the processing of a classic image, and name its source."""
         before = text_of(derived, "DerivationDescription")
-        text = self._provenance.derivation + (f" Before that: {before}" if before else "")
+        text = self._derivation + (f" Before that: {before}" if before else "")
         put_text(derived, "DerivationDescription", text[:DERIVATION_LIMIT])
         append_item(
             derived, "DerivationCodeSequence", derivation_code(self._options.derivation_code)
@@ -253,7 +259,7 @@ class SeriesHeader:
         def derivation(frame: int) -> Item:
             source = source_image(sop_class, sop_instance, ReferencedFrameNumber=str(frame))
             kind = self._options.derivation_code
-            return frame_derivation(self._provenance.derivation[:DERIVATION_LIMIT], kind, source)
+            return frame_derivation(self._derivation[:DERIVATION_LIMIT], kind, source)
 
         instance = referenced_instance(sop_class, sop_instance)
         describe_frames(derived, derivation, _UNTRUE_OF_A_FRAME)
@@ -263,11 +269,12 @@ class SeriesHeader:
 
 def series_instance_uid(volume: Volume, provenance: Provenance, options: OutputOptions) -> str:
     """Return the SeriesInstanceUID of the series derived with these settings (W2)."""
+    said = asdict(options) | ({"left_out": volume.left_out} if volume.left_out else {})
     return derived_series_uid(
         volume.series_instance_uid,
-        {each.sop_instance_uid for each in volume.slices},
+        {each.sop_instance_uid for each in volume.slices} | volume.beside,
         provenance,
-        asdict(options),
+        said,
     )
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from stillscan.app.pipeline.pipeline import Job, run
 from stillscan.app.settings import load_settings
+from stillscan.models.denoisers.denoiser import IdentityDenoiser
+from stillscan.operators.denoising.denoise_series import plan_series
 from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.reading.read_series import find_series
+from stillscan.operators.reading.read_series import find_series, read_series
 from stillscan.operators.reading.selection import SelectionRules
 
 
@@ -76,6 +78,21 @@ def test_what_the_scanner_had_clipped_stays_so(name, case, tmp_path):
         assert (before != after).mean() > 0.2
 
 
+@pytest.mark.parametrize(
+    ("name", "noise", "sizes"),
+    [
+        ("two-sizes", (24, 24), [(128, 128), (112, 112)]),
+        ("two-noise-levels", (12, 40), [(128, 128), (128, 128)]),
+    ],
+)
+def test_films_of_one_series_stand_alone(name, noise, sizes, case, decoder):
+    found = find_series(case("09-radiographs-of-one-series") / name, decoder, SelectionRules())
+    volumes = [read_series(each, decoder) for each in found.candidates]
+    assert [(each.rows, each.columns) for each in volumes] == sizes
+    plans = [plan_series(each, IdentityDenoiser())[1] for each in volumes]
+    assert [each.noise_before for each in plans] == pytest.approx(noise, rel=0.1)
+
+
 def as_nifti(program: str, folder: Path, out: Path) -> dict[str, object]:
     """What dcm2niix reads of a folder: b values, directions, shape and place, times of slices."""
     out.mkdir()
@@ -110,3 +127,5 @@ def test_an_odd_image_is_listed_and_the_others_are_derived(case, tmp_path):
     assert [each.reason for each in result.skipped] == ["localizer"]
     assert len(list(tmp_path.glob("2.25.*/*.dcm"))) + len(result.skipped) == 5
     assert any("left out: 1 of 5 images (localizer)" in each for each in outcome.warnings)
+    for path in tmp_path.glob("2.25.*/*.dcm"):
+        assert "Left out: 1 of 5 images (localizer)." in pydicom.dcmread(path).DerivationDescription

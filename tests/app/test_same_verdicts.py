@@ -30,7 +30,7 @@ def load(bundles, settings):
 
 
 def key(outcome):
-    return outcome.series_instance_uid, outcome.message
+    return outcome.uid, outcome.message
 
 
 def verdicts(outcomes):
@@ -49,8 +49,8 @@ def test_inspect_says_what_denoise_does(folder, stillscan_data, tmp_path):
         known = verdicts(found.passed_over)
         assert known.items() <= verdicts(result.outcomes).items(), source.name
         later = [each for each in result.outcomes if key(each) not in known]
-        chosen = {candidate.series_instance_uid for candidate, _ in found.chosen}
-        assert {each.series_instance_uid for each in later} == chosen
+        chosen = {each.sop_instance_uid or each.series_instance_uid for each, _ in found.chosen}
+        assert {each.uid for each in later} == chosen
         reasons = {each.reason for each in later if each.status != "derived"}
         assert reasons <= FOUND_IN_PIXELS, source.name
         series += len(result.outcomes)

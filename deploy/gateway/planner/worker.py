@@ -40,7 +40,7 @@ from stillscan.operators.errors import ExitCode, StillscanError
 from stillscan.operators.internal_fault import InternalFaultError, setting_aside
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.report.result import series_result
+from stillscan.operators.report.result import not_derived, result_of_series, series_result
 
 IDLE_S = 0.25
 START_S = 300.0  # to load torch and holoscan
@@ -214,7 +214,8 @@ def ending_of(result: RunResult) -> Ending:
                 "derived",
                 derived_uid=each.derived.series_instance_uid,
                 derived_number=each.derived.series_number,
-                result=series_result(each),
+                message=_short(not_derived(result.outcomes)),
+                result=result_of_series(result.outcomes),
             )
     for each in result.outcomes:
         if each.exit_code in (ExitCode.MODEL_FAULT, ExitCode.INTERNAL_FAULT):

@@ -65,8 +65,8 @@ class JobRow:
             again); `not-selected` (by the rules); `dead` (all attempts failed).
         reason, message: stable code and sentence where it was not derived, or of the last failed
             attempt.
-        derived_series_uid: "" unless derived; pictures and page are
-            `Places.reports/<number>/<derived_series_uid>.png` and `.html`.
+        derived_series_uid: "" unless derived; its pictures and pages are in
+            `Places.reports/<number>`.
         result: the member of `series` in `result.json` of this series: noise,
             verdict, warnings, method; {} where there is none.
     """

@@ -92,7 +92,7 @@ class Web:
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Response]]] = [
             ("GET", re.compile("/"), self._front),
             ("GET", re.compile(r"/jobs/(\d{1,12})"), self._job),
-            ("GET", re.compile(r"/jobs/(\d{1,12})/report"), self._report),
+            ("GET", re.compile(r"/jobs/(\d{1,12})/report(?:/(\d{1,4}))?"), self._report),
             ("GET", re.compile("/quarantine"), self._quarantine),
             ("GET", re.compile(r"/assets/([a-z.]+)"), self._asset),
             ("GET", re.compile("/metrics"), self._metrics),
@@ -138,16 +138,16 @@ class Web:
         page = job_page(
             job,
             self._overview.deliveries(job.number),
-            self._report_file(job).is_file(),
+            len(self._reports(job)),
             may_retry=self._token is not None,
         )
         return Response(body=page.encode(), content_type=HTML)
 
-    def _report(self, _: Request, number: str) -> Response:
+    def _report(self, _: Request, number: str, image: str | None) -> Response:
         """The page that was made with the series; only its own script and style may act."""
         try:
-            page = self._report_file(self._known_job(number)).read_bytes()
-        except OSError:
+            page = self._reports(self._known_job(number))[int(image or 1) - 1].read_bytes()
+        except (OSError, IndexError):
             raise RequestError(HTTPStatus.NOT_FOUND, "this series has no report") from None
         policy = (
             f"default-src 'none'; img-src data:; style-src {_hashes(page, b'style')}; "
@@ -209,9 +209,9 @@ class Web:
             raise RequestError(HTTPStatus.NOT_FOUND, "there is no such job")
         return job
 
-    def _report_file(self, job: JobRow) -> Path:
-        folder = Places(self._settings.data).reports / str(job.number)
-        return folder / f"{job.derived_series_uid or 'none'}.html"
+    def _reports(self, job: JobRow) -> list[Path]:
+        """The page of the series, or one for each image that was denoised by itself."""
+        return sorted((Places(self._settings.data).reports / str(job.number)).glob("*.html"))
 
 
 def _hashes(page: bytes, element: bytes) -> str:

@@ -58,9 +58,7 @@ def overview_page(
     )
 
 
-def job_page(
-    job: JobRow, deliveries: Sequence[DeliveryRow], has_report: bool, may_retry: bool
-) -> str:
+def job_page(job: JobRow, deliveries: Sequence[DeliveryRow], reports: int, may_retry: bool) -> str:
     """One series: pictures, verdict, where it went, and the button for another attempt."""
     why = Section("Why", rows=[(job.reason, job.message)]) if job.reason or job.message else None
     return render(
@@ -70,8 +68,8 @@ def job_page(
         number=job.number,
         figures=[*_job_figures(job)],
         why=why,
-        has_report=has_report,
-        result=[] if has_report else [*_result_sections(job.result)],
+        reports=["", *(f"/{number}" for number in range(2, reports + 1))] if reports else [],
+        result=[] if reports else [*_result_sections(job.result)],
         deliveries=[_delivery_row(each) for each in deliveries],
         series=Section("Series", rows=_uids(job)),
         attempts=[*_attempts(job, deliveries)],

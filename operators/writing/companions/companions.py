@@ -24,6 +24,7 @@ from stillscan.operators.errors import ResultError
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.derived_header import free_series_number
+from stillscan.operators.writing.derived_uids import derived_instance_uid
 from stillscan.operators.writing.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -97,6 +98,12 @@ class SeriesObjects:
         self.warnings: list[str] = []
         self._volume = volume
         self._derived_series_uid = derived_series_uid
+        # of an image alone, so that the objects of its neighbours are others
+        self._of = (
+            derived_instance_uid(derived_series_uid, volume.slices[0].sop_instance_uid)
+            if volume.beside
+            else derived_series_uid
+        )
         self._provenance = provenance
         self._staging = staging
         self._options = options
@@ -137,6 +144,7 @@ class SeriesObjects:
                     self._volume,
                     self._header,
                     (self._derived_series_uid, sop_instance_uids),
+                    self._of,
                     self._number_of("measurements", self._header),
                     measured,
                     self._provenance,
@@ -156,7 +164,7 @@ class SeriesObjects:
         from stillscan.operators.writing.companions.parametric_maps import MapSeries
 
         number = self._number_of(kind, block.headers[0])
-        series = MapSeries(kind, self._derived_series_uid, number, self._provenance)
+        series = MapSeries(kind, self._of, number, self._provenance)
         with _naming_what_failed(kind):
             instances = list(series.instances(block, values, self._volume.unit))
         for dataset in instances:

@@ -53,6 +53,7 @@ def measurement_report(
     volume: Volume,
     header: Dataset,
     derived: tuple[str, Sequence[str]],
+    key: str,
     series_number: int | None,
     measured: Measured,
     provenance: Provenance,
@@ -63,6 +64,7 @@ def measurement_report(
         volume: the source.
         header: of one of its images, for patient and study.
         derived: SeriesInstanceUID and SOPInstanceUIDs of the derived series.
+        key: UID that the report's own UIDs are made of: of the derived series, or of its one image.
         series_number: of the report's own series.
         measured: the contents.
         provenance: of the derived series.
@@ -90,9 +92,9 @@ def measurement_report(
     made = highdicom.sr.EnhancedSR(
         evidence=images,
         content=report[0],
-        series_instance_uid=object_uid(series_uid, "measurements"),
+        series_instance_uid=object_uid(key, "measurements"),
         series_number=series_number or 1,
-        sop_instance_uid=object_uid(series_uid, "measurements", 1),
+        sop_instance_uid=object_uid(key, "measurements", 1),
         instance_number=1,
         manufacturer=provenance.application,
         is_complete=True,
