@@ -178,7 +178,7 @@ def ending_of(result: RunResult) -> Outcome | Fault:
         return _outcome(each, result.seconds)
     for skipped in result.skipped:
         return Outcome("not-selected", skipped.reason, _short(skipped.message))
-    return Outcome("not-selected", "nothing-to-do", "no instance of the series is there")
+    return Outcome("not-selected", "nothing-to-do", "the series has no instance")
 
 
 def _outcome(series: SeriesOutcome, seconds: float) -> Outcome:

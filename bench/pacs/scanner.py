@@ -21,7 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from bench.mr_series import made_up_uid, mr_header, write_slice
-from stillscan.deploy.gateway.sender.quiet_reactor import QuietReactor
+from stillscan.deploy.gateway.sender.paused_reactor import PausedReactor
 
 _config.STORE_SEND_CHUNKED_DATASET = True
 
@@ -138,23 +138,23 @@ class Sender:
         entity = AE(ae_title=self.calling_ae_title)
         entity.connection_timeout = entity.acse_timeout = self.timeout_s
         entity.dimse_timeout = entity.network_timeout = self.timeout_s
-        quiet = QuietReactor(self.timeout_s)
+        reactor = PausedReactor(self.timeout_s)
         association = entity.associate(
             self.host,
             self.port,
             contexts=_contexts_of(files),
             ae_title=self.ae_title,
-            evt_handlers=quiet.handlers,
+            evt_handlers=reactor.handlers,
         )
         if not association.is_established:
-            quiet.end()
+            reactor.end()
             self.breaks += 1
             threading.Event().wait(0.1)
             return
         whole = self._store(association, files, stored)
         if whole:
             association.release()
-        quiet.end()
+        reactor.end()
         if association.is_established:
             association.abort()
 

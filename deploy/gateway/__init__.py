@@ -1,1 +1,1 @@
-"""The PACS gateway: receives series, derives quiet ones, sends them; loses nothing on the way."""
+"""The PACS gateway: receives series, denoises them and sends the derived series to destinations."""

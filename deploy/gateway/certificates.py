@@ -1,4 +1,4 @@
-"""When a certificate expires: read from its DER, as the standard library does not say it.
+"""Reads the expiry date of a certificate from its DER; the standard library has no function for it.
 
 RFC 5280 4.1: Certificate, TBSCertificate ([0] version), serialNumber, signature, issuer, validity.
 """
@@ -18,11 +18,11 @@ BEFORE_VALIDITY = 3  # serialNumber, signature, issuer
 
 
 def expires_at(path: Path) -> float:
-    """The moment after which the first certificate of a PEM file is valid no more (epoch).
+    """Time after which the first certificate of a PEM file is no longer valid, since the epoch.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it holds no certificate.
+        ValueError: if it contains no certificate.
     """
     found = PEM.search(path.read_text(encoding="ascii"))
     if found is None:
@@ -46,12 +46,12 @@ def _moment(kind: int, text: str) -> float:
     if kind == UTC_TIME:  # RFC 5280 4.1.2.5.1: years 50 to 99 are of 19..
         text = ("19" if int(text[:2]) >= 50 else "20") + text
     elif kind != GENERALIZED_TIME:
-        raise ValueError("a certificate without a time")
+        raise ValueError("a certificate without a date of expiry")
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def _content(der: bytes, at: int, tag: int) -> tuple[bytes, int]:
-    """The content of the element at a position, and where the next one begins."""
+    """The content of the DER element at a position, and the position of the next element."""
     if len(der) < at + 2 or der[at] != tag:
         raise ValueError("no certificate in the file")
     length, start = der[at + 1], at + 2

@@ -25,20 +25,23 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="A PACS gateway: series come in, quiet ones go out beside them.",
+    help="PACS gateway: receives DICOM series, denoises them and sends the derived series.",
 )
 
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", help="settings in YAML; default: all defaults", show_default=False
+        "--config",
+        "-c",
+        help="Settings file in YAML (default: the default of every setting)",
+        show_default=False,
     ),
 ]
 
 
 @app.command()
 def serve(config: Config = None) -> None:
-    """Run the gateway until SIGTERM; what has begun is then brought to its end."""
+    """Run the gateway until SIGTERM; running jobs and deliveries are then completed."""
     from stillscan.deploy.gateway.supervisor import serve as serve_until_stopped
 
     def action() -> ExitCode:
@@ -51,7 +54,7 @@ def serve(config: Config = None) -> None:
 
 @app.command()
 def check(config: Config = None) -> None:
-    """Read the settings and say what is wrong with them, or what they are."""
+    """Check the settings file; print the settings as JSON, or the first error."""
 
     def action() -> ExitCode:
         settings = checked_settings(config)
@@ -64,11 +67,11 @@ def check(config: Config = None) -> None:
 
 @app.command()
 def inspect(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="folder with DICOM files")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Folder with DICOM files")],
     config: Config = None,
-    sender: Annotated[str, typer.Option(help="calling AE title to suppose")] = "",
+    sender: Annotated[str, typer.Option(help="Assumed calling AE title of the sender")] = "",
 ) -> None:
-    """Say which rule each series of a folder would meet (`stillscan inspect` says the rest)."""
+    """Show which rule each series of a folder matches (see also `stillscan inspect`)."""
 
     def action() -> ExitCode:
         settings = checked_settings(config)
@@ -80,7 +83,7 @@ def inspect(
                 if uid not in seen:
                     seen.add(uid)
                     rule = choose_rule(settings.rules, header, sender)
-                    typer.echo(f"{uid}: {_said_of(rule.name if rule else None, settings)}")
+                    typer.echo(f"{uid}: {_rule_text(rule.name if rule else None, settings)}")
         return ExitCode.DERIVED if seen else ExitCode.NOTHING_TO_DO
 
     set_up_logging("inspect", "info")
@@ -89,7 +92,7 @@ def inspect(
 
 @app.command()
 def status(config: Config = None) -> None:
-    """Print how much there is of what, and the last jobs, as JSON."""
+    """Print the number of series, jobs and deliveries by state, and the last jobs, as JSON."""
 
     def action() -> ExitCode:
         overview = Overview(Places(checked_settings(config).data))
@@ -105,10 +108,10 @@ def status(config: Config = None) -> None:
 
 
 def checked_settings(config: Path | None) -> GatewaySettings:
-    """The settings, with everything checked that can be before anything runs.
+    """Read and check the settings, including the DICOM keywords of rules.
 
     Raises:
-        SettingsError: says what is wrong.
+        SettingsError: if a setting is wrong.
     """
     settings = load_gateway_settings(config)
     require_known_keywords(settings.rules)
@@ -116,13 +119,14 @@ def checked_settings(config: Path | None) -> GatewaySettings:
     return settings
 
 
-def _said_of(name: str | None, settings: GatewaySettings) -> str:
+def _rule_text(name: str | None, settings: GatewaySettings) -> str:
     if name is None:
-        return "no rule matches: kept for the retention time, not processed"
+        return "no rule matches: not processed, kept for the retention time"
     rule = next(each for each in settings.rules if each.name == name)
     if not rule.process:
         return f"rule '{name}': not processed"
-    return f"rule '{name}': processed, then sent to {', '.join(rule.destinations) or 'nobody'}"
+    sent = ", then sent to " + ", ".join(rule.destinations) if rule.destinations else ", not sent"
+    return f"rule '{name}': processed{sent}"
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""The log of the gateway: one JSON object per line on stderr, no patient data.
+"""The log of the gateway: one JSON object per line on standard error, without patient data.
 
     {"time": "2026-01-31T12:00:00.123+00:00", "level": "info", "part": "worker", "message": "..."}
 
-Members besides these four are UIDs, numbers and codes: `log.info("job done", extra={"job": 3})`.
-What libraries log is not shown: it may quote a header.
+Further members are UIDs, numbers and codes: `log.info("job ended", extra={"job": 3})`. Messages of
+libraries are not logged: they may quote header values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
         self._part = part
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; frames of an exception are shown without its message, which may quote."""
+        """The line; exceptions are not included, since their messages may quote header values."""
         extra = {key: value for key, value in vars(record).items() if key not in STANDARD}
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -42,7 +42,7 @@ class JsonLines(logging.Formatter):
 
 
 def set_up_logging(part: str, level: str) -> None:
-    """Send our log to stderr from `level` on, and keep libraries silent."""
+    """Log to standard error from `level` upwards, and silence the loggers of libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(part))
     log.handlers = [handler]

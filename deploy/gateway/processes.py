@@ -1,20 +1,20 @@
-"""The processes of the gateway, and how each is begun, stopped and ended.
+"""The five processes ("parts") of the gateway, and how each is started and stopped.
 
-A part is a function `run(settings, stop)` that returns soon after `stop` is set: the receiver lets
-running associations end, the worker its job, the sender its delivery. A part may also be killed at
-any moment; what it was doing is found in the spool and the database when it starts again. The
+A part is a function `run(settings, stop)` that returns soon after `stop` is set: the receiver waits
+for open associations, the worker for its job, the sender for its delivery. A part may also be
+killed at any moment; unfinished work is found in the spool and the record after the restart. The
 functions are
 
     receiver   receiver.receiver.run    C-STORE, C-ECHO
-    web        web.routes.run           STOW-RS, status page, /metrics, /healthz
-    planner    planner.planner.run      files instances, finds complete series, makes jobs
+    web        web.routes.run           STOW-RS, status page, /metrics, /livez, /readyz
+    planner    planner.planner.run      files instances, finds complete series, creates jobs
     worker     planner.worker.run       denoises
     sender     sender.sender.run        delivers
 
-The supervisor starts this module with the name of a part, writes the settings to its standard
-input and keeps that open: a line there asks the part to stop, its end (the supervisor is gone)
-makes it leave at once. Signals are blocked in parts: holoscan would take SIGTERM for its own, and
-what a terminal or systemd sends to all processes is the supervisor's to answer.
+The supervisor starts this module with the name of a part, writes the settings to its standard input
+and keeps that open: a line there asks the part to stop; at end of file (the supervisor has ended)
+it exits at once. Signals are blocked in parts: holoscan has its own handler for SIGTERM, and the
+supervisor alone handles signals that a terminal or systemd sends to all processes.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ MODULES = {  # below deploy/gateway
     "worker": "planner.worker",
     "sender": "sender.sender",
 }
-ORPHANED = 70  # exit status of a part whose supervisor is gone
-DIED_OF_ITS_WORK = "STILLSCAN_PART_DIED_OF_ITS_WORK"  # how the life before has ended
-OURS_ALONE = 0o027  # umask: files 0640, folders 0750
+ORPHANED = 70  # exit status of a part whose supervisor has ended
+PREVIOUS_RUN_CRASHED = "STILLSCAN_PREVIOUS_RUN_CRASHED"  # environment variable
+UMASK = 0o027  # files 0640, folders 0750
 FLOCK = struct.Struct("@hhqqi")  # of fcntl(2): type, whence, start, length, process
 
 
 def main(name: str) -> None:
-    """Run the part of this name until its supervisor says stop."""
-    os.umask(OURS_ALONE)
+    """Run the part of this name until its supervisor asks it to stop."""
+    os.umask(UMASK)
     share_one_heap()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     set_up_logging(name, os.environ.get("STILLSCAN_LOG_LEVEL", "info"))
@@ -67,11 +67,11 @@ def main(name: str) -> None:
     size = int.from_bytes(control.read(4), "big")
     settings: GatewaySettings = pickle.loads(control.read(size))
     stop = threading.Event()
-    threading.Thread(target=_obey, args=(control, stop), daemon=True).start()
+    threading.Thread(target=_follow_supervisor, args=(control, stop), daemon=True).start()
     threading.excepthook = _end_process
 
     def action() -> ExitCode:
-        with only_one(settings.data / f"{name}.lock"), _naming_own_faults():
+        with process_lock(settings.data / f"{name}.lock"), _translate_faults():
             run = cast(Run, import_module(f"stillscan.deploy.gateway.{MODULES[name]}").run)
             run(settings, stop)
         return ExitCode.DERIVED
@@ -80,13 +80,13 @@ def main(name: str) -> None:
 
 
 class PartFaultError(OutputError):
-    """The disk, the record or the port of a part is not to be used at the moment."""
+    """The disk, the record or the port of a part cannot be used at the moment."""
 
     reason = "part-fault"
 
 
 @contextmanager
-def _naming_own_faults() -> Iterator[None]:
+def _translate_faults() -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -95,35 +95,35 @@ def _naming_own_faults() -> Iterator[None]:
         raise PartFaultError(f"the record: {error}") from error
 
 
-def died_of_its_work() -> bool:
-    """Whether the life of this part before has ended by what it was doing: a crash, or a hang.
+def previous_run_crashed() -> bool:
+    """Whether the previous process of this part crashed or hung.
 
-    What somebody else has killed says nothing about its work.
+    False if it was killed from outside: that says nothing about the instance or job it worked on.
     """
-    return bool(os.environ.get(DIED_OF_ITS_WORK))
+    return bool(os.environ.get(PREVIOUS_RUN_CRASHED))
 
 
 class GatewayRunsError(OutputError):
-    """Another gateway works with the same data."""
+    """Another gateway uses the same data folder."""
 
     reason = "gateway-runs"
 
 
-class only_one:  # noqa: N801  # reads as `with only_one(lock):`
-    """Wait until no other process holds this lock; a process that ends lets it go."""
+class process_lock:  # noqa: N801  # reads as `with process_lock(lock):`
+    """A lock file that one process can hold; it is released when that process ends."""
 
     def __init__(self, path: Path, patience_s: float = float("inf")) -> None:
-        """The file is made where it is not there; `patience_s` is how long to wait."""
+        """Create the file if it does not exist; `patience_s` is how long to wait for the lock."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._patience_s = patience_s
         self._file = path.open("wb")
 
     def __enter__(self) -> None:
-        """Wait for the lock; it is the process's own: a child that a library forks has no part.
+        """Wait for the lock; child processes that a library forks do not inherit it.
 
         Raises:
-            GatewayRunsError: if the other process does not let it go.
+            GatewayRunsError: if another process still holds it after `patience_s`.
         """
         deadline = monotonic() + self._patience_s
         while True:
@@ -133,13 +133,13 @@ class only_one:  # noqa: N801  # reads as `with only_one(lock):`
             except (BlockingIOError, PermissionError) as error:  # POSIX allows either
                 if monotonic() > deadline:
                     raise GatewayRunsError(
-                        f"process {self._holder()} works with {self._path.parent}: one folder of "
-                        "data serves one gateway"
+                        f"process {self._holder()} already uses {self._path.parent}: each gateway "
+                        "needs its own data folder"
                     ) from error
             sleep(0.1)
 
     def __exit__(self, *exception: object) -> None:
-        """Let it go."""
+        """Release the lock."""
         self._file.close()
 
     def _holder(self) -> int:
@@ -147,7 +147,7 @@ class only_one:  # noqa: N801  # reads as `with only_one(lock):`
         return int(FLOCK.unpack(fcntl.fcntl(self._file, fcntl.F_GETLK, asked))[4])
 
 
-def _obey(control: BinaryIO, stop: threading.Event) -> None:
+def _follow_supervisor(control: BinaryIO, stop: threading.Event) -> None:
     if control.readline():
         stop.set()
         control.read()
@@ -155,7 +155,7 @@ def _obey(control: BinaryIO, stop: threading.Event) -> None:
 
 
 def _end_process(arguments: threading.ExceptHookArgs) -> None:
-    """A thread that breaks ends its part: half a part would not be noticed."""
+    """End the whole part when a thread fails: otherwise the failure would not be noticed."""
     name = "" if arguments.thread is None else arguments.thread.name
     error = arguments.exc_value or arguments.exc_type()
     log.error("internal-fault: %s in thread %s", kind_and_place(error), name)

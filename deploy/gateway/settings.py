@@ -1,7 +1,7 @@
-"""`gateway.yaml` becomes frozen dataclasses, once, at the start; an unknown key is an error.
+"""Settings of the gateway: `gateway.yaml`, read once at the start into frozen dataclasses.
 
-Everything but `destinations` and `rules` has a default that a laptop can run with: loopback
-addresses, and folders below `data`.
+An unknown key is an error. Every setting has a default that works on a laptop: loopback addresses,
+folders below `data`, no destinations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DestinationKind = Literal["c-store", "stow-rs", "folder"]
 MissingPolicy = Literal["refuse", "process"]
 
 LOOPBACK = "127.0.0.1"
-MAX_PDU = 128 * 2**10  # S6: bounded before anything is allocated
+MAX_PDU = 128 * 2**10  # bytes; checked before anything is allocated (S6)
 AE_TITLE_LENGTH = 16
 
 
@@ -28,9 +28,9 @@ class Tls:
     """Certificates of one end of a TLS connection, as PEM files.
 
     Attributes:
-        certificate, key: our own.
-        authority: signs the certificates of those we talk to; None: no server is trusted
-            (clients need no certificate) and the system's authorities for a client.
+        certificate, key: of the gateway.
+        authority: CA certificate that must have signed the certificate of the peer. None: as a
+            server, clients need no certificate; as a client, the system's authorities are used.
     """
 
     certificate: Path | None = None
@@ -38,18 +38,18 @@ class Tls:
     authority: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse one half of a pair."""
+        """Refuse a certificate without a key, or a key without a certificate."""
         if (self.certificate is None) != (self.key is None):
             raise ValueError("'certificate' and 'key' belong together")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Who may send.
+    """A permitted sender.
 
     Attributes:
         ae_title: the calling AE title.
-        hosts: addresses that it may call from; empty: any.
+        hosts: permitted addresses; empty: any.
     """
 
     ae_title: str
@@ -61,16 +61,16 @@ class ReceiverSection:
     """The DICOM listener (C-STORE, C-ECHO).
 
     Attributes:
-        ae_title: ours; a caller must ask for it unless `any_called_ae_title`.
-        peers: the allow-list; empty: everybody who reaches the port, which `host` keeps to this
-            machine by default.
-        max_pdu: bytes of one PDU, also as declared.
-        max_associations, max_associations_per_host: at the same time; more are rejected.
-        negotiation_s: until a connection has asked for an association.
-        idle_s: between two messages of an association.
-        association_s: of a whole association.
-        max_instance_mb: the largest instance that is taken.
-        drain_s: how long running associations may go on after SIGTERM.
+        ae_title: AE title of the gateway, required as called AE title unless `any_called_ae_title`.
+        peers: the permitted senders; empty: anyone who can reach the port (by default `host` limits
+            that to this machine).
+        max_pdu: maximum length of a PDU in bytes, checked at its header.
+        max_associations, max_associations_per_host: at the same time; further ones are rejected.
+        negotiation_s: time limit from the connection to the complete association request.
+        idle_s: time limit between two messages of an association.
+        association_s: time limit of a whole association.
+        max_instance_mb: maximum size of an instance.
+        drain_s: how long open associations may continue after SIGTERM.
     """
 
     host: str = LOOPBACK
@@ -94,9 +94,9 @@ class WebSection:
     """Status page, /metrics, /healthz and STOW-RS.
 
     Attributes:
-        token_file: its content authorises retries and STOW-RS; None: neither is possible.
-        stow: whether STOW-RS is there.
-        max_request_mb: the largest STOW-RS request.
+        token_file: file with the token for retries and STOW-RS; None: neither is possible.
+        stow: whether STOW-RS is offered.
+        max_request_mb: maximum size of a STOW-RS request.
     """
 
     host: str = LOOPBACK
@@ -109,12 +109,12 @@ class WebSection:
 
 @dataclass(frozen=True)
 class StorageSection:
-    """What lies on the disk, and how long.
+    """Use of the disk, and retention.
 
     Attributes:
-        most_used: share of the file system; beyond it nothing more is accepted (0xA700).
-        retention_h: how long instances, derived series and reports stay after their series is done.
-        history_days: how long the records of jobs stay.
+        most_used: used share of the file system above which no instance is accepted (0xA700).
+        retention_h: how long instances, derived series and reports are kept after their job ended.
+        history_days: how long the records of jobs are kept.
     """
 
     most_used: float = 0.9
@@ -122,20 +122,21 @@ class StorageSection:
     history_days: float = 365.0
 
     def __post_init__(self) -> None:
-        """Refuse a share that is none."""
+        """Refuse a share that is not between 0 and 1."""
         if not 0 < self.most_used <= 1:
-            raise ValueError(f"'most-used' is {self.most_used}; expected a share of 0 to 1")
+            raise ValueError(f"'most-used' is {self.most_used}; expected a share above 0, up to 1")
 
 
 @dataclass(frozen=True)
 class CompletenessSection:
-    """When a series is complete.
+    """When a series counts as complete: after so many seconds without a new instance.
 
     Attributes:
-        quiet_s: nothing of the series has come for so long.
-        settled_s: the same, where its headers say how many instances there are and all have come.
-        patience_s: the same, where its headers say that some are missing.
-        missing: what then becomes of it: `refuse` (series-incomplete) or `process`.
+        quiet_s: if the headers do not state how many images the series has.
+        settled_s: if the headers state the number of images and all have arrived.
+        patience_s: if the headers state the number of images and some are missing.
+        missing: what happens to a series with missing images: `refuse` (series-incomplete) or
+            `process`.
     """
 
     quiet_s: float = 60.0
@@ -149,11 +150,12 @@ class WorkerSection:
     """How jobs run.
 
     Attributes:
-        timeout_s: a job that takes longer is stopped (`time-out`).
-        attempts: how often a job that was stopped or failed by a fault of ours is tried.
-        backoff_s: before the second attempt; doubled before each further one.
-        memory_mb: address space of the worker; None: no limit.
-        drain_s: how long a running job may go on after SIGTERM.
+        timeout_s: time limit of an attempt (`time-out`).
+        attempts: maximum attempts at a job that was stopped, or failed by a fault of the gateway.
+        backoff_s: wait before the second attempt; doubled for each further one.
+        memory_mb: address space that the worker may use beyond what it has once it is ready; None:
+            no limit.
+        drain_s: how long a running job may continue after SIGTERM.
     """
 
     timeout_s: float = 1800.0
@@ -168,10 +170,11 @@ class SenderSection:
     """How derived series are delivered.
 
     Attributes:
-        attempts: after so many failures a delivery is dead until somebody retries it.
-        backoff_s, backoff_most_s: before the second attempt; doubled before each further one.
-        timeout_s: of a connection and of each answer.
-        drain_s: how long a running delivery may go on after SIGTERM.
+        attempts: maximum attempts; then the delivery has failed until an operator retries it.
+        backoff_s: wait before the second attempt; doubled for each further one.
+        backoff_most_s: maximum wait between two attempts.
+        timeout_s: time limit for a connection and for each response.
+        drain_s: how long a running delivery may continue after SIGTERM.
     """
 
     attempts: int = 8
@@ -183,15 +186,16 @@ class SenderSection:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where derived series go.
+    """A destination of derived series.
 
     Attributes:
-        name: what rules call it.
+        name: used in `destinations` of rules.
         kind: `c-store`, `stow-rs` or `folder`.
-        host, port, ae_title, calling_ae_title: of a C-STORE destination.
-        url: of a STOW-RS service, without `/studies`.
-        token_file: its content goes into the header Authorization of STOW-RS requests.
-        folder: gets one folder for each derived series.
+        host, port, ae_title: of the C-STORE destination.
+        calling_ae_title: AE title of the gateway there.
+        url: of the STOW-RS service, without `/studies`.
+        token_file: its content becomes the header Authorization of STOW-RS requests.
+        folder: receives one subfolder for each derived series.
         tls: certificates for C-STORE over TLS, or for STOW-RS.
     """
 
@@ -220,22 +224,23 @@ class Destination:
             if len(title) > AE_TITLE_LENGTH:
                 raise ValueError(f"AE title '{title}' is longer than {AE_TITLE_LENGTH}")
         if self.kind == "stow-rs" and not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url '{self.url}' begins with neither http:// nor https://")
+            raise ValueError(f"url '{self.url}' must begin with http:// or https://")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is done with series whose headers match; the first rule that matches is taken.
+    """What is done with matching series; the first rule that matches a series is applied.
 
     Attributes:
         name: for logs and the status page.
-        match: pattern (`*t1*`, case does not count) by DICOM keyword, all of which must match one
-            value of the attribute; `calling-ae-title` matches the sender. Empty: everything.
-        process: False: the series is kept for the retention time and nothing else happens.
-        bundle: name of a bundle; None for the one that fits the modality.
-        mode, strength: as in `app.yaml`; None: what stands there.
-        priority: higher ones run first.
-        destinations: names; where the derived series goes.
+        match: pattern (`*t1*`, not case-sensitive) by DICOM keyword; `calling-ae-title` is the
+            sender. All patterns must match; of an attribute with several values, one must. Empty:
+            every series matches.
+        process: False: the series is not processed, only kept for the retention time.
+        bundle: name of a bundle; None: chosen by modality.
+        mode, strength: as in `app.yaml`; None: the values of that file.
+        priority: jobs with a higher priority run first.
+        destinations: names of the destinations of the derived series.
     """
 
     name: str
@@ -253,13 +258,13 @@ EVERYTHING = Rule("everything")
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """All settings of the gateway, as one value.
+    """All settings of the gateway.
 
     Attributes:
-        data: folder of spool, queue, outbox and reports; one file system.
-        application: settings of the application (`app.yaml`); None: the shipped ones.
-        models: folder of bundles; None: the shipped ones.
-        rules: in their order; none: every series is processed and sent nowhere.
+        data: folder of spool, record, outbox and reports, all on one file system.
+        application: settings file of the application; None: the shipped `app.yaml`.
+        models: folder of bundles; None: the shipped bundles.
+        rules: in order of precedence; by default every series is processed and not sent.
     """
 
     data: Path = Path("gateway-data")
@@ -275,57 +280,57 @@ class GatewaySettings:
     rules: tuple[Rule, ...] = (EVERYTHING,)
 
     def __post_init__(self) -> None:
-        """Refuse names that are used twice, and rules that send to nowhere known."""
+        """Refuse duplicate names, and rules with an unknown destination."""
         known = [each.name for each in self.destinations]
         for names, what in ((known, "destinations"), ([r.name for r in self.rules], "rules")):
             if len(set(names)) < len(names):
-                raise ValueError(f"two {what} have one name")
+                raise ValueError(f"two {what} have the same name")
         for rule in self.rules:
             for name in rule.destinations:
                 if name not in known:
                     raise ValueError(
-                        f"rule '{rule.name}' sends to '{name}', which is no destination; "
-                        f"there are: {', '.join(known) or 'none'}"
+                        f"rule '{rule.name}' sends to '{name}', which is not among the "
+                        f"destinations ({', '.join(known) or 'none'})"
                     )
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where things lie below `data`."""
+    """Files and folders below `data`."""
 
     data: Path
 
     @property
     def database(self) -> Path:
-        """Series, jobs, deliveries and counters (SQLite)."""
+        """The record: series, jobs, deliveries and counters (SQLite)."""
         return self.data / "gateway.sqlite"
 
     @property
     def incoming(self) -> Path:
-        """Acknowledged instances that are in no series yet."""
+        """Acknowledged instances that are not filed into a series yet."""
         return self.data / "incoming"
 
     @property
     def quarantine(self) -> Path:
-        """Instances that cannot be filed, and what else was found in `incoming`."""
+        """Instances that cannot be filed, and foreign files that were found in `incoming`."""
         return self.data / "quarantine"
 
-    def heart(self, part: str) -> Path:
-        """Its time of change says until when the part has promised to be back (`heart.py`)."""
-        return self.data / f"{part}.heart"
+    def heartbeat(self, part: str) -> Path:
+        """Its modification time is when the next heartbeat of the part is due (`heartbeat.py`)."""
+        return self.data / f"{part}.heartbeat"
 
-    def in_hand(self, part: str) -> Path:
-        """What the part is working on, one name a line."""
+    def in_progress(self, part: str) -> Path:
+        """Names of the files that the part is working on, one per line."""
         return self.data / f"{part}.in-hand"
 
     @property
     def instances(self) -> Path:
-        """Instances by the first two digits of their name."""
+        """Filed instances, in subfolders by the first two digits of their name."""
         return self.data / "instances"
 
     @property
     def work(self) -> Path:
-        """Of running jobs; emptied at the start."""
+        """Temporary files of running jobs; emptied at the start."""
         return self.data / "work"
 
     @property
@@ -340,7 +345,7 @@ class Places:
 
 
 def load_gateway_settings(path: Path | None) -> GatewaySettings:
-    """Read the settings from a YAML file; without one, all defaults.
+    """Read the settings from a YAML file; None: the default of every setting.
 
     Raises:
         SettingsError: if the file cannot be read, a key is unknown or missing, or a value is wrong.
@@ -351,7 +356,7 @@ def load_gateway_settings(path: Path | None) -> GatewaySettings:
 
 
 def parse_gateway_settings(document: object, source: str = "settings") -> GatewaySettings:
-    """Turn a parsed YAML document into settings; `source` names it in messages.
+    """Convert a parsed YAML document to settings; messages refer to it as `source`.
 
     Raises:
         SettingsError: if a key is unknown or missing, or a value is wrong.
@@ -360,7 +365,7 @@ def parse_gateway_settings(document: object, source: str = "settings") -> Gatewa
 
 
 def token_of(file: Path | None) -> str | None:
-    """The content of a token file without the white space around it; None without a file.
+    """The content of a token file without surrounding white space; None without a file.
 
     Raises:
         SettingsError: if the file cannot be read or is empty.

@@ -1,1 +1,1 @@
-"""Decides which series are complete and denoised, and runs the jobs."""
+"""Creates jobs for complete series, and runs them."""

@@ -1,7 +1,8 @@
-"""The planner: files what has come, finds out which series are complete, and makes their jobs.
+"""The planner process: files received instances, finds complete series and creates their jobs.
 
-It is the only one who writes series and makes jobs. Headers are read in a limited child process.
-Everything it does may be done twice: killed anywhere, it goes on with what lies in `incoming`.
+No other process adds series or jobs to the record. Headers are read in a child process with limited
+resources. Every step can be repeated: if the planner is killed, it continues with the files in
+`incoming` after the restart.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from pydicom.filereader import read_file_meta_info
 from stillscan import __version__
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.settings import DEFAULT_SETTINGS, load_settings
-from stillscan.deploy.gateway.heart import Heart
+from stillscan.deploy.gateway.heartbeat import Heartbeat
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.planner.rules import choose_rule, expected_images, header_of
-from stillscan.deploy.gateway.processes import died_of_its_work
+from stillscan.deploy.gateway.processes import previous_run_crashed
 from stillscan.deploy.gateway.receiver.spool import is_whole
 from stillscan.deploy.gateway.record.clock import Clock
 from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.incoming_series import (
     Filed,
     NewJob,
-    QuietSeries,
+    ReadySeries,
     SeriesRecord,
     Task,
 )
-from stillscan.deploy.gateway.record.quarantine import MOST_STRIKES, SPOOLED, Quarantine
+from stillscan.deploy.gateway.record.quarantine import MAX_CRASHES, SPOOLED, Quarantine
 from stillscan.deploy.gateway.record.retention import Retention
 from stillscan.deploy.gateway.settings import GatewaySettings, Places
 from stillscan.models.bundle import WEIGHTS, BundleError, find_bundles
@@ -44,17 +45,17 @@ from stillscan.operators.internal_fault import InternalFaultError, setting_aside
 from stillscan.operators.reading.decoder import Decoder, Scanned
 
 TICK_S = 0.25
-BATCH = 256  # files that are filed at once
-GROUP = 16  # of them are in hand at once: what is under suspicion if the planner ends
-STEP_S = 300.0  # the longest that one step may take: a group of files that each stop the decoder
+BATCH_SIZE = 256  # files that are filed in one round
+GROUP_SIZE = 16  # files read together; if the planner crashes, one of them may be the cause
+STEP_S = 300.0  # time limit of one step: a group of files each of which stops the decoder
 NO_TASK = Task(None, None, None, ())
-# What concerns the planner, not the instance that it has in hand.
+# Faults of the planner or its machine, not of the instance that it is reading.
 OWN_FAULTS = (OSError, sqlite3.OperationalError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """An acknowledged instance that is in no series yet."""
+    """An acknowledged instance that is not filed into a series yet."""
 
     path: Path
     received: float
@@ -62,30 +63,30 @@ class Waiting:
 
 
 def run(settings: GatewaySettings, stop: threading.Event) -> None:
-    """File, plan and clear away until `stop`."""
+    """File instances, create jobs and apply the retention time until `stop` is set."""
     places = Places(settings.data)
-    heart = Heart(places, "planner")
-    heart.beat(STEP_S)
+    heartbeat = Heartbeat(places, "planner")
+    heartbeat.beat(STEP_S)
     database = Database(places.database)
     retention = Retention(places, database, settings.storage)
     clock = Clock(database, settings)
     with Decoder() as decoder:
-        planner = Planner(settings, places, database, decoder, heart)
-        if died_of_its_work():
-            planner.suspect_what_was_in_hand()
+        planner = Planner(settings, places, database, decoder, heartbeat)
+        if previous_run_crashed():
+            planner.count_crash_of_current_files()
         planner.reconcile()
         while not stop.is_set():
-            heart.beat()
+            heartbeat.beat()
             clock.tick()
             busy = planner.tick()
-            heart.beat(STEP_S)
+            heartbeat.beat(STEP_S)
             retention.tick()
             if not busy:
                 stop.wait(TICK_S)
 
 
 class Planner:
-    """One round after the other: `tick`."""
+    """Files instances and creates jobs; `tick` is one round."""
 
     def __init__(
         self,
@@ -93,12 +94,12 @@ class Planner:
         places: Places,
         database: Database,
         decoder: Decoder,
-        heart: Heart | None = None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
-        """Settings of the application and weights are part of a job's identity: read once."""
+        """Read the settings of the application and the weights, which are part of a job's key."""
         self._settings = settings
         self._places = places
-        self._heart = heart or Heart(places, "planner")
+        self._heartbeat = heartbeat or Heartbeat(places, "planner")
         self._record = SeriesRecord(database)
         self._quarantine = Quarantine(places, database)
         self._decoder = decoder
@@ -106,10 +107,11 @@ class Planner:
         places.incoming.mkdir(parents=True, exist_ok=True)
 
     def reconcile(self) -> None:
-        """Bring spool and record together, at the start.
+        """Make spool and record consistent, at the start.
 
-        A file that the record does not know (it was restored from a backup, or made anew) is filed
-        again; one that retention had removed from the record, and was killed over, is removed.
+        A file that the record does not contain (the record was restored from a backup, or created
+        anew) is filed again. A file that retention had marked as removed, but not yet deleted when
+        the process ended, is deleted.
         """
         for path in self._places.instances.glob("*/*.dcm"):
             there = self._record.is_there(path.name)
@@ -118,29 +120,29 @@ class Planner:
             elif not there:
                 path.unlink()
 
-    def suspect_what_was_in_hand(self) -> None:
-        """The planner has ended over one of the instances that it had in hand."""
+    def count_crash_of_current_files(self) -> None:
+        """Record a crash for each of the instances that the previous process was reading."""
         try:
-            names = self._places.in_hand("planner").read_text(encoding="utf-8").split()
+            names = self._places.in_progress("planner").read_text(encoding="utf-8").split()
         except FileNotFoundError:
             return
-        self._quarantine.strike(names)
+        self._quarantine.count_crashes(names)
 
     def tick(self) -> bool:
-        """File what has come and make jobs of series that are complete; whether more waits."""
+        """File instances and create jobs of complete series; whether more instances are waiting."""
         now = time.time()
         waiting = sorted(self._waiting(now), key=lambda each: each.received)
-        self._file(waiting[:BATCH])
-        left = waiting[BATCH:]
-        # A series may have instances among those that are not filed yet: silence is only known
-        # up to the oldest of them.
+        self._file(waiting[:BATCH_SIZE])
+        left = waiting[BATCH_SIZE:]
+        # Instances that are not filed yet may belong to any series: whether a series is complete
+        # can only be decided up to the time at which the oldest of them was received.
         known_until = min((each.received for each in left), default=now)
-        for series in self._record.quiet(self._settings.completeness, known_until):
+        for series in self._record.ready(self._settings.completeness, known_until):
             self._close(series)
         return bool(left)
 
     def _waiting(self, now: float) -> Iterator[Waiting]:
-        """What the receiver has put into `incoming`; everything else there is set aside."""
+        """The instances in `incoming`; everything else there is moved to the quarantine."""
         with os.scandir(self._places.incoming) as entries:
             for entry in list(entries):
                 if entry.name.startswith("."):
@@ -152,7 +154,7 @@ class Planner:
                 except FileNotFoundError:
                     continue
                 if not is_file or not SPOOLED.fullmatch(entry.name):
-                    message = "a file or folder in 'incoming' that the receiver has not written"
+                    message = "a file or folder in 'incoming' that the receiver did not write"
                     self._quarantine.put(path, "not-from-spool", message)
                 elif found.st_size == 0:
                     self._quarantine.put(path, "empty-file", "the file has no bytes")
@@ -160,14 +162,14 @@ class Planner:
                     yield Waiting(path, min(found.st_mtime, now), found.st_size)
 
     def _file(self, waiting: list[Waiting]) -> None:
-        struck = self._quarantine.struck() if waiting else {}
-        sound = [each for each in waiting if each.path.name not in struck]
-        groups = [sound[at : at + GROUP] for at in range(0, len(sound), GROUP)]
-        for each in (each for each in waiting if each.path.name in struck):
-            if struck[each.path.name] < MOST_STRIKES:
-                groups.append([each])  # by itself: if it is the one, no other is suspected
+        crash_counts = self._quarantine.crash_counts() if waiting else {}
+        sound = [each for each in waiting if each.path.name not in crash_counts]
+        groups = [sound[at : at + GROUP_SIZE] for at in range(0, len(sound), GROUP_SIZE)]
+        for each in (each for each in waiting if each.path.name in crash_counts):
+            if crash_counts[each.path.name] < MAX_CRASHES:
+                groups.append([each])  # alone, to find out whether it is the cause of the crash
             else:
-                message = f"the planner has ended {MOST_STRIKES} times over this instance"
+                message = f"the planner crashed or hung {MAX_CRASHES} times on this instance"
                 self._quarantine.put(each.path, "planner-stopped", message)
         begun: set[str] = set()
         found = [each for group in groups for each in self._filed_of(group, begun)]
@@ -175,15 +177,15 @@ class Planner:
         for name in names:
             target = instance_path(self._places, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # it is missed when its job is made
+            with suppress(FileNotFoundError):  # noticed when the job of its series is created
                 (self._places.incoming / name).rename(target)
-        if struck:
-            self._quarantine.absolve(names)
+        if crash_counts:
+            self._quarantine.clear_crashes(names)
 
     def _filed_of(self, group: Sequence[Waiting], begun: set[str]) -> list[Filed]:
-        """What is recorded of some instances; those over which something fails are set aside."""
-        self._heart.beat(STEP_S)
-        in_hand = self._places.in_hand("planner")
+        """The entries of some instances; instances on which a bug occurs are quarantined."""
+        self._heartbeat.beat(STEP_S)
+        in_hand = self._places.in_progress("planner")
         in_hand.write_text("\n".join(each.path.name for each in group), encoding="utf-8")
         filed = []
         scans = self._decoder.scan(each.path for each in group)
@@ -197,7 +199,7 @@ class Planner:
         return filed
 
     def _recorded(self, filed: list[Filed]) -> list[Filed]:
-        """Those that are in the record now: all at once, or what there is of them one by one."""
+        """Record the entries, together or else one by one; those that were recorded."""
         try:
             with setting_aside(*OWN_FAULTS):
                 self._record.file(filed)
@@ -210,7 +212,7 @@ class Planner:
         return filed
 
     def _filed(self, waiting: Waiting, scanned: Scanned, begun: set[str]) -> Filed:
-        """What is recorded of an instance; `begun` are series whose first one was seen already."""
+        """The entry of an instance; `begun` are series of which an instance was already read."""
         known, name = scanned.known, waiting.path.name
         uid = known.series_instance_uid if known is not None else ""
         uid = uid or f"file:{name}"
@@ -235,8 +237,8 @@ class Planner:
             received=waiting.received,
         )
 
-    def _close(self, series: QuietSeries) -> None:
-        self._heart.beat(STEP_S)
+    def _close(self, series: ReadySeries) -> None:
+        self._heartbeat.beat(STEP_S)
         series = self._without_damage(series)
         try:
             with setting_aside(*OWN_FAULTS):
@@ -245,10 +247,10 @@ class Planner:
             job = self._ended("refused", error.reason, str(error))
         number = self._record.close(series, job, time.time())
         if number is None:
-            log.info("series came again: its job was made before", extra={"series": series.uid})
+            log.info("series received again, job exists", extra={"series": series.uid})
         else:
             log.info(
-                "job made",
+                "job created",
                 extra={
                     "job": number,
                     "series": series.uid,
@@ -260,45 +262,46 @@ class Planner:
                 },
             )
 
-    def _without_damage(self, series: QuietSeries) -> QuietSeries:
-        """The series without the instances that the disk has lost or changed."""
+    def _without_damage(self, series: ReadySeries) -> ReadySeries:
+        """The series without instances whose file is missing or damaged."""
         damaged = []
         for name in series.instances:
-            self._heart.beat(STEP_S)
+            self._heartbeat.beat(STEP_S)
             path = instance_path(self._places, name)
             if not is_whole(path):
                 damaged.append(name)
                 if path.exists():
-                    message = "the content is not what was received"
+                    message = "the content differs from what was received"
                     self._quarantine.put(path, "spool-damaged", message)
         return self._record.without(series, damaged) if damaged else series
 
-    def _job_for(self, series: QuietSeries) -> NewJob:
+    def _job_for(self, series: ReadySeries) -> NewJob:
         if series.ours or self._record.made_by_us(series.uid):
-            return self._ended("not-selected", "already-denoised", "Stillscan made this series")
-        if series.gone:
+            return self._ended("not-selected", "already-denoised", "derived by Stillscan")
+        if series.removed:
             return self._ended(
                 "refused",
                 "late-after-retention",
-                f"{series.gone} earlier instances of the series were removed after the retention "
-                "time; send the whole series again",
+                f"{series.removed} earlier instances of the series were removed after the "
+                "retention time; send the whole series again",
             )
         if series.lost:
             return self._ended(
                 "refused",
                 "spool-damaged",
-                f"{series.lost} instances of the series are damaged or gone in the spool; send it "
-                "again",
+                f"{series.lost} instances of the series are damaged or missing in the spool; send "
+                "the series again",
             )
         _, header = header_of(instance_path(self._places, series.instances[0]), self._decoder)
         rule = choose_rule(self._settings.rules, header, series.sender)
         if rule is None:
             return self._ended("not-selected", "no-rule", "no rule matches the series")
         if not rule.process:
-            return self._ended("not-selected", "excluded-by-rule", "the rule says so", rule.name)
+            message = "the rule excludes the series from processing"
+            return self._ended("not-selected", "excluded-by-rule", message, rule.name)
         task = Task(rule.bundle, rule.mode, rule.strength, rule.destinations)
         job = NewJob(rule.name, task, rule.priority, self._configuration)
-        if series.is_short and self._settings.completeness.missing == "refuse":
+        if series.is_incomplete and self._settings.completeness.missing == "refuse":
             return NewJob(
                 rule.name,
                 task,
@@ -306,7 +309,7 @@ class Planner:
                 self._configuration,
                 state="refused",
                 reason="series-incomplete",
-                message=f"{series.images} of {series.expected} images have come",
+                message=f"{series.images} of {series.expected} images were received",
             )
         return job
 
@@ -315,12 +318,12 @@ class Planner:
 
 
 def instance_path(places: Places, name: str) -> Path:
-    """Where the file of an instance lies once it is filed."""
+    """Path of the file of a filed instance."""
     return places.instances / name[:2] / name
 
 
 def configuration_digest(settings: GatewaySettings) -> str:
-    """Of everything besides series and rule that changes what a job makes.
+    """Digest of everything, besides series and rule, that can change the result of a job.
 
     Raises:
         SettingsError: if the settings of the application are wrong.
@@ -331,7 +334,7 @@ def configuration_digest(settings: GatewaySettings) -> str:
 
 
 def _weights(folder: Path) -> dict[str, str]:
-    """Digest of each file of weights; without bundles, the worker will say what is wrong."""
+    """Digest of each weights file; if bundles are missing, the worker reports that."""
     try:
         files = [file for each in find_bundles(folder) for file in _files_of(each.folder)]
         return {

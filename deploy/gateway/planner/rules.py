@@ -1,8 +1,8 @@
-"""Rules choose what is done with a series: patterns by DICOM keyword, the first rule that matches.
+"""Rules: match the header of a series against patterns by DICOM keyword; the first match applies.
 
-A rule sees the header of one instance of the series, and who sent it. Values are compared as text
-without regard to case; of an attribute with several values, one has to match. Nothing of a header
-is ever logged from here.
+A rule is compared with the header of one instance of the series and the sender's AE title. Values
+are compared as text, not case-sensitive; of an attribute with several values, one must match.
+Header values are never logged.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ SENDER = "calling-ae-title"
 
 
 def require_known_keywords(rules: Iterable[Rule]) -> None:
-    """Refuse rules that ask for attributes that do not exist: they would never match.
+    """Refuse rules with unknown DICOM keywords: they would never match.
 
     Raises:
-        SettingsError: names rule and keyword.
+        SettingsError: with the name of the rule and the keyword.
     """
     for rule in rules:
         for keyword in rule.match:
             if keyword != SENDER and tag_for_keyword(keyword) is None:
                 raise SettingsError(
-                    f"rule '{rule.name}' asks for '{keyword}', which is neither a DICOM keyword "
+                    f"rule '{rule.name}' matches '{keyword}', which is neither a DICOM keyword "
                     f"nor '{SENDER}'"
                 )
 
 
 def choose_rule(rules: InOrder[Rule], header: Dataset, sender: str) -> Rule | None:
-    """The first rule that matches the header of a series and its sender; None if none does."""
+    """The first rule that matches the header of a series and its sender; None without a match."""
     for rule in rules:
         if all(_matches(header, sender, *each) for each in rule.match.items()):
             return rule
@@ -48,10 +48,10 @@ def choose_rule(rules: InOrder[Rule], header: Dataset, sender: str) -> Rule | No
 
 
 def header_of(path: Path, decoder: Decoder) -> tuple[Scanned, Dataset]:
-    """What is known of a file, and its header without pixel data, from the reading child.
+    """The result of scanning a file, and its header without pixel data, from the reading process.
 
-    Where the pixels cannot be decoded, or the file holds no image, the header is the little that
-    the scan tells: Modality, SOPClassUID, SeriesDescription and the like.
+    If the file has no image or its pixels cannot be decoded, the header contains only what the scan
+    gives: Modality, SOPClassUID, SeriesDescription and the like.
     """
     (scanned,) = decoder.scan([path])
     if scanned.instance is not None and scanned.image is not None:
@@ -65,7 +65,7 @@ def header_of(path: Path, decoder: Decoder) -> tuple[Scanned, Dataset]:
 
 
 def expected_images(header: Dataset) -> int | None:
-    """How many images the series of this instance has, where its header says so.
+    """Number of images in the series of this instance, if its header states it.
 
     ImagesInAcquisition (PS3.3 C.7.6.1), NumberOfSeriesRelatedInstances (which some archives add),
     and for PET NumberOfSlices x NumberOfTimeSlices (PS3.3 C.8.9.1).

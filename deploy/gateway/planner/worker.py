@@ -1,10 +1,10 @@
-"""The worker: takes jobs from the queue and runs the application's own graph on each.
+"""The worker process: takes jobs from the queue and runs the application's pipeline on each.
 
     queue -> snapshot of the series (hard links) -> read -> denoise -> gate -> write -> outbox
 
-torch, holoscan, the reading child and the networks stay from job to job. A job has a graph of its
-own: what one series does to it ends with its attempt. An unforeseen exception fails the
-attempt (`internal-fault`); a crash ends the process, and its supervisor starts another.
+torch, holoscan, the reading process and the networks are kept from job to job; every job has its
+own pipeline graph, so that the state of one series cannot affect the next. An unexpected exception
+fails the attempt (`internal-fault`); a crash ends the process, and the supervisor restarts it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from stillscan.app.pipeline.output_folder import REPORT
 from stillscan.app.pipeline.pipeline import RunResult, run_with
 from stillscan.app.pipeline.survey import Job
 from stillscan.app.settings import DEFAULT_SETTINGS, Settings, load_settings
-from stillscan.deploy.gateway.heart import Heart
+from stillscan.deploy.gateway.heartbeat import Heartbeat
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.planner.planner import instance_path
-from stillscan.deploy.gateway.processes import died_of_its_work
+from stillscan.deploy.gateway.processes import previous_run_crashed
 from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.deliveries import files_of
 from stillscan.deploy.gateway.record.disk import DiskGuard
@@ -49,33 +49,33 @@ STATUS_FILE = Path("/proc/self/statm")
 
 
 def run(settings: GatewaySettings, stop: threading.Event) -> None:
-    """Work until `stop`; a job that has begun is brought to its end."""
+    """Run jobs until `stop` is set; a running job is completed."""
     places = Places(settings.data)
-    heart = Heart(places, "worker")
-    heart.beat(START_S)
+    heartbeat = Heartbeat(places, "worker")
+    heartbeat.beat(START_S)
     queue = JobQueue(Database(places.database), settings.worker)
-    queue.recover(died_of_its_work=died_of_its_work())
+    queue.recover(previous_run_crashed=previous_run_crashed())
     shutil.rmtree(places.work, ignore_errors=True)
     with Decoder() as decoder:
         worker = Worker(settings, places, queue, decoder)
-        import_module(
-            "stillscan.app.pipeline.application"
-        )  # torch and holoscan: 2 s that no job should wait for
+        # imports torch and holoscan (2 s), so that no job waits for that
+        import_module("stillscan.app.pipeline.application")
         if settings.worker.memory_mb is not None:
             limit_memory(settings.worker.memory_mb)
         guard = DiskGuard(places.data, room_for_results(settings.storage))
         while not stop.is_set():
-            heart.beat()
+            heartbeat.beat()
             job = queue.claim() if guard.has_room_now() else None
             if job is None:
                 stop.wait(IDLE_S)
             else:
-                heart.beat(settings.worker.timeout_s + START_S)  # its supervisor counts the time
+                # the supervisor enforces `timeout_s`
+                heartbeat.beat(settings.worker.timeout_s + START_S)
                 worker.attempt(job)
 
 
 class Worker:
-    """Runs one attempt after the other."""
+    """Runs attempts at jobs."""
 
     def __init__(
         self, settings: GatewaySettings, places: Places, queue: JobQueue, decoder: Decoder
@@ -94,18 +94,18 @@ class Worker:
         self._networks = WarmNetworks()
 
     def attempt(self, job: ClaimedJob) -> None:
-        """Try one job once, and record how it went.
+        """Try one job once, and record the result.
 
         Raises:
-            MemoryError: after the failure is recorded: this process should not go on.
+            MemoryError: after the failure is recorded: this process should not continue.
         """
         about = {"job": job.number, "attempt": job.attempt, "series": job.series_uid}
-        log.info("job begins", extra={**about, "instances": len(job.instances)})
+        log.info("job started", extra={**about, "instances": len(job.instances)})
         try:
             with setting_aside(MemoryError, sqlite3.OperationalError):
                 ending = self._derive(job)
         except SpoolDamagedError as error:
-            self._queue.lose(error.names)
+            self._queue.mark_lost(error.names)
             self._queue.finish(job, Ending("refused", error.reason, str(error)))
             log.error("job refused", extra={**about, "reason": error.reason})
         except StillscanError as error:
@@ -116,7 +116,7 @@ class Worker:
         else:
             self._queue.finish(job, ending)
             log.info(
-                "job ends",
+                "job ended",
                 extra={**about, "state": ending.state, "reason": ending.reason}
                 | {"derived": ending.derived_uid},
             )
@@ -126,19 +126,21 @@ class Worker:
     def _failed(
         self, job: ClaimedJob, about: Mapping[str, object], reason: str, message: str
     ) -> None:
-        strike = reason == InternalFaultError.reason
-        self._queue.fail(job.number, job.attempt, reason, _short(message), strike=strike)
+        series_fault = reason == InternalFaultError.reason
+        self._queue.fail(
+            job.number, job.attempt, reason, _short(message), series_fault=series_fault
+        )
         log.warning("job failed", extra={**about, "reason": reason, "detail": _short(message)})
 
     def _derive(self, job: ClaimedJob) -> Ending:
         """Derive the series of a job into the outbox.
 
         Raises:
-            StillscanError: for what may be better the next time.
+            StillscanError: for a fault that a further attempt may not have.
         """
         source = self._snapshot(job)
         outbox = self._places.outbox / str(job.number)
-        shutil.rmtree(outbox, ignore_errors=True)  # of an attempt that was killed
+        shutil.rmtree(outbox, ignore_errors=True)  # left by an attempt that was killed
         result = run_with(
             Job(
                 source,
@@ -160,9 +162,10 @@ class Worker:
         return ending
 
     def _snapshot(self, job: ClaimedJob) -> Path:
-        """A folder with exactly the instances of the job, as links to the files in the spool.
+        """A folder with hard links to exactly the instances of the job.
 
-        Late instances do not get into it, and whatever happens in it, the spool keeps its own.
+        Instances that arrive later are not in it, and files that are removed from it stay in the
+        spool.
         """
         source = self._folder(job) / "series"
         shutil.rmtree(source, ignore_errors=True)
@@ -177,12 +180,12 @@ class Worker:
         return source
 
     def _file_of(self, name: str) -> Path | None:
-        # after a power cut the record may know of a rename that the disk has lost
+        # after a power failure the record may be ahead of the file system: the rename may be lost
         places = (instance_path(self._places, name), self._places.incoming / name)
         return next((each for each in places if each.is_file()), None)
 
     def _settings_for(self, task: Task) -> Settings:
-        """The settings of the application with what the rule says."""
+        """The settings of the application with the mode and strength of the rule."""
         denoise = self._settings.denoise
         chosen = replace(
             denoise, mode=task.mode or denoise.mode, strength=task.strength or denoise.strength
@@ -190,7 +193,7 @@ class Worker:
         return replace(self._settings, denoise=chosen)
 
     def _move_report(self, job: ClaimedJob, outbox: Path) -> None:
-        """Pictures and pages are for the status page, not for the PACS."""
+        """Move the report out of the outbox: it is for the status page, not for the PACS."""
         reports = self._places.reports / str(job.number)
         shutil.rmtree(reports, ignore_errors=True)
         with naming_output_faults("keep the report of the series"):
@@ -202,11 +205,11 @@ class Worker:
 
 
 def ending_of(result: RunResult) -> Ending:
-    """What a run over one series means for its job.
+    """How a job ends, from the result of the pipeline for its series.
 
     Raises:
-        StillscanError: if it failed by a fault that is not the series' own (a network that failed,
-            too little memory).
+        StillscanError: if it failed for a reason that is not in the series (such as a network that
+            failed or too little memory).
     """
     for each in result.outcomes:
         if each.status == "derived" and each.derived is not None:
@@ -224,41 +227,42 @@ def ending_of(result: RunResult) -> Ending:
         return Ending(state, each.reason, _short(each.message), result=series_result(each))
     for skipped in result.skipped:
         return Ending("not-selected", skipped.reason, _short(skipped.message))
-    return Ending("not-selected", "nothing-to-do", "no instance of the series is there")
+    return Ending("not-selected", "nothing-to-do", "the series has no instance")
 
 
 class JobFaultError(StillscanError):
-    """A series could not be processed by a fault of ours; `reason` is the series' own."""
+    """A series could not be processed; the fault is in the program or machine, not the series."""
 
     def __init__(self, reason: str, message: str) -> None:
         """`reason` is the code of the outcome."""
         super().__init__(message)
-        self.reason = reason  # type: ignore[misc]  # of this one error, not of its class
+        self.reason = reason  # type: ignore[misc]  # an instance attribute here
 
 
 class SpoolDamagedError(StillscanError):
-    """Instances of the series are no longer in the spool, or not what was received."""
+    """Instances of the series are missing or damaged in the spool."""
 
     reason = "spool-damaged"
 
     def __init__(self, names: Sequence[str]) -> None:
-        """`names` are those of the files."""
+        """`names` are the file names of the instances."""
         self.names = tuple(names)
         super().__init__(
-            f"{len(names)} instances of the series are gone from the spool; send it again"
+            f"{len(names)} instances of the series are missing in the spool; send the series again"
         )
 
 
 def room_for_results(storage: StorageSection) -> float:
-    """Share of the file system up to which jobs begin: half of what receiving leaves free.
+    """Used share of the file system up to which jobs are started.
 
-    A job that waits for room is better than one that fails for want of it.
+    It is halfway between the limit for receiving and a full disk: a job should wait for space
+    rather than fail.
     """
     return (1 + storage.most_used) / 2
 
 
 def limit_memory(megabytes: int) -> None:
-    """Let this process take so much more address space than it has now."""
+    """Limit the address space of this process to what it uses now plus so many megabytes."""
     pages = int(STATUS_FILE.read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

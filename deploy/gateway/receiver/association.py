@@ -1,7 +1,8 @@
-"""One association as its acceptor: negotiation, C-STORE, C-ECHO, release.
+"""One DICOM association, on the acceptor's side: negotiation, C-STORE, C-ECHO, release.
 
-The peer's data sets go into the spool piece by piece as they come, neither decoded nor held in
-memory; a C-STORE is acknowledged when the spool says that the instance is durable.
+Data sets are written to the spool in pieces as they arrive, neither decoded nor held in memory. A
+C-STORE is answered with success (0x0000) only after the spool has made the instance durable;
+`status_of` gives the status of a refused one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stillscan.deploy.gateway.receiver.command_set import (
     C_STORE,
     CANNOT_UNDERSTAND,
     DOES_NOT_MATCH,
-    MOST_BYTES,
+    MAX_BYTES,
     OUT_OF_RESOURCES,
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
@@ -52,7 +53,7 @@ log = logging.getLogger("stillscan.gateway")
 
 VERIFICATION = "1.2.840.10008.1.1"
 STORAGE_CLASSES = frozenset(str(each.abstract_syntax) for each in AllStoragePresentationContexts)
-# What the reader decodes, in the order in which it is taken where a sender leaves the choice.
+# The syntaxes that the reader decodes, in order of preference if a sender offers several.
 TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
@@ -66,28 +67,28 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
     "1.2.840.10008.1.2.4.57",  # JPEG lossless
     "1.2.840.10008.1.2.5",  # RLE
-    "1.2.840.10008.1.2.4.50",  # lossy ones: the rules say what becomes of them
+    "1.2.840.10008.1.2.4.50",  # lossy ones: `selection.lossy` decides whether they are processed
     "1.2.840.10008.1.2.4.81",
     "1.2.840.10008.1.2.4.91",
     "1.2.840.10008.1.2.4.203",
 )
 ACCEPTED, NO_ABSTRACT_SYNTAX, NO_TRANSFER_SYNTAX = 0, 3, 4
-CLOSING_S = 2.0  # for the peer to close its side after a release
+CLOSING_S = 2.0  # time limit for the peer to close the connection after a release
 
 Count = Callable[[str, int], None]
 
 
 class PeerGoneError(Exception):
-    """The peer closed the connection, aborted or fell silent."""
+    """The peer closed the connection or aborted."""
 
 
 @dataclass
 class _Message:
-    """A message whose data set is still to come, or coming.
+    """A message whose data set has not completely arrived.
 
     Attributes:
-        incoming: where the data set goes; None where it is read and thrown away.
-        refusal: status and comment of the answer, where it is clear already.
+        incoming: destination of the data set; None if the data set is discarded.
+        refusal: status and comment of the response, if the request is refused.
     """
 
     context_id: int
@@ -98,7 +99,7 @@ class _Message:
 
 
 class Association:
-    """Serves one peer until it releases, aborts, breaks the protocol or falls silent."""
+    """Serves one peer until release, abort, a protocol error or a time-out."""
 
     def __init__(
         self,
@@ -109,7 +110,16 @@ class Association:
         count: Count,
         idle: Callable[[bool], None] = lambda idle: None,
     ) -> None:
-        """`count` lets a counter of the receiver grow; `idle` is said when nothing is under way."""
+        """Negotiate the presentation contexts.
+
+        Args:
+            connection: socket of the peer.
+            request: the association request.
+            settings: time and size limits.
+            spool: where instances are stored.
+            count: increments a counter of the receiver.
+            idle: called with True when no request is under way, with False when one begins.
+        """
         self._connection = connection
         self._request = request
         self._settings = settings
@@ -125,9 +135,11 @@ class Association:
         self.stored = 0
 
     def serve(self) -> str:
-        """Answer the request and everything that follows; how it ended, in a word.
+        """Accept the association and answer all its messages.
 
-        `released`, `gone`, `aborted` (by us: the peer broke the protocol), `idle`.
+        Returns:
+            How it ended: `released`, `gone` (closed or aborted by the peer), `aborted` (by the
+            gateway, after a protocol error) or `idle` (time-out).
         """
         try:
             self._send(
@@ -152,7 +164,7 @@ class Association:
                 self._message.incoming.discard()
 
     def _serve_pdu(self) -> bool:
-        """Read one PDU and do what it says; False after a release."""
+        """Read one PDU and handle it; False after a release."""
         kind, body = self._receive()
         if kind == Pdu.DATA:
             for fragment in fragments(body):
@@ -160,7 +172,7 @@ class Association:
             return True
         if kind == Pdu.RELEASE_RQ:
             self._send(release_response())
-            self._wait_for_the_end()
+            self._wait_for_close()
             return False
         if kind == Pdu.ABORT:
             raise PeerGoneError
@@ -179,8 +191,8 @@ class Association:
             raise ProtocolError("a command within a data set", Abort.UNEXPECTED_PARAMETER)
         if self._command_context not in (None, fragment.context_id):
             raise ProtocolError("one command in two presentation contexts")
-        if len(self._command) + len(fragment.data) > MOST_BYTES:
-            raise ProtocolError(f"command set of more than {MOST_BYTES} bytes")
+        if len(self._command) + len(fragment.data) > MAX_BYTES:
+            raise ProtocolError(f"command set of more than {MAX_BYTES} bytes")
         self._command_context = fragment.context_id
         self._command += fragment.data
         if fragment.is_last:
@@ -204,7 +216,7 @@ class Association:
             )
         if request.has_data_set:
             self._message = message
-        elif request.field != C_CANCEL:  # nothing runs that could be cancelled
+        elif request.field != C_CANCEL:  # there is no operation that could be cancelled
             status, comment = message.refusal or (SUCCESS, "")
             self._answer(message, status, comment)
 
@@ -240,7 +252,7 @@ class Association:
         status, comment = message.refusal or (SUCCESS, "")
         if message.incoming is not None:
             receipt = message.incoming.commit()
-            message.incoming.discard()  # nothing, unless the commit failed
+            message.incoming.discard()  # has no effect after a successful commit
             status, comment = status_of(receipt)
             if status == SUCCESS:
                 self.stored += 1
@@ -257,18 +269,18 @@ class Association:
             self._send(pdu)
 
     def _receive(self) -> tuple[int, memoryview]:
-        """Type and body of the next PDU; the body is valid until the next call."""
+        """Type and body of the next PDU; the body is only valid until the next call."""
         self._idle(self._message is None and not self._command)
         kind, length = HEADER.unpack(self._read(HEADER.size))
         self._idle(False)
         if kind not in tuple(Pdu):
             raise ProtocolError(f"PDU of type {kind}", Abort.UNRECOGNIZED_PDU)
         if length > self._settings.max_pdu:
-            raise ProtocolError(f"PDU of {length} bytes; we take {self._settings.max_pdu}")
+            raise ProtocolError(f"PDU of {length} bytes; the maximum is {self._settings.max_pdu}")
         return kind, self._read(length)
 
     def _read(self, count: int) -> memoryview:
-        """The next `count` bytes; all of them must come in the time that a peer may be silent."""
+        """The next `count` bytes; all of them must arrive within `idle-s`."""
         deadline, got = min(time.monotonic() + self._settings.idle_s, self._ends), 0
         while got < count:
             self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -285,19 +297,19 @@ class Association:
         self._connection.sendall(pdu)
 
     def _try_to_send(self, pdu: bytes) -> None:
-        with suppress(OSError):  # the peer is gone: nothing is left to tell it
+        with suppress(OSError):  # the peer has closed the connection
             self._connection.settimeout(CLOSING_S)
             self._connection.sendall(pdu)
 
-    def _wait_for_the_end(self) -> None:
-        """The peer closes first (PS3.8 AR-4, AR-5); one that does not is closed."""
+    def _wait_for_close(self) -> None:
+        """Let the peer close the connection first (PS3.8 AR-4, AR-5), within a time limit."""
         with suppress(OSError):
             self._connection.settimeout(CLOSING_S)
             self._connection.recv(1)
 
 
 def negotiate(proposals: Sequence[Proposal]) -> list[Answer]:
-    """What is taken of what was proposed: storage and verification, in what the reader decodes."""
+    """Accept storage and verification contexts that offer a transfer syntax the reader decodes."""
     return [_negotiate(each) for each in proposals]
 
 
@@ -312,7 +324,7 @@ def _negotiate(proposal: Proposal) -> Answer:
 
 
 def status_of(receipt: Receipt) -> tuple[int, str]:
-    """DICOM status and comment for what the spool says (PS3.4 table B.2-1)."""
+    """Status and error comment of the C-STORE response for a receipt (PS3.4 table B.2-1)."""
     if receipt.refusal is None:
         return SUCCESS, ""
     if receipt.refusal == "invalid-uid":

@@ -1,4 +1,4 @@
-"""DIMSE command sets: C-STORE and C-ECHO requests in, their responses out (PS3.7 section 9.3).
+"""DIMSE command sets: parses C-STORE and C-ECHO requests, encodes responses (PS3.7 section 9.3).
 
 A command set is a flat list of elements of group 0000 in Implicit VR Little Endian.
 """
@@ -24,7 +24,7 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
-MOST_BYTES = 2**14  # of a command set; a C-STORE has about 200
+MAX_BYTES = 2**14  # of a command set; that of a C-STORE has about 200
 
 _ELEMENT = struct.Struct("<HHL")
 _GROUP_LENGTH, _SOP_CLASS, _FIELD = 0x0000, 0x0002, 0x0100
@@ -38,7 +38,7 @@ class Request:
     """One DIMSE request.
 
     Attributes:
-        field: what is wanted (`C_STORE`, `C_ECHO`, ...).
+        field: CommandField (`C_STORE`, `C_ECHO`, ...).
         has_data_set: whether a data set follows.
     """
 
@@ -50,10 +50,10 @@ class Request:
 
 
 def parse_request(encoded: bytes) -> Request:
-    """Read a command set.
+    """Parse a command set.
 
     Raises:
-        ProtocolError: if it is not one.
+        ProtocolError: if it is malformed.
     """
     elements = _elements(encoded)
     return Request(
@@ -66,7 +66,7 @@ def parse_request(encoded: bytes) -> Request:
 
 
 def response(request: Request, status: int, comment: str = "") -> bytes:
-    """The response to a request; `comment` says why it was not done, without patient data."""
+    """Encode the response to a request; `comment` is the ErrorComment, without patient data."""
     elements = {
         _FIELD: struct.pack("<H", request.field | RESPONSE),
         _RESPONDED_TO: struct.pack("<H", request.message_id),
@@ -102,7 +102,7 @@ def _number(elements: Mapping[int, bytes], number: int, default: int | None = No
     if value is None and default is not None:
         return default
     if value is None or len(value) != 2:
-        raise ProtocolError(f"command element (0000,{number:04x}) is missing or no US")
+        raise ProtocolError(f"command element (0000,{number:04x}) is missing or not a US")
     return int.from_bytes(value, "little")
 
 

@@ -1,9 +1,9 @@
-"""Who may come in: one thread that waits for every caller until it has said what it wants.
+"""Accepts connections; a session gets a thread only after its first message is complete.
 
-A connection costs a file descriptor and a few bytes until its greeting is complete (over DICOM the
-association request, over HTTP the request's head); only then is it handed on and gets a thread. So
-connections that say nothing, or say it slowly, delay no other: each has a deadline, and when too
-many are waiting the host that has most of them loses its oldest.
+The first message is the association request (DICOM) or the head of the request (HTTP). Until it is
+complete a connection costs a file descriptor and a few bytes, and one thread reads all of these
+connections. Silent or slow peers therefore do not delay others: each connection has a deadline, and
+when too many are pending, the oldest connection of the host that has most of them is closed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from stillscan.operators.internal_fault import InternalFaultError, setting_aside
 
 log = logging.getLogger("stillscan.gateway")
 
-MOST_WAITING = 256
+MAX_WAITING = 256
 BACKLOG = 128
-TICK_S = 0.25  # how late a deadline or a stop may be noticed
+TICK_S = 0.25  # maximum delay until a deadline or a stop is noticed
 WAIT_WITHOUT_DESCRIPTORS_S = 0.1
-IDLE_FOR_ROOM_S = 2.0  # a connection that is idle for so long may be ended for another
-LEAVING_S = 1.0  # for a thread whose connection was closed
+REPLACEABLE_S = 2.0  # a connection that is idle for so long may be closed in favour of a new one
+JOIN_S = 1.0  # time limit for the thread of a closed connection to end
 
 
-class BadGreetingError(Exception):
-    """What came is no greeting; `answer` is sent before the connection is closed."""
+class BadFirstMessageError(Exception):
+    """The first message is invalid; `answer` is sent before the connection is closed."""
 
     def __init__(self, message: str, answer: bytes = b"") -> None:
         """`message` is for the log."""
@@ -43,53 +43,53 @@ class BadGreetingError(Exception):
         self.answer = answer
 
 
-class Greeting(Protocol):
-    """How much of a greeting is still to come."""
+class BytesMissing(Protocol):
+    """Tells how many bytes of the first message of a connection are missing."""
 
     def __call__(self, so_far: bytearray) -> int:
-        """At most how many bytes are to be read now; 0 where the greeting is complete.
+        """Maximum number of bytes to read next; 0 if the first message is complete.
 
         Raises:
-            BadGreetingError: if it is none.
+            BadFirstMessageError: if the bytes do not begin a valid first message.
         """
 
 
 @dataclass
-class Caller:
-    """A connection whose greeting is complete.
+class Connection:
+    """A connection whose first message is complete.
 
     Attributes:
-        connection: blocking; it is closed by whatever takes the connection.
-        host: address that it comes from.
-        greeting: all that was read.
-        idle_since: when it last had nothing to be done for it, monotonic; None while it has.
+        sock: blocking socket; the code that takes over the connection closes it.
+        host: address of the peer.
+        first_message: everything that was read so far.
+        idle_since: since when no request is under way (monotonic clock); None while one is.
     """
 
-    connection: socket.socket
+    sock: socket.socket
     host: str
-    greeting: bytes
+    first_message: bytes
     idle_since: float | None = None
 
 
 @dataclass
 class _Waiting:
-    """A connection that has not yet said what it wants."""
+    """A connection whose first message is not complete yet."""
 
-    connection: socket.socket
+    sock: socket.socket
     host: str
     deadline: float
-    said: bytearray = field(default_factory=bytearray)
-    shaken: bool = True  # False during a TLS handshake
+    received: bytearray = field(default_factory=bytearray)
+    tls_ready: bool = True  # False during a TLS handshake
 
 
 class Listener:
-    """Accepts connections and hands them on when their greeting is complete."""
+    """Accepts connections and passes them on when their first message is complete."""
 
     def __init__(
         self,
         address: tuple[str, int],
-        greeting: Greeting,
-        admit: Callable[[Caller], None],
+        bytes_missing: BytesMissing,
+        admit: Callable[[Connection], None],
         *,
         deadline_s: float,
         tls: Tls | None = None,
@@ -99,13 +99,13 @@ class Listener:
         """Listen at once.
 
         Args:
-            address: host and port; port 0 takes any that is free, see `port`.
-            greeting: how a greeting of the protocol ends.
-            admit: takes a caller; it must not block.
-            deadline_s: from the connection to the end of the greeting, TLS handshake included.
+            address: host and port; port 0 chooses a free port, see `port`.
+            bytes_missing: recognises the end of a first message of the protocol.
+            admit: takes over a connection; it must not block.
+            deadline_s: time limit for the first message, TLS handshake included.
             tls: certificates; None: plain TCP.
-            dropped: called for every connection that is closed without a greeting.
-            beat: called every round: the listener is alive.
+            dropped: called when a connection is closed before its first message is complete.
+            beat: called in every round of the loop, for the heartbeat.
 
         Raises:
             OSError: if the address or a certificate cannot be used.
@@ -114,7 +114,7 @@ class Listener:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.create_server(address, family=family, backlog=BACKLOG)
         self._socket.setblocking(False)
-        self._greeting, self._admit, self._dropped = greeting, admit, dropped
+        self._bytes_missing, self._admit, self._dropped = bytes_missing, admit, dropped
         self._beat = beat
         self._deadline_s = deadline_s
         self._selector = selectors.DefaultSelector()
@@ -123,11 +123,11 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of the listening socket."""
         return int(self._socket.getsockname()[1])
 
     def serve(self, stop: threading.Event) -> None:
-        """Wait for callers until `stop` is set, then close the port and what is still waiting."""
+        """Accept connections until `stop` is set, then close the port and pending connections."""
         try:
             while not stop.is_set():
                 self._beat()
@@ -135,23 +135,23 @@ class Listener:
                     if key.fileobj is self._socket:
                         self._accept()
                     elif key.fileobj in self._waiting:
-                        self._go_on_alone(self._waiting[key.fileobj])
-                self._end_those_late()
+                        self._read_safely(self._waiting[key.fileobj])
+                self._drop_expired()
         finally:
             for waiting in list(self._waiting.values()):
-                self._drop(waiting, "the gateway stops")
+                self._drop(waiting, "the gateway is stopping")
             self._selector.close()
             self._socket.close()
 
     def _accept(self) -> None:
         try:
             connection, address = self._socket.accept()
-        except OSError as error:  # gone again, or no file descriptor is left
+        except OSError as error:  # already closed by the peer, or no file descriptor is left
             log.warning("a connection could not be accepted: %s", error.strerror)
             time.sleep(WAIT_WITHOUT_DESCRIPTORS_S)
             return
-        if len(self._waiting) >= MOST_WAITING:
-            self._make_room()
+        if len(self._waiting) >= MAX_WAITING:
+            self._drop_oldest()
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -163,163 +163,163 @@ class Listener:
             connection.close()
             return
         waiting = _Waiting(connection, address[0], time.monotonic() + self._deadline_s)
-        waiting.shaken = self._context is None
+        waiting.tls_ready = self._context is None
         self._waiting[connection] = waiting
         self._selector.register(connection, selectors.EVENT_READ)
 
-    def _go_on_alone(self, waiting: _Waiting) -> None:
-        """Whatever a greeting makes of us, it concerns its connection alone."""
+    def _read_safely(self, waiting: _Waiting) -> None:
+        """Read from a connection; a bug while doing so closes this connection only."""
         try:
             with setting_aside():
-                self._go_on(waiting)
+                self._read(waiting)
         except InternalFaultError as error:
             log.error("connection from %s: %s: %s", waiting.host, error.reason, error)
-            if waiting.connection in self._waiting:
+            if waiting.sock in self._waiting:
                 self._drop(waiting, error.reason)
             else:
-                hang_up(waiting.connection)
+                close_socket(waiting.sock)
 
-    def _go_on(self, waiting: _Waiting) -> None:
-        """Read what there is of the greeting."""
+    def _read(self, waiting: _Waiting) -> None:
+        """Read the available bytes of the first message; pass the connection on if complete."""
         try:
-            if not waiting.shaken:
-                assert isinstance(waiting.connection, ssl.SSLSocket)
-                waiting.connection.do_handshake()
-                waiting.shaken = True
-            while wanted := self._greeting(waiting.said):
-                piece = waiting.connection.recv(wanted)
+            if not waiting.tls_ready:
+                assert isinstance(waiting.sock, ssl.SSLSocket)
+                waiting.sock.do_handshake()
+                waiting.tls_ready = True
+            while wanted := self._bytes_missing(waiting.received):
+                piece = waiting.sock.recv(wanted)
                 if not piece:
-                    self._leave_alone(waiting)
+                    self._closed_by_peer(waiting)
                     return
-                waiting.said += piece
+                waiting.received += piece
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         except ssl.SSLWantWriteError:
-            return  # a handshake's few bytes find room: the next event comes with the answer
-        except BadGreetingError as error:
+            return  # the few bytes of a handshake fit the send buffer: wait for the peer's answer
+        except BadFirstMessageError as error:
             self._drop(waiting, str(error), error.answer)
             return
         except ssl.SSLEOFError:
-            self._leave_alone(waiting)
+            self._closed_by_peer(waiting)
             return
         except OSError as error:  # also a failed handshake
             self._drop(waiting, error.strerror or type(error).__name__)
             return
-        self._leave(waiting)
-        waiting.connection.setblocking(True)
-        self._admit(Caller(waiting.connection, waiting.host, bytes(waiting.said)))
+        self._forget(waiting)
+        waiting.sock.setblocking(True)
+        self._admit(Connection(waiting.sock, waiting.host, bytes(waiting.received)))
 
-    def _end_those_late(self) -> None:
+    def _drop_expired(self) -> None:
         now = time.monotonic()
         for waiting in list(self._waiting.values()):
             if waiting.deadline > now:
-                return  # all have the same time, so the rest came later
-            self._drop(waiting, "said nothing in time")
+                return  # all have the same time limit, so the following ones expire later
+            self._drop(waiting, "no complete first message in time")
 
-    def _make_room(self) -> None:
+    def _drop_oldest(self) -> None:
         hosts = Counter(each.host for each in self._waiting.values())
         most = hosts.most_common(1)[0][0]
         oldest = next(each for each in self._waiting.values() if each.host == most)
-        self._drop(oldest, "too many connections are waiting")
+        self._drop(oldest, "too many pending connections")
 
     def _drop(self, waiting: _Waiting, why: str, answer: bytes = b"") -> None:
-        log.debug("connection from %s dropped: %s", waiting.host, why)  # counted, not reported
-        self._leave(waiting)
-        hang_up(waiting.connection, answer)
+        log.debug("connection from %s dropped: %s", waiting.host, why)  # the metric counts these
+        self._forget(waiting)
+        close_socket(waiting.sock, answer)
         self._dropped()
 
-    def _leave_alone(self, waiting: _Waiting) -> None:
-        """Close what the other side closed; without a word it only looked whether we are here."""
-        if waiting.said:
-            self._drop(waiting, "closed before it said what it wants")
+    def _closed_by_peer(self, waiting: _Waiting) -> None:
+        """Close the socket; a connection without a single byte was a port check, not a fault."""
+        if waiting.received:
+            self._drop(waiting, "closed by the peer before its first message was complete")
         else:
-            self._leave(waiting)
-            hang_up(waiting.connection)
+            self._forget(waiting)
+            close_socket(waiting.sock)
 
-    def _leave(self, waiting: _Waiting) -> None:
-        self._selector.unregister(waiting.connection)
-        del self._waiting[waiting.connection]
+    def _forget(self, waiting: _Waiting) -> None:
+        self._selector.unregister(waiting.sock)
+        del self._waiting[waiting.sock]
 
 
-class Guests:
-    """Callers that were let in: each has a thread, and there are only so many."""
+class Sessions:
+    """Connections that are being served, each in its own thread; their number is limited."""
 
-    def __init__(self, most: int, most_per_host: int) -> None:
-        """Limits at the same time, in all and for each host."""
-        self._most, self._most_per_host = most, most_per_host
-        self._guests: dict[threading.Thread, Caller] = {}
+    def __init__(self, limit: int, limit_per_host: int) -> None:
+        """Maximum number of simultaneous sessions, in total and per host."""
+        self._limit, self._limit_per_host = limit, limit_per_host
+        self._sessions: dict[threading.Thread, Connection] = {}
         self._lock = threading.Lock()
 
-    def welcome(self, caller: Caller, serve: Callable[[Caller], None]) -> bool:
-        """Serve a caller in a thread of its own; False where there are too many already.
+    def start(self, connection: Connection, serve: Callable[[Connection], None]) -> bool:
+        """Serve a connection in its own thread; False if a limit is reached.
 
-        Where its host, or all hosts, have as many as they may, one that is idle makes room.
+        At a limit, the session that has been idle for longest is closed in favour of the new one.
         """
         with self._lock:
-            guests = list(self._guests.values())
-            same_host = [each for each in guests if each.host == caller.host]
-            if len(same_host) >= self._most_per_host:
-                guests = same_host
-            elif len(guests) < self._most:
-                guests = []
-            if guests and not _make_room_among(guests):
+            sessions = list(self._sessions.values())
+            same_host = [each for each in sessions if each.host == connection.host]
+            if len(same_host) >= self._limit_per_host:
+                sessions = same_host
+            elif len(sessions) < self._limit:
+                sessions = []
+            if sessions and not _close_longest_idle(sessions):
                 return False
-            thread = threading.Thread(target=self._serve, args=(caller, serve), daemon=True)
-            self._guests[thread] = caller
+            thread = threading.Thread(target=self._serve, args=(connection, serve), daemon=True)
+            self._sessions[thread] = connection
         thread.start()
         return True
 
     def __len__(self) -> int:
-        """How many there are now."""
+        """Number of sessions at the moment."""
         with self._lock:
-            return len(self._guests)
+            return len(self._sessions)
 
-    def see_out(self, patience_s: float) -> None:
-        """Wait until all have left; after `patience_s` close the connections of the rest."""
+    def drain(self, patience_s: float) -> None:
+        """Wait for all sessions to end; after `patience_s` close the remaining connections."""
         deadline = time.monotonic() + patience_s
         for thread in self._now():
             thread.join(max(0.0, deadline - time.monotonic()))
         late = self._now()
-        for caller in late.values():
-            hang_up(caller.connection)
+        for connection in late.values():
+            close_socket(connection.sock)
         for thread in late:
-            thread.join(LEAVING_S)
+            thread.join(JOIN_S)
 
-    def _now(self) -> dict[threading.Thread, Caller]:
+    def _now(self) -> dict[threading.Thread, Connection]:
         with self._lock:
-            return dict(self._guests)
+            return dict(self._sessions)
 
-    def _serve(self, caller: Caller, serve: Callable[[Caller], None]) -> None:
+    def _serve(self, connection: Connection, serve: Callable[[Connection], None]) -> None:
         try:
             with setting_aside(OSError):
-                serve(caller)
-        except InternalFaultError as error:  # it concerns this caller alone
-            log.error("connection from %s: %s: %s", caller.host, error.reason, error)
+                serve(connection)
+        except InternalFaultError as error:  # only this connection is closed
+            log.error("connection from %s: %s: %s", connection.host, error.reason, error)
         except OSError as error:
-            log.debug("connection from %s ended early: %s", caller.host, error.strerror)
+            log.debug("connection from %s ended early: %s", connection.host, error.strerror)
         finally:
-            hang_up(caller.connection)
+            close_socket(connection.sock)
             with self._lock:
-                del self._guests[threading.current_thread()]
+                del self._sessions[threading.current_thread()]
 
 
-def _make_room_among(guests: list[Caller]) -> bool:
-    """End the connection that has been idle for longest; False where none has been for a while."""
-    idle = [(each.idle_since, each) for each in guests if each.idle_since is not None]
+def _close_longest_idle(sessions: list[Connection]) -> bool:
+    """Close the connection that has been idle for longest; False if none may be replaced."""
+    idle = [(each.idle_since, each) for each in sessions if each.idle_since is not None]
     since, longest = min(idle, key=lambda each: each[0], default=(math.inf, None))
-    if longest is None or time.monotonic() - since < IDLE_FOR_ROOM_S:
+    if longest is None or time.monotonic() - since < REPLACEABLE_S:
         return False
-    longest.idle_since = None  # its room is given to one caller
+    longest.idle_since = None  # it makes room for one new connection only
     with suppress(OSError):
-        longest.connection.shutdown(socket.SHUT_RDWR)  # its thread sees that and leaves
+        longest.sock.shutdown(socket.SHUT_RDWR)  # its thread notices the end of the stream
     return True
 
 
-def hang_up(connection: socket.socket, answer: bytes = b"") -> None:
-    """Close a connection, after a last word if there is one; a peer that is gone does not matter.
+def close_socket(connection: socket.socket, answer: bytes = b"") -> None:
+    """Send a last answer, if there is one, and close the connection; errors of it are ignored.
 
-    Unread data from the peer makes the kernel reset the connection, and the peer may
-    then lose the last word: so some of it is read first.
+    If data from the peer is unread, the kernel resets the connection and the peer may lose the
+    answer; so some of the data is read first.
     """
     with suppress(OSError):
         if answer:
@@ -332,11 +332,11 @@ def hang_up(connection: socket.socket, answer: bytes = b"") -> None:
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
-    """What a server does with its certificates; with an authority, clients must show theirs too.
+    """TLS context of a server; with an authority, clients need a certificate signed by it.
 
     Raises:
-        OSError: if a file cannot be read or is no certificate (ssl.SSLError is an OSError).
-        ValueError: if there is no certificate of our own.
+        OSError: if a file cannot be read or is not a certificate (ssl.SSLError is an OSError).
+        ValueError: if the settings have no certificate.
     """
     if tls.certificate is None:
         raise ValueError("a TLS server needs 'certificate' and 'key'")

@@ -1,8 +1,9 @@
-"""The receiver: C-STORE and C-ECHO from those who may send, straight into the spool.
+"""The receiver process: C-STORE and C-ECHO from permitted peers; instances go to the spool.
 
-It speaks the upper layer itself instead of through a library's reactor: what a peer declares is
-bounded before anything is allocated, a data set never lies in memory as a whole, and a connection
-costs a thread only once it has asked for an association with a name on the list.
+It implements the DICOM upper layer itself (docs/operations.md has the measurements behind that):
+lengths that a peer declares are checked before anything is allocated, a data set is never held in
+memory as a whole, and a connection gets a thread only after an association request whose AE titles
+are permitted.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from stillscan.deploy.gateway.heart import Heart
+from stillscan.deploy.gateway.heartbeat import Heartbeat
 from stillscan.deploy.gateway.receiver.association import Association, Count
 from stillscan.deploy.gateway.receiver.listener import (
-    BadGreetingError,
-    Caller,
-    Guests,
+    BadFirstMessageError,
+    Connection,
     Listener,
-    hang_up,
+    Sessions,
+    close_socket,
 )
 from stillscan.deploy.gateway.receiver.spool import Spool
 from stillscan.deploy.gateway.receiver.upper_layer import (
@@ -48,7 +49,7 @@ log = logging.getLogger("stillscan.gateway")
 
 
 def run(settings: GatewaySettings, stop: threading.Event) -> None:
-    """Receive until `stop` is set; then let running associations end, for `drain-s` at most.
+    """Receive until `stop` is set; then wait up to `drain-s` for open associations to end.
 
     Raises:
         OSError: if the port or a certificate cannot be used.
@@ -57,8 +58,8 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
     spool = Spool(places, settings.storage)
     spool.sweep()
     with Counters(Overview(places)) as count:
-        heart = Heart(places, "receiver")
-        receiver = Receiver(settings.receiver, spool, count, heart.beat)
+        heartbeat = Heartbeat(places, "receiver")
+        receiver = Receiver(settings.receiver, spool, count, heartbeat.beat)
         log.info(
             "receiving as %s on %s:%d",
             settings.receiver.ae_title,
@@ -78,7 +79,7 @@ class Receiver:
         count: Count,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """Listen; connections are served when `serve` runs, which calls `beat` every round.
+        """Open the port; `serve` accepts connections and calls `beat` in every round of its loop.
 
         Raises:
             OSError: if the port or a certificate cannot be used.
@@ -86,10 +87,10 @@ class Receiver:
         self._settings = settings
         self._spool = spool
         self._count = count
-        self._guests = Guests(settings.max_associations, settings.max_associations_per_host)
+        self._sessions = Sessions(settings.max_associations, settings.max_associations_per_host)
         self._listener = Listener(
             (settings.host, settings.port),
-            self._greeting,
+            self._bytes_missing,
             self._admit,
             deadline_s=settings.negotiation_s,
             tls=settings.tls,
@@ -99,53 +100,53 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of the listening socket."""
         return self._listener.port
 
     def serve(self, stop: threading.Event) -> None:
-        """Receive until `stop` is set and the running associations have ended."""
+        """Receive until `stop` is set and the open associations have ended."""
         self._listener.serve(stop)
-        self._guests.see_out(self._settings.drain_s)
+        self._sessions.drain(self._settings.drain_s)
 
-    def _greeting(self, so_far: bytearray) -> int:
-        """An A-ASSOCIATE-RQ comes first, and is no longer than we take."""
+    def _bytes_missing(self, so_far: bytearray) -> int:
+        """Bytes that are missing of the A-ASSOCIATE-RQ, which must come first."""
         if len(so_far) < HEADER.size:
             return HEADER.size - len(so_far)
         kind, length = HEADER.unpack_from(so_far)
         if kind != Pdu.ASSOCIATE_RQ:
             reason = Abort.UNEXPECTED_PDU if kind in tuple(Pdu) else Abort.UNRECOGNIZED_PDU
-            raise BadGreetingError(f"PDU of type {kind} before an association", abort(reason))
+            raise BadFirstMessageError(f"PDU of type {kind} before an association", abort(reason))
         if length > self._settings.max_pdu:
-            raise BadGreetingError(
+            raise BadFirstMessageError(
                 f"association request of {length} bytes", abort(Abort.INVALID_PARAMETER)
             )
         return HEADER.size + length - len(so_far)
 
-    def _admit(self, caller: Caller) -> None:
+    def _admit(self, connection: Connection) -> None:
         try:
-            request = parse_associate_request(memoryview(caller.greeting)[HEADER.size :])
+            request = parse_associate_request(memoryview(connection.first_message)[HEADER.size :])
         except ProtocolError as error:
-            log.debug("association request from %s: %s", caller.host, error)
+            log.debug("association request from %s: %s", connection.host, error)
             self._count("connections_dropped", 1)
-            hang_up(caller.connection, abort(error.reason))
+            close_socket(connection.sock, abort(error.reason))
             return
-        rejection = self._rejection(request, caller.host)
-        if rejection is None and not self._guests.welcome(
-            caller, lambda caller: self._serve(caller, request)
+        rejection = self._rejection(request, connection.host)
+        if rejection is None and not self._sessions.start(
+            connection, lambda connection: self._serve(connection, request)
         ):
             rejection = TOO_MANY
         if rejection is not None:
             log.warning(
                 "association of %r from %s rejected: %s",
                 request.calling,
-                caller.host,
+                connection.host,
                 rejection.name,
             )
             self._count("associations_rejected", 1)
-            hang_up(caller.connection, associate_reject(rejection))
+            close_socket(connection.sock, associate_reject(rejection))
 
     def _rejection(self, request: AssociateRequest, host: str) -> Rejection | None:
-        """Why this peer may not come in; None where it may."""
+        """Why this association is rejected; None if it is accepted."""
         settings = self._settings
         if not request.protocol_version & PROTOCOL_VERSION:
             return UNKNOWN_PROTOCOL
@@ -159,14 +160,14 @@ class Receiver:
         )
         return None if known or not settings.peers else UNKNOWN_CALLING
 
-    def _serve(self, caller: Caller, request: AssociateRequest) -> None:
+    def _serve(self, connection: Connection, request: AssociateRequest) -> None:
         self._count("associations_accepted", 1)
 
         def idle(is_idle: bool) -> None:
-            caller.idle_since = time.monotonic() if is_idle else None
+            connection.idle_since = time.monotonic() if is_idle else None
 
         association = Association(
-            caller.connection, request, self._settings, self._spool, self._count, idle
+            connection.sock, request, self._settings, self._spool, self._count, idle
         )
         ending = association.serve()
         if ending in ("aborted", "idle"):
@@ -174,7 +175,7 @@ class Receiver:
         log.info(
             "association of %r from %s: %s after %d instances",
             request.calling,
-            caller.host,
+            connection.host,
             ending,
             association.stored,
         )

@@ -1,14 +1,14 @@
-"""The spool: an instance that is acknowledged lies on the disk, whole, whatever happens next (S8).
+"""The spool: stores received instances durably on disk before they are acknowledged (S8).
 
     spool = Spool(Places(folder), StorageSection())
     receipt = spool.accept(encoded_dataset, Arrival(...))
     if receipt.refusal: ...                        # answer 0xA700 or 0xA900
-    # from here on the sender may forget the instance: answer 0x0000
+    # the instance is durable: answer 0x0000
 
-An instance is written under a temporary name, synced, renamed into `incoming`, and its folder is
-synced; only then does `accept` return. Its name is made of digests of its SOPInstanceUID and its
-content, so no UID becomes a path, and the same instance a second time is the same file. What is
-inside is not looked at here: the planner has it parsed in a limited child process (S7).
+An instance is written under a temporary name, synced, renamed, and its folder is synced; only then
+does `accept` return. Its file name consists of digests of its SOPInstanceUID and its content, so no
+UID becomes a path, and an instance that is sent again gives the same file. The content is not
+parsed here: the planner does that in a child process with limited resources (S7).
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Arrival:
-    """What is known of an instance besides its data set.
+    """What the request states about an instance, besides its data set.
 
     Attributes:
-        sop_class_uid, sop_instance_uid: as the sender names them.
+        sop_class_uid, sop_instance_uid: as stated by the sender.
         transfer_syntax_uid: of the encoded data set.
-        calling_ae_title: of the sender; "" over STOW-RS.
+        calling_ae_title: of the sender; "" for STOW-RS.
     """
 
     sop_class_uid: str
@@ -62,12 +62,12 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of an instance.
+    """Result of storing an instance.
 
     Attributes:
-        refusal: None where the instance is durable and may be acknowledged. `disk-full`: answer
-            0xA700 (507 over STOW-RS), the sender should try again; `invalid-uid`: answer 0xA900
-            (or 0x0117); `spool-fault`: the disk failed otherwise, answer 0xA700 as well.
+        refusal: None if the instance is durable and may be acknowledged. `disk-full`: answer
+            0xA700 (507 for STOW-RS), the sender should try again; `invalid-uid`: answer 0xA900;
+            `spool-fault`: another disk error, answer 0xA700.
         message: for the log; no patient data.
         bytes: of the file.
     """
@@ -78,48 +78,49 @@ class Receipt:
 
 
 class Spool:
-    """Takes instances in; safe to use from several threads, which share the syncs of the folder."""
+    """Stores instances; safe to use from several threads, which share the syncs of the folder."""
 
     def __init__(self, places: Places, storage: StorageSection) -> None:
-        """Make the folders; temporary files of an earlier life stay until `sweep`."""
+        """Create the folders; temporary files of an earlier process stay until `sweep`."""
         self._folder = places.incoming
         self._folder.mkdir(parents=True, exist_ok=True)
         self._guard = DiskGuard(self._folder, storage.most_used)
         self._sync = SharedSync(self._folder)
-        self._token = token_hex(4)  # in a container, the next life may have the same process ID
+        self._token = token_hex(4)  # in a container, the next process may have the same ID
         self._numbers = itertools.count()
 
     def has_room(self) -> bool:
-        """Whether anything would be accepted at all (the disk guard)."""
+        """Whether the disk has room for further instances."""
         return self._guard.has_room()
 
     def accept(self, dataset: bytes | memoryview, arrival: Arrival) -> Receipt:
         """Store one instance durably.
 
         Args:
-            dataset: encoded in `arrival.transfer_syntax_uid`, without preamble and file meta.
-            arrival: what the sender says of it.
+            dataset: encoded in `arrival.transfer_syntax_uid`, without preamble and file meta
+                information.
+            arrival: what the sender states about it.
 
         Returns:
-            The receipt; never raises for what the disk or the sender did.
+            The receipt. Faults of the disk or of the sender do not raise: the receipt states them.
         """
         with self.begin(arrival) as incoming:
             incoming.write(dataset)
             return incoming.commit()
 
     def begin(self, arrival: Arrival) -> Incoming:
-        """Begin to store an instance whose data set comes in pieces.
+        """Begin to store an instance whose data set arrives in pieces.
 
-        with spool.begin(arrival) as incoming:     # without `commit` nothing stays
+        with spool.begin(arrival) as incoming:     # without `commit`, nothing is kept
             for piece in pieces:
-                incoming.write(piece)              # never raises for what the disk does
+                incoming.write(piece)              # does not raise for faults of the disk
             receipt = incoming.commit()
         """
         name = f".{os.getpid()}-{self._token}-{next(self._numbers)}.part"
         return Incoming(self._folder / name, arrival, self._guard, self._sync)
 
     def sweep(self) -> int:
-        """Remove what was never acknowledged by processes that are gone; how many files."""
+        """Remove temporary files of processes that have ended; the number of files."""
         found = ((each, PART.fullmatch(each.name)) for each in self._folder.glob(".*.part"))
         left = [each for each, name in found if name and not self._is_being_written(name)]
         for part in left:
@@ -127,7 +128,7 @@ class Spool:
         return len(left)
 
     def _is_being_written(self, name: re.Match[str]) -> bool:
-        """Whether somebody else, who takes instances in over another door, still writes it."""
+        """Whether another process (receiver or web) is still writing this temporary file."""
         process, token = name.groups()
         if int(process) == os.getpid():
             return token == self._token
@@ -135,7 +136,7 @@ class Spool:
 
 
 class Incoming:
-    """One instance on its way into the spool."""
+    """An instance that is being written to the spool."""
 
     def __init__(self, path: Path, arrival: Arrival, guard: DiskGuard, sync: SharedSync) -> None:
         self._path = path
@@ -149,7 +150,7 @@ class Incoming:
         self._begin()
 
     def __enter__(self) -> Self:
-        """Nothing more to do: the file is open."""
+        """The file is already open."""
         return self
 
     def __exit__(
@@ -158,17 +159,17 @@ class Incoming:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave nothing behind that was not committed."""
+        """Remove the file unless it was committed."""
         self.discard()
 
     def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Append a piece of the encoded data set; after a fault, do nothing until `commit`."""
+        """Append a piece of the encoded data set; after a fault, further pieces are ignored."""
         if self._refused is None:
             self._digest.update(piece)
             self._write(piece)
 
     def commit(self) -> Receipt:
-        """Make the instance durable; only after this may it be acknowledged."""
+        """Make the instance durable; only then may it be acknowledged."""
         if self._refused is None and self._descriptor is not None:
             name = _name(self._arrival.sop_instance_uid, self._digest.hexdigest())
             try:
@@ -193,7 +194,9 @@ class Incoming:
         if not all(VALID_UID.fullmatch(uid) for uid in uids):
             self._refused = Receipt("invalid-uid", "a UID is not made of digits and dots")
         elif not self._guard.has_room():
-            self._refused = Receipt("disk-full", "the file system is as full as it may become")
+            self._refused = Receipt(
+                "disk-full", "the used share of the file system exceeds the limit"
+            )
         else:
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -227,10 +230,10 @@ class Incoming:
 
 
 class SharedSync:
-    """Syncs a folder; threads that ask while one sync runs share the next one."""
+    """Syncs a folder; threads that call it while a sync runs share the next one."""
 
     def __init__(self, folder: Path) -> None:
-        """The folder stays open."""
+        """Open the folder; it stays open."""
         self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._running = threading.Lock()
         self._count = threading.Lock()
@@ -241,7 +244,7 @@ class SharedSync:
         """Return when every rename that happened before this call is durable.
 
         Raises:
-            OSError: if the disk does not do it.
+            OSError: if the sync fails.
         """
         with self._count:
             self._asked += 1
@@ -254,9 +257,9 @@ class SharedSync:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file of the spool still holds what was written, by the digest in its name.
+    """Whether the content of a spooled file still matches the digest in its name.
 
-    False as well where it is not there, or cannot be read.
+    False also if the file does not exist or cannot be read.
     """
     name = SPOOLED.fullmatch(path.name)
     digest = sha256()
@@ -272,7 +275,7 @@ def is_whole(path: Path) -> bool:
 
 
 def _name(sop_instance_uid: str, content_digest: str) -> str:
-    """File name of an instance: the same for the same content of the same instance only."""
+    """File name of an instance, determined by its SOPInstanceUID and its content."""
     return f"{sha256(sop_instance_uid.encode()).hexdigest()[:32]}-{content_digest[:24]}.dcm"
 
 

@@ -1,7 +1,7 @@
-"""The DICOM upper layer protocol as bytes (PS3.8 section 9.3): what a listener reads and answers.
+"""PDUs of the DICOM upper layer protocol (PS3.8 section 9.3): parsing and encoding, no sockets.
 
-Nothing here knows sockets. Every length is checked against the bytes that are there before it is
-followed; what cannot be understood raises `ProtocolError`, which says how to abort.
+Every length field is checked against the available bytes before it is used. Malformed PDUs raise
+`ProtocolError`, which has the reason for the A-ABORT.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FIXED = struct.Struct(">HH16s16s32s")  # A-ASSOCIATE-RQ and -AC up to the varia
 _ITEM = struct.Struct(">BxH")
 _PDV = struct.Struct(">LBB")
 _PDV_MORE = 2  # context ID and control header are counted in a PDV's length
-_MOST_CONTEXTS = 128  # odd numbers of one byte
+_MAX_CONTEXTS = 128  # odd numbers of one byte
 
 
 class Pdu(IntEnum):
@@ -38,7 +38,7 @@ class Pdu(IntEnum):
 
 
 class Abort(IntEnum):
-    """Reasons of an abort by the service provider (table 9-26)."""
+    """Reasons of an A-ABORT by the service provider (PS3.8 table 9-26)."""
 
     NOT_SPECIFIED = 0
     UNRECOGNIZED_PDU = 1
@@ -48,7 +48,7 @@ class Abort(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The peer does not speak the protocol, or breaks it."""
+    """The peer violates the upper layer protocol."""
 
     def __init__(self, message: str, reason: Abort = Abort.INVALID_PARAMETER) -> None:
         """`message` is for the log, `reason` for the peer."""
@@ -58,11 +58,12 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why no association comes about (table 9-21).
+    """Why an association is rejected (PS3.8 table 9-21).
 
     Attributes:
-        name: label of logs and metrics.
-        result: 1 permanent, 2 transient (the caller may try again).
+        name: used in logs.
+        result: 1 permanent, 2 transient (the peer may try again).
+        source, reason: as in the table.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a proposal: result 0 is acceptance (table 9-18)."""
+    """The answer to a proposed presentation context; result 0: accepted (PS3.8 table 9-18)."""
 
     proposal: Proposal
     result: int
@@ -102,8 +103,8 @@ class AssociateRequest:
 
     Attributes:
         called, calling: AE titles without the spaces around them.
-        titles: both as they came, and the reserved bytes: an answer repeats them.
-        max_length: of the data PDUs that the peer takes; 0: any.
+        titles: both as received, and the reserved bytes: the answer repeats them.
+        max_length: maximum length of the data PDUs that the peer accepts; 0: no limit.
     """
 
     called: str
@@ -116,10 +117,10 @@ class AssociateRequest:
 
 
 def parse_associate_request(body: bytes | memoryview) -> AssociateRequest:
-    """Read an A-ASSOCIATE-RQ without its first six bytes.
+    """Parse an A-ASSOCIATE-RQ without its first six bytes.
 
     Raises:
-        ProtocolError: if it is not one.
+        ProtocolError: if it is malformed.
     """
     data = bytes(body)
     if len(data) < _FIXED.size:
@@ -133,10 +134,10 @@ def parse_associate_request(body: bytes | memoryview) -> AssociateRequest:
             proposals.append(_proposal(value))
         elif kind == 0x50:
             max_length = _max_length(value)
-    if not proposals or len(proposals) > _MOST_CONTEXTS:
+    if not proposals or len(proposals) > _MAX_CONTEXTS:
         raise ProtocolError(f"{len(proposals)} presentation contexts")
     if len({each.context_id for each in proposals}) < len(proposals):
-        raise ProtocolError("two presentation contexts of one ID")
+        raise ProtocolError("two presentation contexts with the same ID")
     return AssociateRequest(
         called=_text(called),
         calling=_text(calling),
@@ -151,7 +152,7 @@ def parse_associate_request(body: bytes | memoryview) -> AssociateRequest:
 def associate_accept(
     request: AssociateRequest, answers: Sequence[Answer], max_length: int
 ) -> bytes:
-    """The A-ASSOCIATE-AC; `max_length` is that of the data PDUs that we take."""
+    """The A-ASSOCIATE-AC; `max_length` is that of the data PDUs that the gateway accepts."""
     items = [_item(0x10, APPLICATION_CONTEXT.encode())]
     for answer in answers:
         head = bytes((answer.proposal.context_id, 0, answer.result, 0))
@@ -187,9 +188,9 @@ class Fragment:
     """One presentation data value.
 
     Attributes:
-        is_command: of a command set; else of a data set.
-        is_last: of its command or data set.
-        data: valid until the next PDU is read.
+        is_command: part of a command set, else of a data set.
+        is_last: the last fragment of its command set or data set.
+        data: only valid until the next PDU is read.
     """
 
     context_id: int
@@ -202,7 +203,7 @@ def fragments(body: memoryview) -> Iterator[Fragment]:
     """The presentation data values of a P-DATA-TF without its first six bytes.
 
     Raises:
-        ProtocolError: if the lengths do not fit into the PDU, or there is none.
+        ProtocolError: if the lengths do not fit into the PDU, or it is empty.
     """
     at = 0
     if not body:
@@ -219,10 +220,10 @@ def fragments(body: memoryview) -> Iterator[Fragment]:
 
 
 def command_pdus(context_id: int, command: bytes, max_length: int) -> Iterator[bytes]:
-    """A command set as P-DATA-TF PDUs that the peer takes (`max_length` 0: of any length)."""
+    """A command set as P-DATA-TF PDUs up to the peer's `max_length` (0: no limit)."""
     room = (max_length or len(command) + _PDV.size) - _PDV.size
     if room < 1:
-        raise ProtocolError(f"the peer takes PDUs of {max_length} bytes only")
+        raise ProtocolError(f"the peer's maximum PDU length of {max_length} bytes is too small")
     for start in range(0, len(command), room):
         piece = command[start : start + room]
         control = 1 | (2 if start + room >= len(command) else 0)
@@ -249,7 +250,7 @@ def _max_length(value: bytes) -> int:
     for kind, content in _items(value):
         if kind == 0x51:
             if len(content) != 4:
-                raise ProtocolError("maximum length is not of four bytes")
+                raise ProtocolError("maximum length does not have four bytes")
             return int.from_bytes(content, "big")
     return 0
 

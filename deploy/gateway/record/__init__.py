@@ -1,1 +1,1 @@
-"""What the gateway remembers: the database, its queues, and retention on disk."""
+"""The record of the gateway (database, queues), quarantine, and retention on disk."""

@@ -1,7 +1,7 @@
-"""A wall clock that was wrong must leave nothing waiting for a time that does not come.
+"""Corrects times in the record when the wall clock was set, so that nothing waits too long.
 
-Times in the record are of the wall clock, for people. When it is set, open series move with it, and
-what lies in the future is brought back to now.
+Times in the record are wall-clock times. When the clock is set, the times of open series are
+shifted by the same amount, and times that lie in the future are set to now.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.settings import GatewaySettings
 
-STEP_S = 2.0  # less is what a clock that is kept right by the network moves
+STEP_S = 2.0  # smaller changes are corrections by NTP
 
 TO_NOW = (
     "UPDATE series SET first_at = :now WHERE first_at > :now",
@@ -29,16 +29,16 @@ TO_NOW = (
 
 
 class Clock:
-    """Watches the wall clock by the monotonic one; the planner asks it every round."""
+    """Compares the wall clock with the monotonic clock in every round of the planner."""
 
     def __init__(self, database: Database, settings: GatewaySettings) -> None:
-        """The times of an earlier life are looked at with the first `tick`."""
+        """The first `tick` checks the times that an earlier process recorded."""
         self._database = database
         self._settings = settings
         self._ahead: float | None = None
 
     def tick(self) -> None:
-        """Mend the record if the clock was set since the last time."""
+        """Correct the record if the clock was set since the last call."""
         now = time.time()
         ahead = now - time.monotonic()
         moved = 0.0 if self._ahead is None else ahead - self._ahead

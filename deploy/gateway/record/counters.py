@@ -1,4 +1,4 @@
-"""Counters of one process on their way into the record, which keeps them over restarts."""
+"""Counters of one process, added to the record once a second; the record keeps the totals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Counters:
     """`count("instances_refused", 1)`; safe to use from several threads."""
 
     def __init__(self, overview: Overview) -> None:
-        """Nothing is counted yet."""
+        """All counters are zero."""
         self._overview = overview
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -23,29 +23,29 @@ class Counters:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __call__(self, name: str, increment: int = 1) -> None:
-        """Let a counter grow."""
+        """Increment a counter."""
         with self._lock:
             self._counts[name] += increment
 
     def __enter__(self) -> Counters:
-        """Write once a second from now on."""
+        """Start writing once a second."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what is left."""
+        """Write the remaining counts."""
         self._ended.set()
         self._thread.join()
         self.write()
 
     def write(self) -> None:
-        """Add what was counted since the last time to the totals."""
+        """Add what was counted since the last call to the totals of the record."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         try:
             if counts:
                 self._overview.add_to_totals(counts)
-        except sqlite3.OperationalError:  # the disk is full, or the record busy: the next time
+        except sqlite3.OperationalError:  # the disk is full or the record busy: try again later
             with self._lock:
                 self._counts.update(counts)
 

@@ -1,7 +1,7 @@
 """The record of the gateway: series, instances, jobs, deliveries and counters, in one SQLite file.
 
-A transaction is durable when it returns (WAL, synchronous FULL), and a process that is killed in
-the middle of one leaves nothing of it. Each process has its own connection; writers wait for each
+A transaction is durable when it returns (WAL, synchronous FULL); if a process is killed during a
+transaction, nothing of it is recorded. Each process has its own connection; writers wait for each
 other.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stillscan.operators.errors import OutputError
 
-BUSY_S = 60.0  # longer than any transaction of ours, on a disk that is busy
+BUSY_S = 60.0  # longer than any transaction of the gateway, on a busy disk
 
 SCHEMA = """
 CREATE TABLE series (
@@ -96,7 +96,7 @@ CREATE TABLE totals (
 ) WITHOUT ROWID;
 """
 
-LATER = {  # by the version of the record that they lead to
+UPGRADES = {  # by the version of the record that they result in
     2: """
 CREATE TABLE quarantine (
     name        TEXT PRIMARY KEY,       -- of its file there
@@ -114,11 +114,11 @@ ALTER TABLE jobs ADD COLUMN strikes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE instances ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;  -- damaged in the spool
 """,
 }
-VERSION = max(LATER)
+VERSION = max(UPGRADES)
 
 
 class RecordDamagedError(OutputError):
-    """The record of the gateway is no database any more."""
+    """The record of the gateway is damaged, or was written by a later version."""
 
     reason = "record-damaged"
 
@@ -127,11 +127,11 @@ class Database:
     """One connection; safe to use from several threads, one transaction at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file; make it where it is not there.
+        """Open the file; create it if it does not exist.
 
         Raises:
             sqlite3.Error: if it cannot be opened.
-            RecordDamagedError: if it is damaged, or was made by a later version.
+            RecordDamagedError: if it is damaged, or was written by a later version.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -153,7 +153,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is durable after the block; an exception in the block undoes it."""
+        """A transaction that is durable after the block; an exception rolls it back."""
         with self._lock, self._naming_damage():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -165,7 +165,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Several questions to one state of the record."""
+        """Several queries to the same state of the record."""
         with self._lock, self._naming_damage():
             self._connection.execute("BEGIN")
             try:
@@ -174,10 +174,10 @@ class Database:
                 self._roll_back()
 
     def require_sound(self) -> None:
-        """Read the whole file.
+        """Check the whole file (`PRAGMA quick_check`).
 
         Raises:
-            RecordDamagedError: if something in it is not as SQLite wrote it.
+            RecordDamagedError: if the check fails.
         """
         with self._naming_damage():
             (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -185,7 +185,7 @@ class Database:
             raise self._damaged(found)
 
     def _roll_back(self) -> None:
-        if self._connection.in_transaction:  # SQLite has done it where the disk is full
+        if self._connection.in_transaction:  # on a full disk SQLite has already rolled back
             self._connection.execute("ROLLBACK")
 
     @contextmanager
@@ -193,7 +193,7 @@ class Database:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if type(error) is not sqlite3.DatabaseError:  # a full or busy disk, a broken rule
+            if type(error) is not sqlite3.DatabaseError:  # a full or busy disk, a constraint
                 raise
             raise self._damaged(str(error)) from error
 
@@ -201,7 +201,7 @@ class Database:
         return RecordDamagedError(
             f"the record {self._path} is damaged ({why}): stop the gateway, move "
             f"{self._path.name}* to another folder and start it again; instances in the spool are "
-            "then filed anew"
+            "then filed again"
         )
 
     def _make_tables(self) -> None:
@@ -209,9 +209,8 @@ class Database:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
                 raise RecordDamagedError(
-                    f"the record {self._path} is of version {version}; this program knows "
-                    f"{VERSION}: install the later version, or put back a copy of the record "
-                    "from before"
+                    f"the record {self._path} has version {version}; this program supports up to "
+                    f"{VERSION}: install the later program, or restore an older copy of the record"
                 )
             missing = [*([SCHEMA] if version == 0 else []), *_steps_after(version)]
             for statement in (each for step in missing for each in step.split(";")):
@@ -221,11 +220,11 @@ class Database:
 
 
 def _steps_after(version: int) -> list[str]:
-    return [step for number, step in sorted(LATER.items()) if number > version]
+    return [step for number, step in sorted(UPGRADES.items()) if number > version]
 
 
 def count(connection: sqlite3.Connection, increments: Mapping[str, int]) -> None:
-    """Let counters grow, inside a transaction."""
+    """Increment counters, inside a transaction."""
     connection.executemany(
         "INSERT INTO totals (name, value) VALUES (?, ?) "
         "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",

@@ -1,7 +1,7 @@
-"""Deliveries: one derived series on its way to one destination, as a state in the database.
+"""Deliveries: one derived series to one destination, with its state in the record.
 
 waiting -> sending -> sent
-              |-----> waiting  (after a while)  -> dead  (all attempts used up)
+              |-----> waiting  (after a failed attempt)  -> dead  (all attempts failed)
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class ClaimedDelivery:
 
 
 class Outbox:
-    """The deliveries of the database; the sender claims them."""
+    """The deliveries in the record; the sender claims them."""
 
     def __init__(self, database: Database, rules: SenderSection) -> None:
-        """`rules` say how often a delivery is tried, and when again."""
+        """`rules` give the number of attempts and the waits between them."""
         self._database = database
         self._rules = rules
 
     def claim(self, destination: str) -> ClaimedDelivery | None:
-        """Begin an attempt at the delivery to this destination that is next."""
+        """Begin an attempt at the next delivery to this destination; None if none is due."""
         now = time.time()
         with self._database.transaction() as connection:
             row = connection.execute(
@@ -53,7 +53,7 @@ class Outbox:
         )
 
     def sent(self, delivery: ClaimedDelivery, message: str = "") -> None:
-        """All instances are there; `message` is what the destination had to say of it."""
+        """Record that all instances were acknowledged; `message`: warnings of the destination."""
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE deliveries SET state = 'sent', reason = '', message = ?, finished = ? "
@@ -63,7 +63,7 @@ class Outbox:
             count(connection, {"deliveries_sent": 1, "instances_sent": delivery.instances})
 
     def failed(self, delivery: ClaimedDelivery, reason: str, message: str) -> bool:
-        """The attempt failed: the whole series is tried again later, or it is dead (False)."""
+        """Record a failed attempt; True: it will be repeated, False: the delivery is `dead`."""
         last = delivery.attempt >= self._rules.attempts
         wait = min(
             self._rules.backoff_s * 2 ** min(delivery.attempt - 1, 30), self._rules.backoff_most_s
@@ -86,9 +86,9 @@ class Outbox:
         return not last
 
     def recover(self) -> int:
-        """At the start of the only sender: what was being sent waits again; how many.
+        """At the start of the sender, reset interrupted deliveries to waiting; their number.
 
-        That the sender ended says nothing about the destination, so it costs no attempt.
+        The interruption does not count as an attempt: it says nothing about the destination.
         """
         with self._database.transaction() as connection:
             lost = connection.execute(
@@ -97,8 +97,8 @@ class Outbox:
             )
         return lost.rowcount
 
-    def bury_unknown(self, known: Sequence[str]) -> int:
-        """Give up deliveries to destinations that the settings no longer have; how many."""
+    def fail_unknown_destinations(self, known: Sequence[str]) -> int:
+        """Set deliveries to destinations that are no longer configured to `dead`; their number."""
         marks = ", ".join("?" * len(known))
         with self._database.transaction() as connection:
             buried = connection.execute(
@@ -111,5 +111,5 @@ class Outbox:
 
 
 def files_of(places: Places, job: int) -> list[Path]:
-    """The instances that wait in the outbox for this job: derived series, then its objects."""
+    """Files of a job in the outbox: the derived series and the objects beside it."""
     return sorted((places.outbox / str(job)).glob("*/*.dcm"))

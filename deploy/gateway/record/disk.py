@@ -1,15 +1,15 @@
-"""How full the disk of the spool is."""
+"""Checks the free space of the file system of the spool."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-MEASURED_EVERY_BYTES = 2**24  # how much may be written before the file system is asked again
+MEASURED_EVERY_BYTES = 2**24  # bytes written between two queries of the file system
 
 
 class DiskGuard:
-    """Knows whether the file system has room; asks it seldom."""
+    """Tells whether the file system has room, without querying it for every instance."""
 
     def __init__(self, folder: Path, most_used: float) -> None:
         """`most_used` is the share of the file system that may be in use."""
@@ -19,14 +19,14 @@ class DiskGuard:
         self._full = False
 
     def has_room(self) -> bool:
-        """Whether less than the share is in use; a full file system is asked every time."""
+        """Whether the used share is below the limit; while it is not, every call queries it."""
         if self._full or self._unmeasured >= MEASURED_EVERY_BYTES:
             self._unmeasured = 0
             self._full = used_share(self._folder) >= self._most_used
         return not self._full
 
     def has_room_now(self) -> bool:
-        """The same, asked of the file system itself."""
+        """The same, always with a query of the file system."""
         return used_share(self._folder) < self._most_used
 
     def wrote(self, count: int) -> None:
@@ -35,9 +35,9 @@ class DiskGuard:
 
 
 def used_share(folder: Path) -> float:
-    """Share of the file system that is in use, as `df` counts it; of its inodes where it is more.
+    """Used share of the file system as `df` counts it, or of its inodes if that is larger.
 
-    A file system that cannot be asked counts as full.
+    A file system that cannot be queried counts as full.
     """
     try:
         found = os.statvfs(folder)

@@ -1,4 +1,4 @@
-"""Series as they come in: what has been filed of each, when it is quiet, what its next job is.
+"""Incoming series: their filed instances, when a series is ready, and the job it becomes.
 
 Times are seconds since the epoch.
 """
@@ -15,7 +15,7 @@ from stillscan.app.settings import Mode, Strength
 from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.settings import CompletenessSection
 
-# A job that failed because the spool had lost an instance, which has come again since.
+# A job that was refused because an instance was damaged in the spool; it was received again.
 QUEUE_HEALED = """
 UPDATE jobs SET state = 'queued', attempts = 0, not_before = 0, finished = NULL, reason = '',
 message = '' WHERE key = ? AND state = 'refused' AND reason = 'spool-damaged' RETURNING number
@@ -24,16 +24,17 @@ message = '' WHERE key = ? AND state = 'refused' AND reason = 'spool-damaged' RE
 
 @dataclass(frozen=True)
 class Filed:
-    """An instance of the spool whose header is known.
+    """An instance of the spool whose header was read.
 
     Attributes:
-        name: of its file.
-        series_uid: SeriesInstanceUID, or `file:<name>` where it has none.
-        series_number: SeriesNumber, None where it has none.
-        images: frames.
-        expected: images of its whole series, None where the header does not say.
-        ours: whether Stillscan made it.
-        received: when.
+        name: name of its file.
+        series_uid: SeriesInstanceUID, or `file:<name>` if it has none.
+        series_number: SeriesNumber, None if it has none.
+        sender: calling AE title, for the first instance of a series.
+        images: number of frames.
+        expected: number of images of the whole series, None if the header does not state it.
+        ours: whether it was derived by Stillscan.
+        received: time of receipt.
     """
 
     name: str
@@ -51,15 +52,15 @@ class Filed:
 
 
 @dataclass(frozen=True)
-class QuietSeries:
-    """A series of which nothing has come for long enough.
+class ReadySeries:
+    """A series that is ready for a job: no instance has arrived for long enough.
 
     Attributes:
-        last_at: when its last instance came: as long as this stays, nothing more has come.
-        instances: names of all its files that are there.
-        images: frames in them.
-        gone: how many of its instances were removed after the retention time.
-        lost: how many the disk has lost or damaged.
+        last_at: time of its last instance; unchanged as long as no further instance arrives.
+        instances: names of its available files.
+        images: number of frames in them.
+        removed: number of instances that were removed after the retention time.
+        lost: number of instances that are damaged or missing in the spool.
     """
 
     id: int
@@ -72,18 +73,18 @@ class QuietSeries:
     revision: int
     instances: tuple[str, ...]
     images: int
-    gone: int
+    removed: int
     lost: int = 0
 
     @property
-    def is_short(self) -> bool:
-        """Whether fewer images have come than its headers promise."""
+    def is_incomplete(self) -> bool:
+        """Whether fewer images were received than the headers state."""
         return self.expected is not None and self.images < self.expected
 
 
 @dataclass(frozen=True)
 class Task:
-    """How a job is to be done: what the rule says."""
+    """How a series is processed: the values of the rule."""
 
     bundle: str | None
     mode: Mode | None
@@ -93,11 +94,11 @@ class Task:
 
 @dataclass(frozen=True)
 class NewJob:
-    """The job that a quiet series becomes.
+    """The job for a ready series.
 
     Attributes:
-        state: `queued`, or how it ends without having been run.
-        configuration: digest of everything else that changes what comes out.
+        state: `queued`, or the final state of a series that is not processed.
+        configuration: digest of everything else that can change the result.
     """
 
     rule: str
@@ -110,16 +111,16 @@ class NewJob:
 
 
 class SeriesRecord:
-    """What is known of series; the planner writes it."""
+    """The series and instances in the record; the planner writes them."""
 
     def __init__(self, database: Database) -> None:
-        """Several records may share a database."""
+        """Use a database, which may be shared."""
         self._database = database
 
     def file(self, instances: Sequence[Filed]) -> set[str]:
-        """Add instances to their series; names of those that were there before.
+        """Add instances to their series; returns the names of those that were already filed.
 
-        An instance that comes again keeps its series open as well: more may follow.
+        An instance that is sent again also keeps its series open: more may follow.
         """
         repeated = set()
         with self._database.transaction() as connection:
@@ -147,33 +148,34 @@ class SeriesRecord:
         return repeated
 
     def is_there(self, name: str) -> bool | None:
-        """Whether the file of this name is to be there; None where it is not known at all."""
+        """Whether the file of this name should exist; None if the record does not contain it."""
         with self._database.reading() as connection:
             found = connection.execute("SELECT there FROM instances WHERE name = ?", (name,))
             row = found.fetchone()
         return None if row is None else bool(row["there"])
 
     def is_known(self, series_uid: str) -> bool:
-        """Whether instances of this series have come before."""
+        """Whether instances of this series were filed before."""
         with self._database.reading() as connection:
             found = connection.execute("SELECT 1 FROM series WHERE uid = ?", (series_uid,))
             return found.fetchone() is not None
 
-    def quiet(self, rules: CompletenessSection, now: float) -> list[QuietSeries]:
-        """The series of which nothing has come for long enough at `now`, the oldest first."""
+    def ready(self, rules: CompletenessSection, now: float) -> list[ReadySeries]:
+        """The series that count as complete at `now`, oldest first."""
         shortest = min(rules.quiet_s, rules.settled_s)
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM series WHERE open AND last_at <= ? ORDER BY last_at",
                 (now - shortest,),
             ).fetchall()
-            found = [_quiet_series(connection, row) for row in rows]
-        return [each for each in found if now - each.last_at >= _quiet_needed(each, rules)]
+            found = [_ready_series(connection, row) for row in rows]
+        return [each for each in found if now - each.last_at >= _silence_needed_s(each, rules)]
 
-    def close(self, series: QuietSeries, job: NewJob, now: float) -> int | None:
-        """Close a series and make its job; None where the very same job was made before.
+    def close(self, series: ReadySeries, job: NewJob, now: float) -> int | None:
+        """Close a series and create its job; returns the number of the job.
 
-        Nothing happens (None) where an instance has come since `quiet`.
+        None if the same job exists already, or if an instance has arrived since `ready` (then
+        nothing changes).
         """
         with self._database.transaction() as connection:
             closed = connection.execute(
@@ -216,15 +218,15 @@ class SeriesRecord:
             count(connection, _totals_of(job))
         return number
 
-    def without(self, series: QuietSeries, damaged: Sequence[str]) -> QuietSeries:
-        """The series without instances that the spool has lost; they are awaited again."""
+    def without(self, series: ReadySeries, damaged: Sequence[str]) -> ReadySeries:
+        """The series without damaged or missing instances; these may be sent again."""
         with self._database.transaction() as connection:
-            lose(connection, damaged)
+            mark_lost(connection, damaged)
             row = connection.execute("SELECT * FROM series WHERE id = ?", (series.id,)).fetchone()
-            return _quiet_series(connection, row)
+            return _ready_series(connection, row)
 
     def made_by_us(self, series_uid: str) -> bool:
-        """Whether a job of ours has derived this series."""
+        """Whether a job of this gateway derived this series."""
         with self._database.reading() as connection:
             found = connection.execute(
                 "SELECT 1 FROM jobs WHERE derived_uid = ? LIMIT 1", (series_uid,)
@@ -255,26 +257,26 @@ class SeriesRecord:
         return int(number)
 
 
-def lose(connection: sqlite3.Connection, names: Sequence[str]) -> None:
-    """Record that the spool has lost these instances, inside a transaction."""
+def mark_lost(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+    """Record that instances are damaged or missing in the spool, inside a transaction."""
     connection.executemany(
         "UPDATE instances SET there = 0, lost = 1 WHERE name = ?", [(name,) for name in names]
     )
 
 
-def job_key(series: QuietSeries, job: NewJob) -> str:
-    """Identity of a job (S4): its series, its instance set, how it is done."""
+def job_key(series: ReadySeries, job: NewJob) -> str:
+    """Key of a job (S4): a digest of series, instance set, rule values and configuration."""
     parts = [series.uid, sorted(series.instances), asdict(job.task), job.configuration]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _quiet_series(connection: sqlite3.Connection, row: sqlite3.Row) -> QuietSeries:
+def _ready_series(connection: sqlite3.Connection, row: sqlite3.Row) -> ReadySeries:
     instances = connection.execute(
         "SELECT * FROM instances WHERE series = ? ORDER BY name", (row["id"],)
     ).fetchall()
     there = [each for each in instances if each["there"]]
     known = {each["sop_uid"] for each in there}
-    return QuietSeries(
+    return ReadySeries(
         id=row["id"],
         uid=row["uid"],
         modality=row["modality"],
@@ -285,16 +287,16 @@ def _quiet_series(connection: sqlite3.Connection, row: sqlite3.Row) -> QuietSeri
         revision=row["revision"],
         instances=tuple(each["name"] for each in there),
         images=sum({each["sop_uid"]: each["images"] for each in there}.values()),
-        gone=len({each["sop_uid"] for each in instances if not each["lost"]} - known),
+        removed=len({each["sop_uid"] for each in instances if not each["lost"]} - known),
         lost=len({each["sop_uid"] for each in instances if each["lost"]} - known),
     )
 
 
-def _quiet_needed(series: QuietSeries, rules: CompletenessSection) -> float:
-    """Seconds of silence after which this series counts as complete."""
+def _silence_needed_s(series: ReadySeries, rules: CompletenessSection) -> float:
+    """Seconds without a new instance after which this series counts as complete."""
     if series.expected is None:
         return rules.quiet_s
-    return rules.patience_s if series.is_short else rules.settled_s
+    return rules.patience_s if series.is_incomplete else rules.settled_s
 
 
 def _totals_of(job: NewJob) -> Mapping[str, int]:

@@ -1,9 +1,9 @@
-"""The queue of jobs: a state in the database, changed by whole transactions.
+"""The queue of jobs: their states in the record, changed in transactions.
 
     queued -> running -> derived | refused | not-selected
-                 |-----> queued  (a fault, after a while)  -> dead  (all attempts used up)
+                 |-----> queued  (after a failed attempt)  -> dead  (all attempts failed)
 
-`running` belongs to one attempt: results of an abandoned attempt are ignored.
+`running` belongs to one attempt: the result of an attempt that was failed meanwhile is ignored.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillscan.deploy.gateway.record.database import Database, count
-from stillscan.deploy.gateway.record.incoming_series import Task, lose
+from stillscan.deploy.gateway.record.incoming_series import Task, mark_lost
 from stillscan.deploy.gateway.settings import WorkerSection
 
-MOST_STRIKES = 2  # a series over which something broke twice is not tried a third time
+MAX_CRASHES = 2  # a series that caused two crashes or bugs is not tried a third time
 TAKEN_NUMBERS = """
 WITH study AS (SELECT id, series_number FROM series WHERE study_uid <> '' AND study_uid =
                (SELECT study_uid FROM series WHERE id = :series))
@@ -35,9 +35,9 @@ class ClaimedJob:
 
     Attributes:
         attempt: 1 for the first.
-        instances: names of the files in the spool that it is about.
+        instances: names of its files in the spool.
         started: when the attempt began, in seconds since the epoch.
-        taken_numbers: SeriesNumber of what else is known of the study (W3).
+        taken_numbers: the SeriesNumbers of other series of the study in the record (W3).
     """
 
     number: int
@@ -52,14 +52,14 @@ class ClaimedJob:
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended, for good.
+    """Final result of a job.
 
     Attributes:
         state: `derived`, `refused` or `not-selected`.
         derived_uid: SeriesInstanceUID of the derived series.
         derived_number: its SeriesNumber.
-        instances: how many wait in the outbox.
-        result: what the report says of the series.
+        instances: number of instances in the outbox.
+        result: the entry of the series in the report.
     """
 
     state: str
@@ -72,15 +72,15 @@ class Ending:
 
 
 class JobQueue:
-    """The jobs of the database; the worker claims them, its supervisor gives up what hangs."""
+    """The jobs in the record; the worker claims them, the supervisor fails overdue ones."""
 
     def __init__(self, database: Database, rules: WorkerSection) -> None:
-        """`rules` say how often a job is tried, and when again."""
+        """`rules` give the number of attempts and the waits between them."""
         self._database = database
         self._rules = rules
 
     def claim(self) -> ClaimedJob | None:
-        """Begin an attempt at the job that is next: by priority, then by age."""
+        """Begin an attempt at the next job, by priority, then by age; None if none is due."""
         now = time.time()
         with self._database.transaction() as connection:
             row = connection.execute(
@@ -113,10 +113,10 @@ class JobQueue:
         )
 
     def finish(self, job: ClaimedJob, ending: Ending) -> bool:
-        """Record how an attempt ended and what is to be delivered, in one transaction.
+        """Record the result of an attempt and its deliveries, in one transaction.
 
         Returns:
-            False if the attempt had been abandoned before: nothing is recorded.
+            False if the attempt was failed before: nothing is recorded.
         """
         with self._database.transaction() as connection:
             done = connection.execute(
@@ -147,46 +147,47 @@ class JobQueue:
         return True
 
     def fail(
-        self, number: int, attempt: int, reason: str, message: str, *, strike: bool = False
+        self, number: int, attempt: int, reason: str, message: str, *, series_fault: bool = False
     ) -> bool:
-        """Give an attempt up; the job is tried again later, or dead after its last attempt.
+        """Fail an attempt; the job is tried again later, or becomes `dead` after the last attempt.
 
         Args:
-            number: of the job.
-            attempt: the one that is abandoned.
+            number: number of the job.
+            attempt: number of the attempt.
             reason: stable code.
             message: for the status page.
-            strike: the attempt ended by what is in the series; after the second time it is dead.
+            series_fault: the series itself caused a crash, a hang or a bug; after the second time
+                the job becomes `dead`.
 
         Returns:
-            False where this attempt was over already.
+            False if the attempt had ended before.
         """
         with self._database.transaction() as connection:
-            return self._fail(connection, number, attempt, reason, message, strike)
+            return self._fail(connection, number, attempt, reason, message, series_fault)
 
-    def lose(self, names: Sequence[str]) -> None:
-        """Record that the spool has lost these instances; they are awaited again."""
+    def mark_lost(self, names: Sequence[str]) -> None:
+        """Record that instances are damaged or missing in the spool; they may be sent again."""
         with self._database.transaction() as connection:
-            lose(connection, names)
+            mark_lost(connection, names)
 
     def running(self) -> list[tuple[int, int]]:
-        """Number and attempt of the jobs that are being worked on."""
+        """Number and attempt of the running jobs."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT number, attempts FROM jobs WHERE state = 'running'"
             ).fetchall()
         return [(row["number"], row["attempts"]) for row in rows]
 
-    def recover(self, *, died_of_its_work: bool = False) -> int:
-        """At the start of the only worker: what was running has lost its attempt; how many.
+    def recover(self, *, previous_run_crashed: bool = False) -> int:
+        """At the start of the worker, fail the attempts that were interrupted; their number.
 
         Args:
-            died_of_its_work: the worker was not killed by somebody else.
+            previous_run_crashed: the worker crashed or hung; it was not killed from outside.
         """
         lost = self.running()
         for number, attempt in lost:
             message = "the worker ended during the job"
-            self.fail(number, attempt, "worker-stopped", message, strike=died_of_its_work)
+            self.fail(number, attempt, "worker-stopped", message, series_fault=previous_run_crashed)
         return len(lost)
 
     def _fail(
@@ -196,14 +197,14 @@ class JobQueue:
         attempt: int,
         reason: str,
         message: str,
-        strike: bool,
+        series_fault: bool,
     ) -> bool:
         now = time.time()
         (strikes,) = connection.execute(
             "UPDATE jobs SET strikes = strikes + ? WHERE number = ? RETURNING strikes",
-            (int(strike), number),
+            (int(series_fault), number),
         ).fetchone() or (0,)
-        last = attempt >= self._rules.attempts or strikes >= MOST_STRIKES
+        last = attempt >= self._rules.attempts or strikes >= MAX_CRASHES
         wait = self._rules.backoff_s * 2 ** min(attempt - 1, 20)
         changed = connection.execute(
             "UPDATE jobs SET state = ?, reason = ?, message = ?, not_before = ?, finished = ? "

@@ -1,11 +1,11 @@
-"""What the status page, /metrics and /healthz show: read-only questions to the database.
+"""Queries for the status page, /metrics and /readyz, and the operator's retries.
 
     overview = Overview(Places(folder))
-    overview.counts()          # how many series, jobs, deliveries in which state
-    overview.recent_jobs()     # the last ones, newest first
-    overview.retry_job(17)     # the one thing an operator may do
+    overview.counts()          # number of series, jobs and deliveries by state
+    overview.recent_jobs()     # newest first
+    overview.retry_job(17)
 
-Safe to use from several threads. UIDs are the only identifiers in here: no names, no descriptions.
+Safe to use from several threads. UIDs are the only identifiers in it: no names, no descriptions.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ DeliveryState = Literal["waiting", "sending", "sent", "dead"]
 
 @dataclass(frozen=True)
 class Counts:
-    """How much there is of what.
+    """Numbers of series, jobs and deliveries, and counters.
 
     Attributes:
-        open_series: that are still receiving.
-        unfiled: instances that are acknowledged and in no series yet.
+        open_series: series that are being received.
+        unfiled: acknowledged instances that are not filed into a series yet.
         jobs, deliveries: number by state.
-        totals: counters that only grow, by name: `instances_received`, `instances_duplicate`,
-            `bytes_received`, `jobs_created`, `jobs_repeated` (a series came again as it was),
+        totals: counters that only increase, by name: `instances_received`, `instances_duplicate`,
+            `bytes_received`, `jobs_created`, `jobs_repeated` (a series was sent again unchanged),
             `jobs_derived`, `jobs_refused`, `jobs_not_selected`, `jobs_failed` (attempts),
             `jobs_dead`, `instances_sent`, `deliveries_sent`, `deliveries_failed` (attempts),
             `deliveries_dead`, `loops_stopped`, and `<part>_restarts` (receiver, web, planner,
-            worker, sender). One that has not grown yet is not there.
-        oldest_queued_s: age of the job that has waited longest; 0 where none waits.
-        used_share: of the file system.
-        quarantined: instances that are set aside.
+            worker, sender). A counter of zero is missing.
+        oldest_queued_s: age of the oldest queued job; 0 if none is queued.
+        used_share: used share of the file system.
+        quarantined: number of instances in quarantine.
     """
 
     open_series: int
@@ -57,18 +57,18 @@ class Counts:
 
 @dataclass(frozen=True)
 class JobRow:
-    """One job; times are seconds since the epoch, None where it is not there yet.
+    """One job; times are seconds since the epoch, None for an event that has not happened yet.
 
     Attributes:
-        revision: 1 for the first set of instances of the series, 2 after late ones, ...
-        state: `queued` and `running`; `derived`; `refused` (the input or the gate, not tried
-            again); `not-selected` (by the rules); `dead` (all attempts failed).
-        reason, message: stable code and sentence where it was not derived, or of the last failed
-            attempt.
+        revision: 1 for the first set of instances of the series, 2 after late instances, ...
+        state: `queued`, `running`, `derived`, `refused` (because of the input or by the gate; not
+            tried again), `not-selected` (by rules or selection), `dead` (all attempts failed).
+        reason, message: stable code and sentence if the series was not derived, or of the last
+            failed attempt.
         derived_series_uid: "" unless derived; its pictures and pages are in
             `Places.reports/<number>`.
-        result: the member of `series` in `result.json` of this series: noise,
-            verdict, warnings, method; {} where there is none.
+        result: the entry of the series in `result.json`: noise, verdict, warnings, method; {} if
+            there is none.
     """
 
     number: int
@@ -91,7 +91,7 @@ class JobRow:
 
 @dataclass(frozen=True)
 class DeliveryRow:
-    """One derived series on its way to one destination."""
+    """One delivery: a derived series to one destination."""
 
     number: int
     job: int
@@ -106,16 +106,16 @@ class DeliveryRow:
 
 
 class Overview:
-    """The questions; one connection to the database."""
+    """Queries and retries, over one connection to the record."""
 
     def __init__(self, places: Places) -> None:
-        """The database is made where it is not there: everything is then zero."""
+        """Open the record; an empty one is created if it does not exist."""
         self._places = places
         self._database = Database(places.database)
         self.quarantine = Quarantine(places, self._database)
 
     def counts(self) -> Counts:
-        """How much there is of what."""
+        """Numbers by state, counters, and use of the disk."""
         with self._database.reading() as connection:
             jobs = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
             deliveries = connection.execute(
@@ -139,7 +139,7 @@ class Overview:
         )
 
     def recent_jobs(self, limit: int = 50) -> list[JobRow]:
-        """The last jobs, newest first."""
+        """The most recent jobs, newest first."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 f"{SELECT_JOBS} ORDER BY number DESC LIMIT ?", (limit,)
@@ -147,13 +147,13 @@ class Overview:
         return [_job_row(row) for row in rows]
 
     def job(self, number: int) -> JobRow | None:
-        """One job."""
+        """One job; None if it does not exist."""
         with self._database.reading() as connection:
             row = connection.execute(f"{SELECT_JOBS} WHERE number = ?", (number,)).fetchone()
         return None if row is None else _job_row(row)
 
     def deliveries(self, job: int) -> list[DeliveryRow]:
-        """Where the result of a job went, or is going."""
+        """The deliveries of a job."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM deliveries WHERE job = ? ORDER BY number", (job,)
@@ -175,11 +175,11 @@ class Overview:
         ]
 
     def retry_job(self, number: int) -> bool:
-        """Queue a job that is `refused` or `dead` again, with all its attempts; False otherwise.
+        """Queue a `refused` or `dead` job again, with all its attempts; False if not possible.
 
-        False as well where its instances were removed after the retention time. A series that was
-        refused because images are missing is then processed as it is. One over which the planner
-        failed is planned again.
+        Not possible for other states, and after the instances were removed (retention time). A
+        series that was refused because images are missing is then processed as it is. A series on
+        which the planner failed is planned again.
         """
         with self._database.transaction() as connection:
             planned = connection.execute(REOPEN_UNPLANNED, (number,))
@@ -187,9 +187,9 @@ class Overview:
         return planned.rowcount + changed.rowcount > 0
 
     def retry_delivery(self, number: int) -> bool:
-        """Let a delivery that is `dead` be tried again; False for others.
+        """Try a `dead` delivery again; False if not possible.
 
-        False as well where its files were removed after the retention time.
+        Not possible for other states, and after the files were removed (retention time).
         """
         with self._database.transaction() as connection:
             changed = connection.execute(
@@ -201,7 +201,7 @@ class Overview:
         return changed.rowcount > 0
 
     def add_to_totals(self, increments: Mapping[str, int]) -> None:
-        """Let counters grow (the receiver's, say once a second): they survive restarts."""
+        """Increment counters of the record, which are kept over restarts."""
         with self._database.transaction() as connection:
             count(connection, increments)
 
@@ -216,7 +216,7 @@ AND reason NOT IN ('late-after-retention', 'spool-damaged')
 AND NOT (reason = 'internal-fault' AND rule = '')
 AND NOT EXISTS (SELECT 1 FROM job_instances JOIN instances USING (name) WHERE job = ? AND NOT there)
 """
-# The planner failed over the series before it had chosen a rule: it chooses again.
+# The planner failed on the series before it had chosen a rule: plan it again.
 REOPEN_UNPLANNED = """
 UPDATE series SET open = 1 WHERE id = (SELECT series FROM jobs WHERE number = ?
 AND state = 'refused' AND reason = 'internal-fault' AND rule = '')

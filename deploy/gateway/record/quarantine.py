@@ -1,8 +1,8 @@
-"""Instances that cannot be filed: each lies in a folder of its own kind, with its reason.
+"""Quarantine: a folder for instances that cannot be filed, each with its reason in the record.
 
-Nothing in there is looked at again by itself; a person lets it try once more, or removes it. A file
-that was not written by the receiver gets a digest for a name: its own may hold the name of a
-patient.
+Instances in quarantine are not tried again automatically: an operator retries or removes them. A
+file that the receiver did not write is renamed to a digest, since its name may contain the name of
+a patient.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.settings import Places
 
-# names of files that the receiver wrote; the second group is of the content
+# names of files that the receiver wrote; the group is the digest of the content
 SPOOLED = re.compile(r"[0-9a-f]{32}-([0-9a-f]{24})\.dcm")
-MOST_STRIKES = 2  # a part that ended twice over an instance is not given it a third time
+MAX_CRASHES = 2  # an instance on which the planner crashed twice is not read a third time
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Quarantined:
     """One instance in quarantine.
 
     Attributes:
-        name: of its file there.
+        name: name of its file in the quarantine.
         reason, message: stable code and sentence.
-        since: seconds since the epoch.
+        since: when it was moved there, in seconds since the epoch.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Quarantined:
 
 
 class Quarantine:
-    """What was set aside, and which instances a part has ended over."""
+    """Instances in quarantine, and the number of crashes that instances may have caused."""
 
     def __init__(self, places: Places, database: Database) -> None:
-        """The folder is made with the first instance."""
+        """The folder is created with the first instance."""
         self._places = places
         self._database = database
 
     def put(self, path: Path, reason: str, message: str) -> None:
-        """Set a file aside; one that is gone meanwhile is none of ours."""
+        """Move a file to the quarantine; only the reason is recorded if it no longer exists."""
         name = path.name if SPOOLED.fullmatch(path.name) else f"junk-{_digest(path.name)}"
         with self._database.transaction() as connection:
             connection.execute(
@@ -66,10 +66,10 @@ class Quarantine:
             shutil.rmtree(target)
         with suppress(FileNotFoundError):
             path.rename(target)
-        log.error("set aside", extra={"file": name, "reason": reason, "detail": message})
+        log.error("instance quarantined", extra={"file": name, "reason": reason, "detail": message})
 
     def listed(self, limit: int = 50) -> list[Quarantined]:
-        """What is in quarantine, the newest first."""
+        """The instances in quarantine, newest first."""
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM quarantine ORDER BY since DESC LIMIT ?", (limit,)
@@ -77,7 +77,7 @@ class Quarantine:
         return [Quarantined(**dict(row)) for row in rows]
 
     def release(self, name: str) -> bool:
-        """Let an instance try once more; False where it is not in quarantine."""
+        """Move an instance back to `incoming`, to be filed again; False if it is not found."""
         with self._database.transaction() as connection:
             gone = connection.execute("DELETE FROM quarantine WHERE name = ?", (name,))
         file = self._places.quarantine / name
@@ -87,7 +87,7 @@ class Quarantine:
         return True
 
     def clear(self, before: float) -> int:
-        """Remove what was set aside before this moment; how many."""
+        """Remove instances that were quarantined before this time; their number."""
         with self._database.transaction() as connection:
             old = connection.execute(
                 "DELETE FROM quarantine WHERE since < ? RETURNING name", (before,)
@@ -100,8 +100,8 @@ class Quarantine:
                 path.unlink(missing_ok=True)
         return len(old)
 
-    def strike(self, names: Iterable[str]) -> None:
-        """A part has ended while it had these instances in hand."""
+    def count_crashes(self, names: Iterable[str]) -> None:
+        """Record that the planner crashed while it was reading these instances."""
         with self._database.transaction() as connection:
             connection.executemany(
                 "INSERT INTO strikes VALUES (?, 1) "
@@ -109,13 +109,13 @@ class Quarantine:
                 [(name,) for name in names],
             )
 
-    def struck(self) -> dict[str, int]:
-        """How often a part has ended over each instance that it has not got through since."""
+    def crash_counts(self) -> dict[str, int]:
+        """Number of crashes for each instance that has not been filed successfully since."""
         with self._database.reading() as connection:
             return dict(map(tuple, connection.execute("SELECT * FROM strikes").fetchall()))
 
-    def absolve(self, names: Sequence[str]) -> None:
-        """These were got through."""
+    def clear_crashes(self, names: Sequence[str]) -> None:
+        """Delete the crashes of instances that were filed successfully."""
         with self._database.transaction() as connection:
             connection.executemany(
                 "DELETE FROM strikes WHERE name = ?", [(each,) for each in names]

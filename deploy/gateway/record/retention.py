@@ -1,6 +1,6 @@
-"""What is no longer needed leaves the disk: instances, results and records of series that are done.
+"""Retention: removes instances, results and records of finished series after the configured time.
 
-Nothing goes that a job or a delivery still needs.
+Nothing is removed that a job or a delivery still needs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stillscan.deploy.gateway.record.quarantine import Quarantine
 from stillscan.deploy.gateway.settings import Places, StorageSection
 
 EVERY_S = 60.0
-AT_ONCE = 500  # series, so that a round is short
+AT_ONCE = 500  # maximum number of series in one round, to keep it short
 
 SERIES_TO_CLEAR = """
 SELECT id FROM series WHERE NOT open AND last_at < :before
@@ -33,10 +33,10 @@ ORDER BY number LIMIT :most
 
 
 class Retention:
-    """Clears away once a minute."""
+    """Removes expired files and records once a minute."""
 
     def __init__(self, places: Places, database: Database, rules: StorageSection) -> None:
-        """`rules` say how long things stay."""
+        """`rules` give the retention times."""
         self._places = places
         self._database = database
         self._rules = rules
@@ -44,7 +44,7 @@ class Retention:
         self._next = 0.0
 
     def tick(self) -> None:
-        """Clear away what is due, if it is time to look."""
+        """Remove what has expired, if a minute has passed since the last time."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + EVERY_S
@@ -54,10 +54,10 @@ class Retention:
         self._quarantine.clear(before)
         self._forget(now - self._rules.history_days * 86400)
         if any(cleared):
-            log.info("cleared away", extra={"series": cleared[0], "jobs": cleared[1]})
+            log.info("expired files removed", extra={"series": cleared[0], "jobs": cleared[1]})
 
     def _clear_instances(self, before: float) -> int:
-        """Remove the files of series that are done; their names stay known."""
+        """Remove the files of finished series; the record keeps their names."""
         with self._database.reading() as connection:
             series = connection.execute(
                 SERIES_TO_CLEAR, {"before": before, "most": AT_ONCE}
@@ -85,7 +85,7 @@ class Retention:
         return len(jobs)
 
     def _forget(self, before: float) -> None:
-        """Delete the records of what was cleared long ago."""
+        """Delete old records of removed jobs, instances and series."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM jobs WHERE cleared AND finished < ?", (before,))
             connection.execute(

@@ -1,7 +1,6 @@
-"""One derived series goes to one destination: as a whole, or again as a whole.
+"""Delivers one derived series to one destination; after a failure the whole series is sent again.
 
-What has arrived before an attempt failed has the same UIDs the next time, so that nothing is there
-twice.
+UIDs do not change between attempts, so a repeated attempt creates no duplicates at the destination.
 """
 
 from __future__ import annotations
@@ -17,19 +16,21 @@ def deliver(destination: Destination, files: Sequence[Path], timeout_s: float) -
     """Send all files to a destination.
 
     Args:
-        destination: where to.
-        files: Part 10 files, each in a folder that is named by its SeriesInstanceUID.
-        timeout_s: of a connection, and of each answer.
+        destination: the destination.
+        files: DICOM files (PS3.10), each in a folder named by its SeriesInstanceUID.
+        timeout_s: time limit for a connection and for each response.
 
     Returns:
-        What the destination remarked on what it took, "" for nothing.
+        Warnings of the destination, "" if there are none.
 
     Raises:
-        DeliveryFailedError: if not every instance is known to have arrived.
+        DeliveryFailedError: if the destination did not acknowledge every instance.
     """
-    # each kind imports its own library
+    # imported here: each kind of destination needs another library
     if not files:
-        raise DeliveryFailedError("nothing-to-send", "the derived series is no longer there")
+        raise DeliveryFailedError(
+            "nothing-to-send", "the derived series is no longer in the outbox"
+        )
     if destination.kind == "c-store":
         from stillscan.deploy.gateway.sender.c_store import store_over_dimse
 

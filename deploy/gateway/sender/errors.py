@@ -1,12 +1,12 @@
-"""Why a delivery failed."""
+"""The error of a failed delivery."""
 
 from __future__ import annotations
 
 
 class DeliveryFailedError(Exception):
-    """An attempt failed; `reason` is a stable code."""
+    """An attempt at a delivery failed; `reason` is a stable code."""
 
     def __init__(self, reason: str, message: str) -> None:
-        """`message` says what the destination did; no patient data."""
+        """`message` describes the fault, without patient data."""
         super().__init__(message)
         self.reason = reason

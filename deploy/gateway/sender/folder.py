@@ -1,4 +1,4 @@
-"""A folder: each series appears in it at once, under its SeriesInstanceUID."""
+"""Delivery to a folder: a series appears in one step, in a subfolder named by its UID."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ PART, OLD = ".part", ".old"
 
 
 def store_in_folder(destination: Destination, files: Sequence[Path]) -> str:
-    """Copy files into the folder of the destination; see `delivering.deliver`."""
-    assert destination.folder is not None, "settings say so"
+    """Copy files to the folder; arguments, result and errors as in `deliver.deliver`."""
+    assert destination.folder is not None, "the settings require a folder"
     try:
         for series in sorted({file.parent for file in files}):
             _store_series(destination.folder, series, [f for f in files if f.parent == series])
     except OSError as error:
-        raise DeliveryFailedError("folder-fault", f"the folder: {error.strerror}") from error
+        raise DeliveryFailedError(
+            "folder-fault", f"cannot write to the folder: {error.strerror}"
+        ) from error
     return ""
 
 
@@ -35,7 +37,7 @@ def _store_series(folder: Path, series: Path, files: Sequence[Path]) -> None:
         with file.open("rb") as source:
             write_synced(part / file.name, partial(shutil.copyfileobj, source))
     sync(part)
-    if target.exists():  # the same UID says that it has the same content
+    if target.exists():  # the same UID: the same content, from an earlier attempt
         target.rename(old)
     part.rename(target)
     shutil.rmtree(old, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""The sender: takes what waits in the outbox to its destinations, one thread for each of them.
+"""The sender process: delivers derived series from the outbox, one thread per destination.
 
-A destination that is down does not delay the others.
+An unreachable destination therefore does not delay the others.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 
-from stillscan.deploy.gateway.heart import Heart
+from stillscan.deploy.gateway.heartbeat import Heartbeat
 from stillscan.deploy.gateway.json_logs import log
 from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.deliveries import ClaimedDelivery, Outbox, files_of
@@ -19,21 +19,21 @@ from stillscan.operators.errors import StillscanError
 from stillscan.operators.internal_fault import setting_aside
 
 IDLE_S = 0.25
-FURTHER_ANSWERS = 10  # connection, association, release, and a disk that is busy
+FURTHER_RESPONSES = 10  # connection, association, release, and a busy disk
 
 
 def run(settings: GatewaySettings, stop: threading.Event) -> None:
-    """Deliver until `stop`; a delivery that has begun is brought to its end."""
+    """Deliver until `stop` is set; a running delivery is completed."""
     places = Places(settings.data)
-    heart = Heart(places, "sender")
-    heart.beat()
+    heartbeat = Heartbeat(places, "sender")
+    heartbeat.beat()
     outbox = Outbox(Database(places.database), settings.sender)
     outbox.recover()
-    outbox.bury_unknown([each.name for each in settings.destinations])
+    outbox.fail_unknown_destinations([each.name for each in settings.destinations])
     threads = [
         threading.Thread(
             target=_deliver_all,
-            args=(destination, outbox, places, settings.sender.timeout_s, stop, heart),
+            args=(destination, outbox, places, settings.sender.timeout_s, stop, heartbeat),
             name=destination.name,
         )
         for destination in settings.destinations
@@ -41,7 +41,7 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
     for thread in threads:
         thread.start()
     while not stop.wait(1.0):
-        heart.beat()
+        heartbeat.beat()
     for thread in threads:
         thread.join()
 
@@ -52,21 +52,21 @@ def _deliver_all(
     places: Places,
     timeout_s: float,
     stop: threading.Event,
-    heart: Heart,
+    heartbeat: Heartbeat,
 ) -> None:
     while not stop.is_set():
-        heart.beat(loop=destination.name)
+        heartbeat.beat(loop=destination.name)
         delivery = outbox.claim(destination.name)
         if delivery is None:
             stop.wait(IDLE_S)
         else:
-            heart.beat(longest_s(delivery, timeout_s), destination.name)
+            heartbeat.beat(longest_s(delivery, timeout_s), destination.name)
             attempt(delivery, destination, outbox, places, timeout_s)
 
 
 def longest_s(delivery: ClaimedDelivery, timeout_s: float) -> float:
-    """How long a delivery may take where every answer comes at the last moment."""
-    return timeout_s * (delivery.instances + FURTHER_ANSWERS)
+    """Maximum duration of a delivery: every response arrives just within the time limit."""
+    return timeout_s * (delivery.instances + FURTHER_RESPONSES)
 
 
 def attempt(
@@ -76,7 +76,7 @@ def attempt(
     places: Places,
     timeout_s: float,
 ) -> None:
-    """Try one delivery once, and record how it went."""
+    """Try one delivery once, and record the result."""
     about = {
         "delivery": delivery.number,
         "job": delivery.job,

@@ -1,4 +1,4 @@
-"""STOW-RS to a destination: one request for a whole series, streamed from its files."""
+"""Delivery by STOW-RS: one request for the whole series, streamed from its files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillscan.operators.errors import SettingsError
 
 
 def store_over_the_web(destination: Destination, files: Sequence[Path], timeout_s: float) -> str:
-    """Store files with STOW-RS; see `delivering.deliver`."""
+    """Store files with STOW-RS; arguments, result and errors as in `deliver.deliver`."""
     try:
         warned = store(_endpoint(destination, timeout_s), files)
     except DicomWebError as error:

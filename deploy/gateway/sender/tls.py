@@ -9,15 +9,16 @@ from stillscan.deploy.gateway.settings import Tls
 
 
 def client_context(tls: Tls) -> ssl.SSLContext:
-    """TLS for connections that we open: the peer must prove who it is.
+    """TLS context for connections to destinations, whose certificates are verified.
 
     Raises:
-        DeliveryFailedError: if a certificate of ours cannot be read.
+        DeliveryFailedError: if a certificate of the settings cannot be read.
     """
     try:
         context = ssl.create_default_context(cafile=tls.authority)
         if tls.certificate is not None:
             context.load_cert_chain(tls.certificate, tls.key)
     except OSError as error:  # ssl.SSLError is one
-        raise DeliveryFailedError("bad-certificate", "our own certificate: unreadable") from error
+        message = "a certificate or key of the settings cannot be read"
+        raise DeliveryFailedError("bad-certificate", message) from error
     return context

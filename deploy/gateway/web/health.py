@@ -1,10 +1,10 @@
-"""Whether the gateway is alive, and whether it does what it is there for.
+"""Health checks of the gateway.
 
-    /livez    the web part answers: nothing that a restart would mend is wrong
-    /readyz   every part keeps its promises (`heart.py`), the record answers, the disk has room, no
-              certificate has expired
+    /livez    the web process answers
+    /readyz   no heartbeat is overdue (`heartbeat.py`), the receiver's port is open, the record can
+              be read, the disk has room, no certificate has expired
 
-A full disk is no reason to restart anything: it is seen in /readyz alone.
+A restart does not help against a full disk, so only /readyz reports it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stillscan.deploy.gateway.certificates import expires_at
-from stillscan.deploy.gateway.heart import late_s
+from stillscan.deploy.gateway.heartbeat import seconds_late
 from stillscan.deploy.gateway.processes import PARTS
 from stillscan.deploy.gateway.receiver.spool import Spool
 from stillscan.deploy.gateway.record.database import RecordDamagedError
@@ -28,23 +28,23 @@ WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 class Health:
-    """The checks; `ready` asks all of them."""
+    """The checks; `ready` runs all of them."""
 
     def __init__(self, settings: GatewaySettings, overview: Overview, spool: Spool) -> None:
-        """Of this gateway."""
+        """Nothing is checked yet."""
         self._settings = settings
         self._places = Places(settings.data)
         self._overview = overview
         self._spool = spool
 
     def ready(self) -> dict[str, bool]:
-        """Each check by its name."""
-        # their supervisor makes the files: without one, the web part runs by itself
-        parts = [part for part in PARTS if self._places.heart(part).exists()]
-        alive = {part: late_s(self._places, part) <= 0 for part in parts}
+        """Results of the checks, by name; True: passed."""
+        # the supervisor creates these files; in tests the web process runs without one
+        parts = [part for part in PARTS if self._places.heartbeat(part).exists()]
+        alive = {part: seconds_late(self._places, part) <= 0 for part in parts}
         return {
             **alive,
-            # its own loop owns the port: one that somebody else holds leaves it without a heart
+            # if another program holds the port, the receiver cannot start and has no heartbeat
             "receiver": alive.get("receiver", True) and self._receiver_listens(),
             "record": self._record_answers(),
             "disk": self._spool.has_room(),
@@ -71,9 +71,9 @@ class Health:
 
 
 def certificates(settings: GatewaySettings) -> Iterator[tuple[str, float]]:
-    """Each certificate of ours by the place of its setting, and when it expires (epoch).
+    """Name of the setting and expiry time (seconds since the epoch) of each own certificate.
 
-    One that cannot be read has expired long ago.
+    A certificate that cannot be read counts as expired (time 0).
     """
     places = {"receiver": settings.receiver.tls, "web": settings.web.tls}
     places |= {f"destinations.{each.name}": each.tls for each in settings.destinations}

@@ -1,8 +1,8 @@
-"""A small HTTP/1.1 server with bounds, for the status page and STOW-RS: one request a connection.
+"""A small HTTP/1.1 server for the status page and STOW-RS: one request per connection.
 
-The listener reads the head of a request (so that slow ones cost nothing), a thread the body; both
-have limits, and h11 parses them. Every response carries headers that keep a browser from doing
-anything but showing it.
+The listener reads the head of a request (so that slow clients do not occupy a thread), a thread
+reads the body. Both have limits of size and time; h11 parses them. The security headers of every
+response restrict a browser to displaying it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from urllib.parse import unquote, urlsplit
 import h11
 
 from stillscan.deploy.gateway.receiver.listener import (
-    BadGreetingError,
-    Caller,
-    Guests,
+    BadFirstMessageError,
+    Connection,
     Listener,
-    hang_up,
+    Sessions,
+    close_socket,
 )
 from stillscan.deploy.gateway.settings import LOOPBACK, WebSection
 from stillscan.operators.errors import StillscanError
@@ -36,17 +36,17 @@ from stillscan.operators.internal_fault import setting_aside
 
 log = logging.getLogger("stillscan.gateway")
 
-MOST_HEAD = 2**14
-MOST_FIELDS = 100
+MAX_HEAD = 2**14
+MAX_FIELDS = 100
 HEAD_S = 10.0
 IDLE_S = 30.0  # between two pieces of a body
 REQUEST_S = 3600.0  # a whole request
-LEAVING_S = 3.0  # for running requests when the server stops
-MOST_GUESTS = 64
+DRAIN_S = 3.0  # for running requests when the server stops
+MAX_SESSIONS = 64
 PIECE = 2**16
-# a line that goes on in the next (obs-fold), and ends of lines that others may not take for such
+# folded header lines (obs-fold) and bare CR or LF, which proxies may interpret differently
 UNCLEAN_HEAD = re.compile(rb"\r\n[ \t]|(?<!\r)\n|\r(?!\n)")
-NO_REQUEST = "this is no HTTP request"
+NOT_HTTP = "not a valid HTTP request"
 LOOPBACK_ADDRESSES = (LOOPBACK, "localhost", "::1")
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@\s]+)(?::[0-9]*)?")  # RFC 9110 7.2
@@ -64,7 +64,7 @@ SECURITY = {
 
 
 class RequestError(Exception):
-    """A request that gets an error for an answer."""
+    """The request is answered with this error."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         """`message` is shown to the client: no patient data."""
@@ -74,7 +74,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Response:
-    """What is answered; `headers` come on top of those that every response has."""
+    """A response; `headers` are added to the security headers that every response has."""
 
     status: HTTPStatus = HTTPStatus.OK
     body: bytes = b""
@@ -83,61 +83,61 @@ class Response:
 
 
 def text_response(text: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """A line of plain text."""
+    """A response with a line of plain text."""
     return Response(status, (text + "\n").encode())
 
 
 def json_response(
     value: object, status: HTTPStatus = HTTPStatus.OK, content_type: str = "application/json"
 ) -> Response:
-    """A JSON document."""
+    """A response with a JSON document."""
     return Response(status, json.dumps(value).encode(), content_type)
 
 
 class Request:
-    """A request whose head is read; it is parsed by h11.
+    """A request whose head was read; h11 parses it.
 
     Attributes:
-        path: decoded, without the query.
-        headers: by name, whose case does not count.
+        path: percent-decoded, without the query.
+        headers: by name, not case-sensitive.
     """
 
-    def __init__(self, caller: Caller, most_body: int) -> None:
+    def __init__(self, connection: Connection, most_body: int) -> None:
         """Parse the head.
 
         Raises:
-            RequestError: if it is none.
+            RequestError: if it is not a valid HTTP/1.1 request.
         """
-        head, _, _ = caller.greeting.partition(b"\r\n\r\n")
+        head, _, _ = connection.first_message.partition(b"\r\n\r\n")
         if UNCLEAN_HEAD.search(head):  # h11 lets these pass
-            raise RequestError(HTTPStatus.BAD_REQUEST, NO_REQUEST)
-        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD)
-        parser.receive_data(caller.greeting)
+            raise RequestError(HTTPStatus.BAD_REQUEST, NOT_HTTP)
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        parser.receive_data(connection.first_message)
         event = _next_event(parser)
         if not isinstance(event, h11.Request):
-            raise RequestError(HTTPStatus.BAD_REQUEST, NO_REQUEST)
+            raise RequestError(HTTPStatus.BAD_REQUEST, NOT_HTTP)
         if event.http_version not in (b"1.1", b"1.0"):
-            raise RequestError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
-        if len(event.headers) > MOST_FIELDS:
+            raise RequestError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is required")
+        if len(event.headers) > MAX_FIELDS:
             raise RequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields")
-        self.host = caller.host
+        self.host = connection.host
         self.method = event.method.decode("ascii")
         self.path = _path(event.target.decode("ascii"))
         self.headers = Message()
         for name, value in event.headers:
             self.headers[name.decode("ascii")] = value.decode("latin-1")
-        self._body = _Body(caller.connection, parser, self.headers, most_body)
+        self._body = _Body(connection.sock, parser, self.headers, most_body)
 
     def read(self) -> bytes:
         """The next piece of the body; empty at its end.
 
         Raises:
-            RequestError: if it is too large or ends early.
+            RequestError: if the body is too large or ends early.
         """
         return self._body.read()
 
     def is_authorised(self, token: str | None) -> bool:
-        """Whether the request bears the token; never where there is none."""
+        """Whether the request carries this bearer token; False if no token is configured."""
         scheme, _, given = self.headers.get("Authorization", "").strip().partition(" ")
         if token is None or scheme.lower() != "bearer":  # RFC 9110 11.1: its case does not count
             return False
@@ -149,37 +149,37 @@ def _next_event(parser: h11.Connection) -> h11.Event | type[h11.NEED_DATA] | typ
         return parser.next_event()
     except h11.RemoteProtocolError as error:
         status = HTTPStatus(error.error_status_hint)
-        message = NO_REQUEST if status == HTTPStatus.BAD_REQUEST else status.phrase.lower()
+        message = NOT_HTTP if status == HTTPStatus.BAD_REQUEST else status.phrase.lower()
         raise RequestError(status, message) from error
 
 
 def _path(target: str) -> str:
     try:
         return unquote(urlsplit(target).path)
-    except ValueError as error:  # an IPv6 address without its end
-        raise RequestError(HTTPStatus.BAD_REQUEST, NO_REQUEST) from error
+    except ValueError as error:  # an IPv6 address without its closing bracket
+        raise RequestError(HTTPStatus.BAD_REQUEST, NOT_HTTP) from error
 
 
 Handle = Callable[[Request], Response]
 
 
 class HttpServer:
-    """Answers requests, each in a thread of its own."""
+    """Answers requests, each in its own thread."""
 
     def __init__(
         self, settings: WebSection, handle: Handle, beat: Callable[[], None] = lambda: None
     ) -> None:
-        """Listen; requests are answered when `serve` runs, which calls `beat` every round.
+        """Open the port; `serve` answers requests and calls `beat` in every round of its loop.
 
         Raises:
             OSError: if the port or a certificate cannot be used.
         """
         self._settings = settings
         self._handle = handle
-        self._guests = Guests(MOST_GUESTS, MOST_GUESTS)
+        self._sessions = Sessions(MAX_SESSIONS, MAX_SESSIONS)
         self._listener = Listener(
             (settings.host, settings.port),
-            _missing_of_head,
+            _head_bytes_missing,
             self._admit,
             deadline_s=HEAD_S,
             tls=settings.tls,
@@ -188,48 +188,48 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of the listening socket."""
         return self._listener.port
 
     def serve(self, stop: threading.Event) -> None:
         """Answer until `stop` is set."""
         self._listener.serve(stop)
-        self._guests.see_out(LEAVING_S)
+        self._sessions.drain(DRAIN_S)
 
-    def _admit(self, caller: Caller) -> None:
-        if not self._guests.welcome(caller, self._serve):
+    def _admit(self, connection: Connection) -> None:
+        if not self._sessions.start(connection, self._serve):
             busy = text_response("too many requests", HTTPStatus.SERVICE_UNAVAILABLE)
-            hang_up(caller.connection, _encoded(busy))
+            close_socket(connection.sock, _encoded(busy))
 
-    def _serve(self, caller: Caller) -> None:
-        caller.connection.settimeout(IDLE_S)
+    def _serve(self, connection: Connection) -> None:
+        connection.sock.settimeout(IDLE_S)
         try:
-            response, body = self._response(caller)
-            caller.connection.sendall(_encoded(response, body))
-            _let_it_read(caller.connection)
+            response, body = self._response(connection)
+            connection.sock.sendall(_encoded(response, body))
+            _wait_for_close(connection.sock)
         except OSError as error:
-            log.debug("request from %s ended early: %s", caller.host, error.strerror)
+            log.debug("request from %s ended early: %s", connection.host, error.strerror)
 
-    def _response(self, caller: Caller) -> tuple[Response, bool]:
-        """The response, and whether its body is sent."""
+    def _response(self, connection: Connection) -> tuple[Response, bool]:
+        """The response, and whether its body is sent (not for HEAD)."""
         try:
             with setting_aside(RequestError, OSError):
-                request = Request(caller, self._settings.max_request_mb * 2**20)
+                request = Request(connection, self._settings.max_request_mb * 2**20)
                 self._require_our_name(request)
                 response = self._handle(request)
         except RequestError as error:
             return text_response(str(error), error.status), True
-        except StillscanError as error:  # of this request alone
-            log.error("request from %s: %s: %s", caller.host, error.reason, error)
+        except StillscanError as error:  # a bug: only this request fails
+            log.error("request from %s: %s: %s", connection.host, error.reason, error)
             return text_response(error.reason, HTTPStatus.INTERNAL_SERVER_ERROR), True
         return response, request.method != "HEAD"
 
     def _require_our_name(self, request: Request) -> None:
-        """Refuse pages of other sites whose name was made to lead here (DNS rebinding)."""
+        """Refuse requests whose Host is not a loopback name (DNS rebinding by other sites)."""
         host = HOST.fullmatch(request.headers.get("Host", "").strip())
         name = host[1].lower() if host else ""
         if self._settings.host in LOOPBACK_ADDRESSES and name not in LOOPBACK_NAMES:
-            raise RequestError(HTTPStatus.MISDIRECTED_REQUEST, "ask for 127.0.0.1 or localhost")
+            raise RequestError(HTTPStatus.MISDIRECTED_REQUEST, "use 127.0.0.1 or localhost")
 
 
 class _Body:
@@ -240,7 +240,7 @@ class _Body:
     ) -> None:
         length = headers.get("Content-Length")
         if length is not None and "Transfer-Encoding" in headers:
-            # one of the two could be for a proxy, to smuggle a second request (RFC 9112 6.3)
+            # a proxy may follow the other one: request smuggling (RFC 9112 6.3)
             raise RequestError(
                 HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding contradict each other"
             )
@@ -274,19 +274,21 @@ class _Body:
         try:
             piece = self._connection.recv(PIECE)
         except TimeoutError as error:
-            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "the body does not come") from error
+            raise RequestError(
+                HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time"
+            ) from error
         if not piece or time.monotonic() > self._deadline:
-            raise RequestError(HTTPStatus.BAD_REQUEST, "the body ends early or never")
+            raise RequestError(HTTPStatus.BAD_REQUEST, "the body is incomplete")
         return piece
 
 
-def _missing_of_head(so_far: bytearray) -> int:
+def _head_bytes_missing(so_far: bytearray) -> int:
     if b"\r\n\r\n" in so_far:
         return 0
-    if len(so_far) >= MOST_HEAD:
+    if len(so_far) >= MAX_HEAD:
         large = text_response("head is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        raise BadGreetingError("head of a request is too large", _encoded(large))
-    return MOST_HEAD - len(so_far)
+        raise BadFirstMessageError("the head of a request is too large", _encoded(large))
+    return MAX_HEAD - len(so_far)
 
 
 def _encoded(response: Response, body: bool = True) -> bytes:
@@ -303,8 +305,8 @@ def _encoded(response: Response, body: bool = True) -> bytes:
     return head + response.body if body else head
 
 
-def _let_it_read(connection: socket.socket) -> None:
-    """Wait a moment for the client to close: a reset would take the response away from it."""
+def _wait_for_close(connection: socket.socket) -> None:
+    """Wait briefly for the client to close first: after a reset it might lose the response."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(1.0)

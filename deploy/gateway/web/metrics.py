@@ -1,4 +1,4 @@
-"""The gateway's metrics in the Prometheus format, made of the record when they are asked for."""
+"""Metrics of the gateway in the Prometheus format, read from the record at each request."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from stillscan.deploy.gateway.record.overview import Counts, Overview
 PREFIX = "stillscan_gateway_"
 RESTARTS = "_restarts"
 
-# Counters by their name in the record.
+# Help texts of counters, by their name in the record.
 COUNTERS = {
-    "associations_accepted": "Associations that were accepted",
-    "associations_rejected": "Associations that were rejected: AE title, too many, protocol",
-    "associations_aborted": "Associations that we aborted: protocol broken, silence",
-    "connections_dropped": "Connections that were closed before they asked for an association",
-    "instances_acknowledged": "Instances that were answered with success: they are durable",
-    "instances_refused": "Instances that were answered with a failure",
-    "instances_received": "Instances that were filed into their series",
-    "instances_duplicate": "Instances that had come before",
-    "bytes_received": "Bytes of the files that were new",
-    "instances_quarantined": "Instances that were set aside: they could not be filed",
-    "clock_steps": "How often the wall clock was set",
-    "jobs_created": "Jobs that were made of complete series",
-    "jobs_repeated": "Complete series that had been processed before, unchanged",
-    "jobs_derived": "Jobs that gave a derived series",
-    "jobs_refused": "Jobs that were refused with a reason",
-    "jobs_not_selected": "Jobs that the rules or the selection passed over",
-    "jobs_failed": "Attempts at a job that failed and are repeated",
-    "jobs_dead": "Jobs whose attempts all failed",
-    "instances_sent": "Derived instances that destinations acknowledged",
-    "deliveries_sent": "Derived series that destinations have whole",
-    "deliveries_failed": "Attempts at a delivery that failed",
-    "deliveries_dead": "Deliveries whose attempts all failed",
-    "loops_stopped": "Series of our own that came back and were not processed",
+    "associations_accepted": "Accepted associations",
+    "associations_rejected": "Rejected associations (AE title, too many, protocol version)",
+    "associations_aborted": "Associations aborted by the gateway (protocol error, time-out)",
+    "connections_dropped": "Connections closed before a complete association request",
+    "instances_acknowledged": "Instances answered with success (stored durably)",
+    "instances_refused": "Instances answered with a failure status",
+    "instances_received": "Instances filed into their series",
+    "instances_duplicate": "Filed instances that had been received before",
+    "bytes_received": "Bytes of new instances",
+    "instances_quarantined": "Instances moved to the quarantine",
+    "clock_steps": "Changes of the wall clock",
+    "jobs_created": "Jobs created for complete series",
+    "jobs_repeated": "Complete series that were sent again unchanged",
+    "jobs_derived": "Jobs that produced a derived series",
+    "jobs_refused": "Refused jobs",
+    "jobs_not_selected": "Series not selected by the rules or the selection",
+    "jobs_failed": "Failed attempts at jobs that will be repeated",
+    "jobs_dead": "Jobs that failed permanently",
+    "instances_sent": "Derived instances acknowledged by destinations",
+    "deliveries_sent": "Derived series delivered completely",
+    "deliveries_failed": "Failed attempts at deliveries",
+    "deliveries_dead": "Deliveries that failed permanently",
+    "loops_stopped": "Series derived by Stillscan that were received and not processed",
 }
 
 
@@ -50,7 +50,7 @@ def exposition(overview: Overview) -> bytes:
 
 
 class _Record(Collector):
-    """Gives what was counted as metric families."""
+    """Converts the counts to metric families."""
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
@@ -59,18 +59,18 @@ class _Record(Collector):
         """All families."""
         counts = self._counts
         yield _gauge("open_series", "Series that are being received", counts.open_series)
-        yield _gauge("unfiled_instances", "Instances that are in no series yet", counts.unfiled)
+        yield _gauge("unfiled_instances", "Instances not yet filed into a series", counts.unfiled)
         yield _gauge(
             "oldest_queued_seconds", "Age of the oldest queued job", counts.oldest_queued_s
         )
-        yield _gauge("quarantined_instances", "Instances that are set aside", counts.quarantined)
-        yield _gauge("disk_used_ratio", "Share of the file system in use", counts.used_share)
+        yield _gauge("quarantined_instances", "Instances in quarantine", counts.quarantined)
+        yield _gauge("disk_used_ratio", "Used share of the file system", counts.used_share)
         yield _by_label("jobs", "Jobs in the record by state", counts.jobs)
         yield _by_label("deliveries", "Deliveries in the record by state", counts.deliveries)
         for name, meaning in COUNTERS.items():
             yield CounterMetricFamily(PREFIX + name, meaning, value=counts.totals.get(name, 0))
         restarts = CounterMetricFamily(
-            PREFIX + "restarts", "Parts of the gateway that ended and began again", labels=["part"]
+            PREFIX + "restarts", "Restarts of processes of the gateway", labels=["part"]
         )
         for name, value in counts.totals.items():
             if name.endswith(RESTARTS):

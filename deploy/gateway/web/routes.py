@@ -1,12 +1,12 @@
-"""The web part: status page, /metrics, /healthz and STOW-RS on one port, loopback by default.
+"""The web process: status page, metrics, health checks and STOW-RS on one port (default: loopback).
 
-GET  /                      the queue and the last series
-GET  /jobs/<number>         one series; /jobs/<number>/report its pictures
+GET  /                      the queue and the most recent jobs
+GET  /jobs/<number>         one job; /jobs/<number>/report: its report
 GET  /quarantine            instances that could not be filed
 GET  /metrics               for Prometheus
-GET  /livez, /readyz        for service managers and for senders (see `health`)
-POST /quarantine/<name>/retry                                                 with the token
-POST /jobs/<number>/retry, /deliveries/<number>/retry, /studies (STOW-RS)    with the token
+GET  /livez, /readyz        health checks (see `health`); /healthz is the same as /readyz
+POST /jobs/<number>/retry, /deliveries/<number>/retry, /quarantine/<name>/retry,
+     /studies (STOW-RS)     with the token
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from stillscan.deploy.gateway.heart import Heart
+from stillscan.deploy.gateway.heartbeat import Heartbeat
 from stillscan.deploy.gateway.receiver.spool import Spool
 from stillscan.deploy.gateway.record.counters import Counters
 from stillscan.deploy.gateway.record.overview import JobRow, Overview
@@ -57,19 +57,19 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
 
     Raises:
         OSError: if the port or a certificate cannot be used.
-        SettingsError: if the token cannot be read.
+        SettingsError: if the token file cannot be read.
     """
     places = Places(settings.data)
     overview = Overview(places)
     with Counters(overview) as count:
         web = Web(settings, overview, Spool(places, settings.storage), count)
-        server = HttpServer(settings.web, web.handle, Heart(places, "web").beat)
+        server = HttpServer(settings.web, web.handle, Heartbeat(places, "web").beat)
         log.info("status page on http://%s:%d/", settings.web.host, server.port)
         server.serve(stop)
 
 
 class Web:
-    """What is behind each address."""
+    """Answers requests by their method and path."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Web:
         """Read the token.
 
         Raises:
-            SettingsError: if it cannot be read.
+            SettingsError: if the token file cannot be read.
         """
         self._settings = settings
         self._overview = overview
@@ -108,7 +108,7 @@ class Web:
         """Answer a request.
 
         Raises:
-            RequestError: if it is for nothing that is here.
+            RequestError: if the request cannot be answered.
         """
         method = "GET" if request.method == "HEAD" else request.method
         known = False
@@ -118,8 +118,8 @@ class Web:
                 if method == wanted:
                     return answer(request, *found.groups())
         if known:
-            raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, "not with this method")
-        raise RequestError(HTTPStatus.NOT_FOUND, "there is nothing here")
+            raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, "this method is not allowed here")
+        raise RequestError(HTTPStatus.NOT_FOUND, "not found")
 
     def _front(self, _: Request) -> Response:
         page = overview_page(
@@ -144,7 +144,7 @@ class Web:
         return Response(body=page.encode(), content_type=HTML)
 
     def _report(self, _: Request, number: str, image: str | None) -> Response:
-        """The page that was made with the series; only its own script and style may act."""
+        """A report page of a job; only its own inline script and style are permitted."""
         try:
             page = self._reports(self._known_job(number))[int(image or 1) - 1].read_bytes()
         except (OSError, IndexError):
@@ -158,7 +158,7 @@ class Web:
 
     def _asset(self, _: Request, name: str) -> Response:
         if name not in ASSET_TYPES:
-            raise RequestError(HTTPStatus.NOT_FOUND, "there is nothing here")
+            raise RequestError(HTTPStatus.NOT_FOUND, "not found")
         return Response(body=(ASSETS / name).read_bytes(), content_type=ASSET_TYPES[name])
 
     def _metrics(self, _: Request) -> Response:
@@ -176,19 +176,19 @@ class Web:
     def _release(self, request: Request, name: str) -> Response:
         self._require_token(request)
         if not self._overview.quarantine.release(name):
-            raise RequestError(HTTPStatus.CONFLICT, "there is no such instance in quarantine")
+            raise RequestError(HTTPStatus.CONFLICT, "the quarantine does not contain this instance")
         return text_response("The instance will be filed again.")
 
     def _retry_job(self, request: Request, number: str) -> Response:
         self._require_token(request)
         if not self._overview.retry_job(int(number)):
-            raise RequestError(HTTPStatus.CONFLICT, "this job is not refused or dead")
+            raise RequestError(HTTPStatus.CONFLICT, "this job cannot be tried again")
         return text_response("The job is queued again.")
 
     def _retry_delivery(self, request: Request, number: str) -> Response:
         self._require_token(request)
         if not self._overview.retry_delivery(int(number)):
-            raise RequestError(HTTPStatus.CONFLICT, "this delivery is not dead")
+            raise RequestError(HTTPStatus.CONFLICT, "this delivery cannot be tried again")
         return text_response("The series will be sent again.")
 
     def _stow(self, request: Request) -> Response:
@@ -199,14 +199,14 @@ class Web:
 
     def _require_token(self, request: Request) -> None:
         if self._token is None:
-            raise RequestError(HTTPStatus.FORBIDDEN, "there is no token: see web.token-file")
+            raise RequestError(HTTPStatus.FORBIDDEN, "no token is configured: see web.token-file")
         if not request.is_authorised(self._token):
-            raise RequestError(HTTPStatus.UNAUTHORIZED, "this is not the token")
+            raise RequestError(HTTPStatus.UNAUTHORIZED, "wrong or missing token")
 
     def _known_job(self, number: str) -> JobRow:
         job = self._overview.job(int(number))
         if job is None:
-            raise RequestError(HTTPStatus.NOT_FOUND, "there is no such job")
+            raise RequestError(HTTPStatus.NOT_FOUND, "this job does not exist")
         return job
 
     def _reports(self, job: JobRow) -> list[Path]:
@@ -215,7 +215,7 @@ class Web:
 
 
 def _hashes(page: bytes, element: bytes) -> str:
-    """What a content security policy calls the inline styles or scripts of a page."""
+    """Hashes of the inline styles or scripts of a page, for a Content-Security-Policy."""
     found = [
         "'sha256-" + base64.b64encode(sha256(content).digest()).decode() + "'"
         for name, content in INLINE.findall(page)

@@ -1,7 +1,7 @@
-"""The pages that an operator looks at: the queue, the last series, one series with its pictures.
+"""The pages for the operator: the overview, one job with its report, the quarantine.
 
-They show UIDs, numbers and reason codes, no names. Nothing in them comes from elsewhere, and
-scripts run only from `assets/`. The HTML is in `templates/`.
+They show UIDs, numbers and reason codes, no names. They load nothing from other hosts, and run
+scripts from `assets/` only. The HTML is in `templates/`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ BADGES = {
     "refused": "warn",
     "dead": "bad",
 }
+SHOWN = {"dead": "failed"}  # states that the pages call differently
 
 
 class Badge(NamedTuple):
-    """A word in a coloured frame; `kind` is the class of its colour."""
+    """A word in a coloured frame; `kind` is the CSS class of the colour."""
 
     text: str
     kind: str
@@ -45,7 +46,7 @@ def overview_page(
     jobs: Sequence[tuple[JobRow, Sequence[DeliveryRow]]],
     most_used: float,
 ) -> str:
-    """The queue and the last series, each with where it goes."""
+    """The queue and the most recent jobs, each with its deliveries."""
     full = counts.used_share >= most_used
     return render(
         TEMPLATES / "overview.html.j2",
@@ -59,8 +60,8 @@ def overview_page(
 
 
 def job_page(job: JobRow, deliveries: Sequence[DeliveryRow], reports: int, may_retry: bool) -> str:
-    """One series: pictures, verdict, where it went, and the button for another attempt."""
-    why = Section("Why", rows=[(job.reason, job.message)]) if job.reason or job.message else None
+    """One job: reports, verdict, deliveries, and buttons for another attempt."""
+    why = Section("Reason", rows=[(job.reason, job.message)]) if job.reason or job.message else None
     return render(
         TEMPLATES / "job.html.j2",
         title=f"Job {job.number}",
@@ -78,10 +79,10 @@ def job_page(job: JobRow, deliveries: Sequence[DeliveryRow], reports: int, may_r
 
 
 def quarantine_page(instances: Sequence[Quarantined], may_retry: bool) -> str:
-    """What could not be filed, with the button that lets it try once more."""
+    """Instances that could not be filed, with a button to try again."""
     return render(
         TEMPLATES / "quarantine.html.j2",
-        title="Set aside",
+        title="Quarantine",
         state=Badge(counted(len(instances), "instance"), "warn" if instances else "good"),
         instances=[{**asdict(each), "since": _moment(each.since)} for each in instances],
         may_retry=may_retry,
@@ -94,12 +95,12 @@ def _overview_figures(counts: Counts) -> list[Number]:
         Number("Receiving", str(counts.open_series), " series"),
         Number("Queued", str(jobs.get("queued", 0))),
         Number("Running", str(jobs.get("running", 0))),
-        Number("Waiting longest", *_duration(counts.oldest_queued_s)),
+        Number("Oldest queued", *_duration(counts.oldest_queued_s)),
         Number("To be sent", str(deliveries.get("waiting", 0) + deliveries.get("sending", 0))),
         Number("Derived", str(jobs.get("derived", 0))),
         Number("Refused", str(jobs.get("refused", 0))),
-        Number("Dead", str(jobs.get("dead", 0) + deliveries.get("dead", 0))),
-        Number("Disk", f"{100 * counts.used_share:.0f}", " %"),
+        Number("Failed", str(jobs.get("dead", 0) + deliveries.get("dead", 0))),
+        Number("Disk used", f"{100 * counts.used_share:.0f}", " %"),
     ]
 
 
@@ -131,12 +132,12 @@ def _job_row(job: JobRow, deliveries: Sequence[DeliveryRow]) -> dict[str, object
 
 
 def _sent(deliveries: Sequence[DeliveryRow]) -> Badge | None:
-    """How far the deliveries of a job are."""
+    """How many deliveries of a job are complete."""
     if not deliveries:
         return None
     sent = sum(each.state == "sent" for each in deliveries)
-    dead = any(each.state == "dead" for each in deliveries)
-    kind = "bad" if dead else "good" if sent == len(deliveries) else "busy"
+    failed = any(each.state == "dead" for each in deliveries)
+    kind = "bad" if failed else "good" if sent == len(deliveries) else "busy"
     return Badge(f"{sent} of {len(deliveries)}", kind)
 
 
@@ -151,7 +152,7 @@ def _delivery_row(delivery: DeliveryRow) -> dict[str, object]:
 
 
 def _result_sections(result: Mapping[str, Any]) -> Iterator[Section]:
-    """What the report would show, where there is none."""
+    """The verdict and measurements of a series without a report."""
     verdict = result.get("verdict") or {}
     if verdict.get("reasons"):
         yield Section("Verdict", verdict["reasons"])
@@ -160,11 +161,11 @@ def _result_sections(result: Mapping[str, Any]) -> Iterator[Section]:
     if rows:
         yield Section("Measurements", rows=rows)
     if result.get("warnings"):
-        yield Section("To know", result["warnings"])
+        yield Section("Warnings", result["warnings"])
 
 
 def _attempts(job: JobRow, deliveries: Sequence[DeliveryRow]) -> Iterator[tuple[str, str]]:
-    """Where another attempt is asked for, and what the button says."""
+    """Path and label of each button for another attempt."""
     if job.state in ("refused", "dead"):
         yield f"/jobs/{job.number}/retry", "Try this job again"
     for each in deliveries:
@@ -184,7 +185,7 @@ def _verdict(result: Mapping[str, Any]) -> str:
 
 
 def _noise(result: Mapping[str, Any]) -> Number:
-    """How much lower it is; how high it was where that is not known."""
+    """The change of the noise; the noise before if the change is not known."""
     noise = result.get("noise") or {}
     before, after = noise.get("before"), noise.get("after")
     if before is None:
@@ -195,7 +196,7 @@ def _noise(result: Mapping[str, Any]) -> Number:
 
 
 def _duration(seconds: float) -> tuple[str, str]:
-    """A time and its unit."""
+    """A duration and its unit."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f}", " h"
     if seconds >= 90:
@@ -208,4 +209,4 @@ def _moment(seconds: float) -> str:
 
 
 def _state(state: str) -> Badge:
-    return Badge(state, BADGES.get(state, ""))
+    return Badge(SHOWN.get(state, state), BADGES.get(state, ""))

@@ -1,10 +1,10 @@
-"""STOW-RS (PS3.18 section 10.5): instances in a multipart request, straight into the spool.
+"""STOW-RS (PS3.18 section 10.5): stores the instances of a multipart request in the spool.
 
     POST /studies
     Content-Type: multipart/related; type="application/dicom"; boundary=...
 
-The parts are read as they come; a data set is neither decoded nor held in memory. The answer is
-the DICOM JSON of the instances that are durable and of those that are not, with the reason.
+The parts are read as they arrive; a data set is neither decoded nor held in memory. The response is
+DICOM JSON with the stored instances and those that failed, with a failure reason.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from stillscan.deploy.gateway.web.http_server import Request, RequestError, Resp
 Count = Callable[[str, int], None]
 Items = list[dict[str, Any]]  # of a sequence, in DICOM JSON
 
-MOST_PARTS = 20_000
-MOST_FILE_META = 2**16
+MAX_PARTS = 20_000
+MAX_FILE_META = 2**16
 TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122
 
 _EXPLICIT = struct.Struct("<HH2sH")
@@ -41,10 +41,10 @@ _LONG_VRS = (b"OB", b"UN", b"OW", b"UT")
 
 
 def store(request: Request, spool: Spool, count: Count) -> Response:
-    """Store what a STOW-RS request brings.
+    """Store the instances of a STOW-RS request.
 
     Raises:
-        RequestError: if it is no such request.
+        RequestError: if it is not a valid STOW-RS request.
     """
     try:
         return _response(*_store_all(request, spool, count))
@@ -53,14 +53,14 @@ def store(request: Request, spool: Spool, count: Count) -> Response:
 
 
 def _store_all(request: Request, spool: Spool, count: Count) -> tuple[Items, Items]:
-    """What became of each instance: those that are stored, and those that failed."""
+    """Store all parts; returns the items of stored instances, and of failed ones."""
     stored: Items = []
     failed: Items = []
     for number, part in enumerate(parts(request.read, _boundary(request.headers))):
-        if number == MOST_PARTS:
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {MOST_PARTS} parts")
+        if number == MAX_PARTS:
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {MAX_PARTS} parts")
         if part.content_type != "application/dicom":
-            raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "parts are application/dicom")
+            raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "parts must be application/dicom")
         status, arrival = _store(part, spool, count)
         item = _item(arrival)
         if status == SUCCESS:
@@ -72,7 +72,7 @@ def _store_all(request: Request, spool: Spool, count: Count) -> tuple[Items, Ite
 
 
 def _store(part: Part, spool: Spool, count: Count) -> tuple[int, Arrival | None]:
-    """Status as a C-STORE would have, and what the file says of itself."""
+    """Store one part; returns the status (as for C-STORE) and its file meta information."""
     try:
         arrival, rest = _file_meta(part.pieces)
     except ValueError:
@@ -105,10 +105,10 @@ def _boundary(headers: Message) -> bytes:
 
 
 def _file_meta(pieces: Iterator[bytes]) -> tuple[Arrival, bytes]:
-    """What a DICOM file says of itself, and the beginning of its data set that was read with it.
+    """The file meta information, and the bytes of the data set that were read with it.
 
     Raises:
-        ValueError: if it is no DICOM file.
+        ValueError: if it is not a DICOM file.
     """
     buffer = bytearray()
 
@@ -122,9 +122,9 @@ def _file_meta(pieces: Iterator[bytes]) -> tuple[Arrival, bytes]:
     need(144)  # preamble, DICM, group length
     group, number, vr, size = _EXPLICIT.unpack_from(buffer, 132)
     if buffer[128:132] != b"DICM" or (group, number, vr, size) != (2, 0, b"UL", 4):
-        raise ValueError("no DICOM file")
+        raise ValueError("not a DICOM file")
     length = int.from_bytes(buffer[140:144], "little")
-    if length > MOST_FILE_META:
+    if length > MAX_FILE_META:
         raise ValueError("file meta information is too large")
     need(144 + length)
     elements = _elements(bytes(buffer[144 : 144 + length]))
@@ -163,8 +163,8 @@ def _item(arrival: Arrival | None) -> dict[str, Any]:
 
 def _response(stored: Items, failed: Items) -> Response:
     if not stored and not failed:
-        raise RequestError(HTTPStatus.BAD_REQUEST, "there is no instance in the request")
-    answer: dict[str, Any] = {"00081190": {"vr": "UR"}}  # nothing can be retrieved from here
+        raise RequestError(HTTPStatus.BAD_REQUEST, "the request contains no instance")
+    answer: dict[str, Any] = {"00081190": {"vr": "UR"}}  # the gateway offers no retrieval
     if failed:
         answer["00081198"] = {"vr": "SQ", "Value": failed}
     if stored:

@@ -9,7 +9,7 @@ from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.incoming_series import (
     Filed,
     NewJob,
-    QuietSeries,
+    ReadySeries,
     SeriesRecord,
     Task,
 )
@@ -53,13 +53,13 @@ class Record:
         self.database = Database(self.places.database)
         self.series = SeriesRecord(self.database)
 
-    def quiet(self, now: float = 2000.0) -> list[QuietSeries]:
-        return self.series.quiet(AT_ONCE, now)
+    def ready(self, now: float = 2000.0) -> list[ReadySeries]:
+        return self.series.ready(AT_ONCE, now)
 
     def job(self, series: str = "1.2", priority: int = 0, task: Task = TASK) -> int:
         """File an instance of a series and make its job."""
         self.series.file([filed(series)])
-        (quiet,) = (each for each in self.quiet() if each.uid == series)
-        number = self.series.close(quiet, new_job(priority=priority, task=task), 2000.0)
+        (ready,) = (each for each in self.ready() if each.uid == series)
+        number = self.series.close(ready, new_job(priority=priority, task=task), 2000.0)
         assert number is not None
         return number

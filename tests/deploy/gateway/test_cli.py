@@ -65,7 +65,7 @@ def test_inspect_says_which_rule_each_series_meets(tmp_path, config):
     done = RUNNER.invoke(cli.app, ["inspect", str(tmp_path / "in"), "-c", config(text)])
     assert done.exit_code == 0
     assert sorted(line.partition(": ")[2] for line in done.stdout.splitlines()) == [
-        "no rule matches: kept for the retention time, not processed",
+        "no rule matches: not processed, kept for the retention time",
         "rule 'heads': processed, then sent to out",
         "rule 'no-ct': not processed",
     ]
@@ -90,13 +90,13 @@ def test_the_service_ends_with_0_after_sigterm_and_leaves_no_process(tmp_path):
     )
     assert service.stderr is not None
     first = json.loads(service.stderr.readline())
-    assert first["message"] == "gateway runs"
+    assert first["message"] == "gateway started"
     assert set(first["parts"]) == {"receiver", "web", "planner", "worker", "sender"}
     time.sleep(1.0)
     service.send_signal(signal.SIGTERM)
     assert service.wait(60) == 0
     lines = [json.loads(line) for line in service.stderr]
-    assert lines[-1]["message"] == "gateway has ended"
+    assert lines[-1]["message"] == "gateway stopped"
     assert not [line for line in lines if line["level"] == "error"]
     service.stderr.close()
     assert (tmp_path / "here" / "gateway.sqlite").exists()

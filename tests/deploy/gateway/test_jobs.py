@@ -131,8 +131,8 @@ def test_a_delivery_to_a_destination_that_is_gone_is_dead(record, queue):
     number = record.job()
     queue.finish(queue.claim(), DERIVED)
     outbox = Outbox(record.database, SenderSection())
-    assert outbox.bury_unknown(["pacs"]) == 0
-    assert outbox.bury_unknown([]) == 1
+    assert outbox.fail_unknown_destinations(["pacs"]) == 0
+    assert outbox.fail_unknown_destinations([]) == 1
     assert Overview(record.places).deliveries(number)[0].reason == "unknown-destination"
 
 
@@ -144,7 +144,7 @@ def test_numbers_that_are_taken_in_the_study_are_known(record, queue):
             filed("1.3", study_uid="t", series_number=4),
         ]
     )
-    for series in record.quiet():
+    for series in record.ready():
         record.series.close(series, new_job(), 2000.0)
     first = queue.claim()
     assert first.taken_numbers == {2, 3}

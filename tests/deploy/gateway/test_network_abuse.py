@@ -17,7 +17,7 @@ from bench.robustness.network_abuse import (
     running_receiver,
     store_pdus,
 )
-from stillscan.deploy.gateway.receiver.listener import MOST_WAITING
+from stillscan.deploy.gateway.receiver.listener import MAX_WAITING
 from stillscan.deploy.gateway.settings import Places, ReceiverSection
 from tests.deploy.gateway.listening import call, connect, everything_said, receiving
 
@@ -93,7 +93,7 @@ def receiver(tmp_path_factory):
 
 def test_who_may_send_comes_in_however_many_wait_and_say_nothing(tmp_path: Path):
     with receiving(tmp_path, negotiation_s=60.0) as listening:
-        waiting = [connect(listening.port) for _ in range(MOST_WAITING + 50)]
+        waiting = [connect(listening.port) for _ in range(MAX_WAITING + 50)]
         began = time.monotonic()
         peer = call(listening.port)
         assert peer.send_c_echo().Status == 0

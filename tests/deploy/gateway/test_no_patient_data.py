@@ -74,7 +74,7 @@ def test_what_happened_is_what_was_meant_to(gateway):
 def test_the_log_says_nothing(gateway):
     running, _ = gateway
     log = running.log_file.read_bytes()
-    assert b"job ends" in log
+    assert b"job ended" in log
     assert silent(log)
 
 

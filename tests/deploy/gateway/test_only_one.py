@@ -4,13 +4,13 @@ import subprocess
 import sys
 import time
 
-from stillscan.deploy.gateway.processes import only_one
+from stillscan.deploy.gateway.processes import process_lock
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from stillscan.deploy.gateway.processes import only_one
-with only_one(Path(sys.argv[1])):
+from stillscan.deploy.gateway.processes import process_lock
+with process_lock(Path(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(20)
         os._exit(0)
@@ -28,7 +28,7 @@ def test_a_killed_process_lets_the_lock_go_though_a_forked_child_lives(tmp_path)
         assert holder.stdout.readline() == "held\n"
         began = time.monotonic()
         holder.kill()
-        with only_one(lock):
+        with process_lock(lock):
             waited = time.monotonic() - began
         holder.stdout.close()
     assert waited < 10  # the child sleeps for 20

@@ -78,7 +78,7 @@ def test_the_example_is_a_settings_file():
     example = re.search(r"A whole example:\n\n```yaml\n(.*?)```", GUIDE, re.DOTALL)
     settings = parse_gateway_settings(yaml.safe_load(example[1]))
     require_known_keywords(settings.rules)
-    assert [rule.name for rule in settings.rules] == ["no scouts", "emergency", "gentle"]
+    assert [rule.name for rule in settings.rules] == ["no scouts", "emergency", "medium strength"]
 
 
 def test_every_outcome_is_documented():

@@ -145,7 +145,7 @@ def test_files_that_the_record_has_lost_are_filed_again(tmp_path, decoder):
 def test_a_series_is_not_complete_while_some_of_it_waits_to_be_filed(
     tmp_path, decoder, monkeypatch
 ):
-    monkeypatch.setattr("stillscan.deploy.gateway.planner.planner.BATCH", 2)
+    monkeypatch.setattr("stillscan.deploy.gateway.planner.planner.BATCH_SIZE", 2)
     room = Room(tmp_path, decoder, completeness=CompletenessSection(5.0, 5.0, 5.0))
     room.send(make_series(tmp_path / "in", slices=5))
     assert room.planner.tick()

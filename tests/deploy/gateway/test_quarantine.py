@@ -142,8 +142,8 @@ def test_an_instance_over_which_the_planner_ended_twice_is_not_tried_again(
     (poison,) = names(room)
     room.send(make_series(tmp_path / "2", slices=2, seed=2))
     for _ in range(lives):
-        room.places.in_hand("planner").write_text(poison)
-        room.planner.suspect_what_was_in_hand()
+        room.places.in_progress("planner").write_text(poison)
+        room.planner.count_crash_of_current_files()
     room.planner.tick()
     if lives == 1:
         assert not quarantined(room)
@@ -156,11 +156,11 @@ def test_an_instance_over_which_the_planner_ended_twice_is_not_tried_again(
 def test_an_instance_that_was_got_through_is_under_no_suspicion(tmp_path, decoder):
     room = Room(tmp_path, decoder)
     room.send(make_series(tmp_path / "in", slices=1))
-    room.places.in_hand("planner").write_text(names(room)[0])
-    room.planner.suspect_what_was_in_hand()
+    room.places.in_progress("planner").write_text(names(room)[0])
+    room.planner.count_crash_of_current_files()
     room.planner.tick()
-    assert room.overview.quarantine.struck() == {}
-    assert room.places.in_hand("planner").read_text() == ""
+    assert room.overview.quarantine.crash_counts() == {}
+    assert room.places.in_progress("planner").read_text() == ""
 
 
 def test_a_series_over_which_planning_fails_is_refused_and_planned_again_by_hand(
@@ -187,7 +187,7 @@ def test_a_damaged_file_of_the_spool_refuses_its_series_until_it_is_sent_again(
     files = make_series(tmp_path / "in", slices=3)
     room.send(files)
     with monkeypatch.context() as waiting:
-        waiting.setattr(SeriesRecord, "quiet", lambda *_: [])
+        waiting.setattr(SeriesRecord, "ready", lambda *_: [])
         room.planner.tick()
     victim = next(room.places.instances.rglob("*.dcm"))
     if damage == "gone":
@@ -214,7 +214,7 @@ def test_an_instance_that_is_lost_under_a_job_heals_the_job_when_it_comes_again(
     queue = JobQueue(room.record.database, WorkerSection())
     job = queue.claim()
     instance_path(room.places, job.instances[0]).unlink()
-    queue.lose(job.instances[:1])
+    queue.mark_lost(job.instances[:1])
     queue.finish(job, Ending("refused", "spool-damaged", "gone"))
     room.send(files)
     room.planner.tick()
@@ -238,7 +238,7 @@ def test_times_of_a_clock_that_was_wrong_are_brought_back(tmp_path, decoder):
         connection.execute("UPDATE series SET open = 1, last_at = ?", (later,))
         connection.execute("UPDATE jobs SET not_before = ?, created = ?", (later, later))
     Clock(room.record.database, GatewaySettings()).tick()
-    (series,) = room.record.series.quiet(room.settings.completeness, time.time())
+    (series,) = room.record.series.ready(room.settings.completeness, time.time())
     assert series.last_at <= time.time()
     assert JobQueue(room.record.database, WorkerSection()).claim() is not None
 
@@ -288,7 +288,7 @@ def test_a_record_of_before_gets_what_is_new(tmp_path):
     connection.commit()
     connection.close()
     assert Overview(places).quarantine.listed() == []
-    assert Quarantine(places, Database(places.database)).struck() == {}
+    assert Quarantine(places, Database(places.database)).crash_counts() == {}
 
 
 def test_poison_of_a_job_is_tried_twice_and_other_faults_as_often_as_the_settings_say(
@@ -299,11 +299,11 @@ def test_poison_of_a_job_is_tried_twice_and_other_faults_as_often_as_the_setting
     room.send(make_series(tmp_path / "2", slices=1, seed=2))
     room.planner.tick()
     queue = JobQueue(room.record.database, WorkerSection(attempts=5, backoff_s=0.0))
-    for strike in (True, False):
+    for series_fault in (True, False):
         job = queue.claim()
-        queue.fail(job.number, job.attempt, "internal-fault", "x", strike=strike)
+        queue.fail(job.number, job.attempt, "internal-fault", "x", series_fault=series_fault)
     first, second = queue.claim(), queue.claim()
-    queue.recover(died_of_its_work=True)
+    queue.recover(previous_run_crashed=True)
     states = {job.number: job.state for job in room.jobs}
     assert states[first.number] == "dead"
     assert states[second.number] == "queued"

@@ -22,16 +22,16 @@ def record(tmp_path):
 )
 def test_how_long_silence_has_to_be_depends_on_the_count(record, expected, seconds):
     record.series.file([filed(expected=expected), filed(expected=expected)])
-    assert record.series.quiet(RULES, 1000.0 + seconds - 0.1) == []
-    (series,) = record.series.quiet(RULES, 1000.0 + seconds)
+    assert record.series.ready(RULES, 1000.0 + seconds - 0.1) == []
+    (series,) = record.series.ready(RULES, 1000.0 + seconds)
     assert series.images == 2
-    assert series.is_short == (expected == 3)
+    assert series.is_incomplete == (expected == 3)
 
 
 def test_frames_count_as_images(record):
     record.series.file([filed(images=30, expected=30)])
-    (series,) = record.series.quiet(RULES, 1005.0)
-    assert not series.is_short
+    (series,) = record.series.ready(RULES, 1005.0)
+    assert not series.is_incomplete
 
 
 def test_an_instance_that_comes_again_keeps_the_series_open(record):
@@ -39,34 +39,34 @@ def test_an_instance_that_comes_again_keeps_the_series_open(record):
     assert record.series.file([first]) == set()
     again = filed(sop=first.sop_uid, received=1050.0)
     assert record.series.file([again]) == {first.name}
-    assert record.series.quiet(RULES, 1061.0) == []
-    (series,) = record.series.quiet(RULES, 1110.0)
+    assert record.series.ready(RULES, 1061.0) == []
+    (series,) = record.series.ready(RULES, 1110.0)
     assert series.images == 1
 
 
 def test_the_same_set_makes_one_job(record):
     first = filed()
     record.series.file([first])
-    (series,) = record.quiet()
+    (series,) = record.ready()
     assert record.series.close(series, new_job(), 2000.0) is not None
-    assert record.quiet() == []
+    assert record.ready() == []
     record.series.file([first])
-    (series,) = record.quiet()
+    (series,) = record.ready()
     assert record.series.close(series, new_job(), 2000.0) is None
-    assert record.quiet() == []
+    assert record.ready() == []
 
 
 def test_another_set_or_another_configuration_makes_another_job(record):
     first = filed()
     record.series.file([first])
-    (series,) = record.quiet()
+    (series,) = record.ready()
     record.series.close(series, new_job(), 2000.0)
     record.series.file([filed()])
-    (series,) = record.quiet()
+    (series,) = record.ready()
     assert series.revision == 1
     assert record.series.close(series, new_job(), 2000.0) is not None
     record.series.file([first])
-    (series,) = record.quiet()
+    (series,) = record.ready()
     changed = new_job()
     object.__setattr__(changed, "configuration", "another")
     assert record.series.close(series, changed, 2000.0) is not None
@@ -74,15 +74,15 @@ def test_another_set_or_another_configuration_makes_another_job(record):
 
 def test_a_series_that_grew_meanwhile_is_not_closed(record):
     record.series.file([filed(received=1000.0)])
-    (series,) = record.quiet()
+    (series,) = record.ready()
     record.series.file([filed(received=1001.0)])
     assert record.series.close(series, new_job(), 2000.0) is None
-    assert len(record.quiet()) == 1
+    assert len(record.ready()) == 1
 
 
 def test_series_do_not_mix(record):
     record.series.file([filed("1.1"), filed("1.2"), filed("1.1")])
-    assert {each.uid: each.images for each in record.quiet()} == {"1.1": 2, "1.2": 1}
+    assert {each.uid: each.images for each in record.ready()} == {"1.1": 2, "1.2": 1}
 
 
 def test_what_we_have_derived_is_known(record):
@@ -97,4 +97,4 @@ def test_the_record_outlives_its_process(tmp_path, record):
     record.series.file([filed()])
     record.database.close()
     again = SeriesRecord(Database(tmp_path / "gateway.sqlite"))
-    assert len(again.quiet(AT_ONCE, 2000.0)) == 1
+    assert len(again.ready(AT_ONCE, 2000.0)) == 1

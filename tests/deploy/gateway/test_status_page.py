@@ -84,13 +84,13 @@ def test_what_is_set_aside_is_listed_and_filed_again_with_the_token(page: Page, 
     Quarantine(web.places, database).put(web.places.incoming / name, "internal-fault", "<why>")
     database.close()
     page.goto(web.address)
-    page.get_by_text("1 instance set aside").click()
+    page.get_by_text("1 instance in quarantine").click()
     assert (
         page.locator("tbody tr").all_inner_texts()[0].startswith(f"{name}\tinternal-fault\t<why>")
     )
     page.get_by_label("operator's token").fill(TOKEN)
     page.get_by_role("button", name="File it again").click()
-    page.get_by_text("Nothing is set aside.").wait_for()
+    page.get_by_text("The quarantine is empty.").wait_for()
     assert (web.places.incoming / name).exists()
 
 
@@ -100,7 +100,7 @@ def test_the_front_shows_queue_and_last_series(page: Page, web):
         zip(page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts(), strict=True)
     )
     assert numbers["Running"] == "1"
-    assert numbers["Dead"] == "2"
+    assert numbers["Failed"] == "2"
     rows = page.locator("tbody tr").all_inner_texts()
     assert len(rows) == 3
     assert "running" in rows[0]
@@ -141,7 +141,7 @@ def test_an_operator_with_the_token_sends_again(page: Page, web):
     token = page.get_by_label("operator's token")
     token.fill("wrong")
     page.get_by_role("button", name="Send to pacs again").click()
-    page.get_by_text("this is not the token").wait_for()
+    page.get_by_text("wrong or missing token").wait_for()
     assert delivery_state(web) == "dead"
     token.fill(TOKEN)
     page.get_by_role("button", name="Send to pacs again").click()

@@ -99,7 +99,7 @@ def test_connections_that_are_reset_before_they_are_accepted_do_no_harm(ours):
     listener = Listener(
         (HOST, 0),
         lambda so_far: 1 - len(so_far),
-        lambda caller: (admitted.release(), caller.connection.close()),
+        lambda connection: (admitted.release(), connection.sock.close()),
         deadline_s=5.0,
         tls=Tls(ours.certificate, ours.key),
     )

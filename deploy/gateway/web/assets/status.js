@@ -1,5 +1,5 @@
 "use strict";
-// The one thing the page may do: ask for another attempt, with the operator's token.
+// Requests another attempt, with the operator's token.
 const form = document.getElementById("retry");
 if (form) {
   const token = form.querySelector("input");
@@ -17,7 +17,7 @@ if (form) {
         setTimeout(() => location.reload(), 1500);
       }
     } catch (error) {
-      note.textContent = "The gateway does not answer.";
+      note.textContent = "The gateway does not respond.";
     }
   });
 }
