@@ -15,21 +15,25 @@ from stillscan import __version__
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.exit_status import exit_code_of, leave
 from stillscan.app.logging_setup import set_up_logging
+from stillscan.app.pipeline.inputs import is_bids, is_nifti, opened
 from stillscan.app.pipeline.lines import log_refusals, log_warnings
 from stillscan.app.pipeline.pipeline import run
 from stillscan.app.pipeline.survey import Job, survey
 from stillscan.app.process_setup import share_one_heap
 from stillscan.app.settings import (
     DEFAULT_SETTINGS,
+    STRENGTH_EXPECTED,
+    STRENGTHS,
     Device,
     Engine,
     Mode,
-    Strength,
+    Settings,
     load_settings,
     with_choices,
 )
-from stillscan.operators.errors import ExitCode
+from stillscan.operators.errors import ExitCode, SettingsError
 from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.report.outcome import SeriesOutcome
 
 EXIT_CODES = (
     "Exit codes: 0 every chosen series was derived; 1 internal fault; 2 wrong arguments or "
@@ -47,7 +51,50 @@ app = typer.Typer(
 # All commands are declared here and import their modules inside: the reading process must have
 # started before anything imports torch.
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help="Folder with DICOM files, or one file")]
+
+def strength_of(text: str) -> float:
+    """Return the strength that an option names.
+
+    Raises:
+        typer.BadParameter: if it is neither a word nor a number from 0 to 1.
+    """
+    try:
+        share = STRENGTHS[text] if text in STRENGTHS else float(text)  # type: ignore[index]
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"'{text}': {STRENGTH_EXPECTED}")
+    return share
+
+
+Source = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="IN",
+        help="Folder with DICOM files, one file, a DICOMDIR, a zip archive, a NIfTI file or a BIDS "
+        "data set",
+        show_default=False,
+    ),
+]
+Input = Annotated[
+    Path | None, typer.Option("--input", "-i", metavar="IN", help="The same as the argument IN")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="OUT", help="The same as the argument OUT")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Write one line of JSON for each series to standard output")
+]
+Names = Annotated[
+    bool,
+    typer.Option(
+        help="With --json: also StudyInstanceUID, SeriesNumber and SeriesDescription, or the "
+        "path of the file; they may identify a patient"
+    ),
+]
+Modality = Annotated[
+    str | None, typer.Option(help="DICOM Modality of a NIfTI file, such as MR", metavar="MODALITY")
+]
 Models = Annotated[
     Path,
     typer.Option(
@@ -71,10 +118,12 @@ ModeOption = Annotated[
     ),
 ]
 StrengthOption = Annotated[
-    Strength | None,
+    float | None,
     typer.Option(
-        help="Share of the estimated noise to remove: low 0.5, medium 0.75, high 1 (default: "
-        "denoise.strength of the settings, high)"
+        parser=strength_of,
+        metavar="0..1",
+        help="Share of the estimated noise to remove, a number from 0 to 1 or low 0.5, medium "
+        "0.75, high 1 (default: denoise.strength of the settings, high)",
     ),
 ]
 DeviceOption = Annotated[
@@ -120,64 +169,182 @@ def stillscan(
 
 @app.command(epilog=EXIT_CODES)
 def denoise(
-    source: Source,
+    source: Source = None,
     output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder for the result, one subfolder per series")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="OUT",
+            help="Folder for the result, one subfolder per series; of a NIfTI file also its name",
+            show_default=False,
+        ),
+    ] = None,
+    input_: Input = None,
+    output_: Output = None,
     bundle: Bundle = None,
     mode: ModeOption = None,
+    fast: Annotated[bool, typer.Option("--fast", help="The same as --mode fast_student")] = False,
     strength: StrengthOption = None,
     device: DeviceOption = None,
     engine: EngineOption = None,
+    modality: Modality = None,
     report: Annotated[
-        bool, typer.Option(help="Also write OUT/report: result.json, pictures and pages")
+        bool,
+        typer.Option(help="Also write OUT/report (DICOM): result.json, pictures and pages"),
     ] = True,
+    uncertainty: Annotated[
+        bool | None, typer.Option("--uncertainty", help="Also write maps of the error")
+    ] = None,
+    noise_map: Annotated[
+        bool | None, typer.Option("--noise-map", help="Also write maps of the noise")
+    ] = None,
+    measurements: Annotated[
+        bool | None,
+        typer.Option("--measurements", help="Also write an SR with the measurements (DICOM)"),
+    ] = None,
+    as_json: Json = False,
+    names: Names = False,
     models: Models = DEFAULT_BUNDLES,
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,
 ) -> None:
-    """Denoise every series of a folder.
+    """Denoise every series of a folder, a NIfTI file or a BIDS data set.
 
-    Originals are not changed. The derived series appear in OUT together, at the end of the run.
+    Originals are not changed. Derived DICOM series appear in OUT together, at the end of the run.
+
+    Of a BIDS data set, OUT is a derivative data set with desc-denoised images and sidecars.
     """
     # imported here: `inspect` and `--help` need no table
-    from stillscan.app.pipeline.console import progress_bar, show_result
+    from stillscan.app.pipeline.console import progress_bar, show_json, show_result
+
+    def settings_of() -> Settings:
+        wanted = "fast_student" if fast else mode
+        settings = with_choices(load_settings(config), wanted, strength, device, engine)
+        objects = settings.output.objects
+        objects = replace(
+            objects,
+            uncertainty_map=objects.uncertainty_map if uncertainty is None else uncertainty,
+            noise_map=objects.noise_map if noise_map is None else noise_map,
+            measurements=objects.measurements if measurements is None else measurements,
+        )
+        return replace(settings, output=replace(settings.output, report=report, objects=objects))
 
     def action() -> ExitCode:
-        settings = with_choices(load_settings(config), mode, strength, device, engine)
-        settings = replace(settings, output=replace(settings.output, report=report))
+        job = Job(place(source, input_, "IN"), place(output, output_, "OUT"), settings_of(), models)
+        job = replace(job, bundle=bundle)
+        if is_nifti(job.source) or is_bids(job.source):
+            return denoise_images(job, modality, as_json, names)
         console = Console()
-        with progress_bar(console) as watch:
-            result = run(Job(source, output, settings, models, bundle), watch)
-        show_result(console, result, output)
+        with opened(job.source) as folder, progress_bar(Console(stderr=as_json)) as watch:
+            result = run(replace(job, source=folder), watch)
+        if as_json:
+            show_json(result, names)
+        else:
+            show_result(console, result, job.output)
         log_warnings(result.outcomes)
-        log_refusals(result, source)
+        log_refusals(result, job.source)
         return result.exit_code
 
     set_up_logging("debug" if verbose else "warning")
     raise typer.Exit(exit_code_of(action))
 
 
+def place(argument: Path | None, option: Path | None, name: str) -> Path:
+    """Return a path that is given by its position or by an option.
+
+    Raises:
+        SettingsError: if it is given twice, or not at all.
+    """
+    if (argument is None) == (option is None):
+        raise SettingsError(f"{name}: expected one path, by its position or by its option")
+    return argument or option or Path()
+
+
+def denoise_images(job: Job, modality: str | None, as_json: bool, names: bool) -> ExitCode:
+    """Denoise NIfTI files; each is written when it is ready."""
+    from stillscan.app.library.image_files import denoise_files
+    from stillscan.app.pipeline.console import show_image
+
+    def report(path: Path, name: str, outcome: SeriesOutcome) -> None:
+        show_image(Console(), name, outcome, as_json, path if names else None)
+
+    result = denoise_files(job, modality, report)
+    log_warnings(result.outcomes)
+    log_refusals(result, job.source)
+    return result.exit_code
+
+
+def inspect_images(job: Job, modality: str | None, as_json: bool) -> ExitCode:
+    """Show what would be done with NIfTI files."""
+    from stillscan.app.library.image_files import inspect_files
+    from stillscan.app.pipeline.console import show_finding
+
+    statuses = set()
+    for name, found in inspect_files(job, modality):
+        show_finding(Console(), name, found, as_json)
+        statuses.add(found.status)
+    return ExitCode.DERIVED if "would-denoise" in statuses else ExitCode.NOTHING_TO_DO
+
+
 @app.command()
 def inspect(
-    source: Source,
+    source: Source = None,
+    input_: Input = None,
     bundle: Bundle = None,
     mode: ModeOption = None,
+    modality: Modality = None,
+    as_json: Json = False,
     models: Models = DEFAULT_BUNDLES,
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,
 ) -> None:
     """Show which series and files of a folder would be denoised or refused, and why."""
-    from stillscan.app.pipeline.console import show_survey
+    from stillscan.app.pipeline.console import show_findings, show_survey
 
     def action() -> ExitCode:
         settings = with_choices(load_settings(config), mode, None, None)
-        with Decoder() as decoder:
-            found = survey(Job(source, source, settings, models, bundle), decoder)
-        show_survey(Console(), found)
+        job = Job(place(source, input_, "IN"), Path(), settings, models, bundle)
+        if is_nifti(job.source) or is_bids(job.source):
+            return inspect_images(job, modality, as_json)
+        with Decoder() as decoder, opened(job.source) as folder:
+            found = survey(replace(job, source=folder), decoder)
+        if as_json:
+            show_findings(found)
+        else:
+            show_survey(Console(), found)
         return ExitCode.DERIVED if found.chosen else ExitCode.NOTHING_TO_DO
 
     set_up_logging("debug" if verbose else "warning")
+    raise typer.Exit(exit_code_of(action))
+
+
+@app.command()
+def doctor(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folder that must be writable (default: the temporary folder)",
+            show_default=False,
+        ),
+    ] = None,
+    device: DeviceOption = None,
+    engine: EngineOption = None,
+    models: Models = DEFAULT_BUNDLES,
+    config: Config = DEFAULT_SETTINGS,
+) -> None:
+    """Show versions, processor, GPU, engine, bundles and decoders, and try each of them.
+
+    Exit codes: 0 everything that is needed works; 6 a network cannot be loaded or run; 7 the folder
+    cannot be written.
+    """
+
+    def action() -> ExitCode:
+        from stillscan.app.doctor import examine
+
+        settings = with_choices(load_settings(config), None, None, device, engine)
+        return examine(settings, models, folder)
+
+    set_up_logging("warning")
     raise typer.Exit(exit_code_of(action))
 
 
@@ -272,14 +439,9 @@ def evaluate(
         typer.Argument(metavar="DATA", help="Folder of images, or of the development data (`dev`)"),
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables, plots, page and measurements")],
-    model: Annotated[
-        Path,
-        typer.Option(
-            help="Bundle, or folder of bundles (default: the shipped bundles)", show_default=False
-        ),
-    ] = DEFAULT_BUNDLES,
+    models: Models = DEFAULT_BUNDLES,
     compare: Annotated[
-        Path | None, typer.Option(help="Bundle or folder of bundles to compare with --model")
+        Path | None, typer.Option(help="Bundle or folder of bundles to compare with --models")
     ] = None,
     controls: Annotated[
         Path | None, typer.Option(help="Folder of further networks (*.safetensors) to measure")
@@ -332,7 +494,7 @@ def evaluate(
             plan = Plan(
                 data=data,
                 out=out,
-                model=model,
+                model=models,
                 compare=compare,
                 controls=controls,
                 methods=tuple(name.strip() for name in methods.split(",") if name.strip()),

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stillscan.app.library.functions import (
-        Finding,
         Noise,
         Result,
         denoise,
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
         inspect,
     )
     from stillscan.app.pipeline.pipeline import RunResult, run
-    from stillscan.app.pipeline.survey import Job, survey
+    from stillscan.app.pipeline.survey import Finding, Job, survey
     from stillscan.app.settings import Settings, load_settings
     from stillscan.models.bundle import find_bundles
     from stillscan.models.denoisers.denoiser import Denoiser, Estimate
@@ -37,7 +36,7 @@ _HOMES = {
     "Denoiser": "models.denoisers.denoiser",
     "Estimate": "models.denoisers.denoiser",
     "ExitCode": "operators.errors",
-    "Finding": "app.library.functions",
+    "Finding": "app.pipeline.survey",
     "Job": "app.pipeline.survey",
     "Noise": "app.library.functions",
     "NoiseProfile": "models.noise.profile",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom import Dataset
@@ -26,10 +26,11 @@ from stillscan.app.bundles.choice import (
 from stillscan.app.bundles.warm_networks import WarmNetworks
 from stillscan.app.library.dicom import MapsOfSeries, read_derived, write_datasets
 from stillscan.app.library.images import StackedImage, stacked_array, stacked_tensor
-from stillscan.app.library.nifti import is_nifti, read_nifti, stacked_nifti, write_nifti
+from stillscan.app.library.nifti import read_nifti, stacked_nifti, write_nifti
+from stillscan.app.pipeline.inputs import is_nifti, opened
 from stillscan.app.pipeline.lines import refusal_line
 from stillscan.app.pipeline.pipeline import run_with
-from stillscan.app.pipeline.survey import Job, survey
+from stillscan.app.pipeline.survey import Finding, Job, findings_of, survey
 from stillscan.app.settings import Device, Mode, Settings, Strength, load_settings, with_choices
 from stillscan.operators.errors import InputError, SettingsError
 from stillscan.operators.reading.decoder import Decoder
@@ -94,26 +95,6 @@ class Noise:
     unit: str
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One series of a source, and what `denoise` would do with it.
-
-    Attributes:
-        series_instance_uid: None where there is none.
-        status: as in a `SeriesOutcome`, or "would-denoise".
-        bundle: name of the bundle that would be used; "" for none.
-        reason, message: a stable code and a sentence; "" where the series would be denoised.
-    """
-
-    series_instance_uid: str | None
-    status: Literal["would-denoise", "refused", "not-selected"]
-    modality: str
-    slices: int
-    bundle: str = ""
-    reason: str = ""
-    message: str = ""
-
-
 def denoise(
     source: Any,
     *,
@@ -121,8 +102,9 @@ def denoise(
     spacing: Sequence[float] | None = None,
     strength: Strength | float | None = None,
     mode: Mode | None = None,
-    device: Device = "auto",
+    device: Device | None = None,
     models: str | Path | None = None,
+    bundle: str | None = None,
     settings: Settings | None = None,
     output: str | Path | None = None,
     progress: Watch | None = None,
@@ -133,16 +115,18 @@ def denoise(
     needed, and one runs at a time.
 
     Args:
-        source: a path to a folder of DICOM files, to one of them or to a NIfTI file; a list of
-            `pydicom.Dataset`; an image of nibabel; a NumPy array or a torch tensor [row, column],
-            [slice, row, column] or [repeat, slice, row, column] in modality units (CT: HU).
+        source: a path to a folder of DICOM files, to one of them, to a DICOMDIR, to a zip archive
+            or to a NIfTI file; a list of `pydicom.Dataset`; an image of nibabel; a NumPy array or a
+            torch tensor [row, column], [slice, row, column] or [repeat, slice, row, column] in
+            modality units (CT: HU).
         modality: DICOM Modality ("MR", "CT", "PT", "CR", "DX") of an image that does not say it.
         spacing: of an array, in mm; its last two numbers are those between rows and columns.
         strength: share of the noise to remove: "low" 0.5, "medium" 0.75, "high" 1, or a number from
             0 to 1.
         mode: the network, as for `stillscan denoise --mode`.
-        device: "auto" takes a GPU if there is one.
+        device: "auto" takes a GPU if there is one; default: that of the settings, auto.
         models: a folder of bundles, or one; default: the shipped ones.
+        bundle: name of the bundle; default: the one for the modality.
         settings: default: those of the shipped `app.yaml`.
         output: the folder that gets derived DICOM series, or the NIfTI file that is written.
         progress: called after each block of slices.
@@ -173,12 +157,13 @@ def denoise(
     chosen = with_choices(settings or load_settings(), mode, strength, device)
     bundles = Path(models) if models is not None else DEFAULT_BUNDLES
     target = None if output is None else Path(output)
+    job = Job(Path(), target or Path(), chosen, bundles, bundle)
     image = _stacked(source, spacing)
     if image is None:
-        return _denoise_dicom(source, chosen, bundles, target, progress or _silent)
+        return _denoise_dicom(source, job, output is not None, progress or _silent)
     if target is not None and not (is_nifti(target) and image.is_nifti):
         raise SettingsError("output: expected a NIfTI image and a name ending with .nii or .nii.gz")
-    result = _denoise_stack(image, modality, chosen, bundles, progress or _silent)
+    result = _denoise_stack(image, modality, job, progress or _silent)
     if target is not None:
         write_nifti(result.image, target)
     return result
@@ -251,29 +236,7 @@ def inspect(
     with ExitStack() as stack, Decoder() as decoder:
         folder = _folder_of(source, stack)
         found = survey(Job(folder, folder, chosen, bundles), decoder)
-    would = [
-        Finding(
-            each.series_instance_uid,
-            "would-denoise",
-            each.modality,
-            each.slices,
-            bundle.name if bundle else "",
-        )
-        for each, bundle in found.chosen
-    ]
-    would_not = [
-        Finding(
-            each.series_instance_uid,
-            "refused" if each.status == "refused" else "not-selected",
-            each.modality,
-            each.slices,
-            "",
-            each.reason,
-            each.message,
-        )
-        for each in found.passed_over
-    ]
-    return (*would, *would_not)
+    return findings_of(found)
 
 
 def _silent(progress: Progress) -> None:
@@ -298,19 +261,17 @@ def _stacked(source: Any, spacing: Sequence[float] | None) -> StackedImage | Non
     return None
 
 
-def _denoise_stack(
-    image: StackedImage, modality: str | None, settings: Settings, models: Path, watch: Watch
-) -> Result:
+def _denoise_stack(image: StackedImage, modality: str | None, job: Job, watch: Watch) -> Result:
     from stillscan.operators.denoising.summary import SeriesSummary
     from stillscan.operators.graph.stages import denoised_blocks
 
     started = time.monotonic()
     volume = image.volume(modality)
-    if settings.denoise.mode == "identity":
-        method = identity_method(settings)
+    if job.settings.denoise.mode == "identity":
+        method = identity_method(job.settings)
     else:
-        bundle = bundle_for(volume.modality, available_bundles(models, None))
-        method = _LOADED({volume.modality: bundle}, settings)[volume.modality]
+        bundle = bundle_for(volume.modality, available_bundles(job.models, job.bundle))
+        method = _LOADED({volume.modality: bundle}, job.settings)[volume.modality]
     summary, repeats = SeriesSummary(), None
     pixels, sigma, spread = (np.zeros_like(image.stack) for _ in range(3))
     estimated = True
@@ -349,16 +310,14 @@ def _denoise_stack(
     )
 
 
-def _denoise_dicom(
-    source: Any, settings: Settings, models: Path, output: Path | None, watch: Watch
-) -> Result:
+def _denoise_dicom(source: Any, job: Job, keep: bool, watch: Watch) -> Result:
     from stillscan.operators.denoising.gate import combine
 
     maps = MapsOfSeries(watch)
     with ExitStack() as stack, Decoder() as decoder:
         folder = _folder_of(source, stack)
-        target = output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        job = Job(folder, target, settings, models)
+        target = job.output if keep else _temporary(stack)
+        job = replace(job, source=folder, output=target)
         found = run_with(job, decoder, _LOADED, maps, overlapped=False)
         derived = [each for each in found.outcomes if each.status == "derived"]
         images = [instance for each in derived for instance in read_derived(each, target)]
@@ -367,7 +326,7 @@ def _denoise_dicom(
         raise NothingDerivedError(first or "there is no DICOM image", found.outcomes)
     sigma, spread = [], []
     for each in derived:
-        of_series = maps.of(each.series_instance_uid or "")
+        of_series = maps.of(each.uid or "")
         sigma += of_series[0]
         spread += of_series[1]
     return Result(
@@ -383,13 +342,17 @@ def _denoise_dicom(
 def _folder_of(source: Any, stack: ExitStack) -> Path:
     """Return a path with the DICOM files of a source; data sets in memory are written for it."""
     if isinstance(source, str | Path):
-        return Path(source)
+        return stack.enter_context(opened(Path(source)))
     datasets = list(source) if isinstance(source, Iterable) else []
     if not datasets or not all(isinstance(each, Dataset) for each in datasets):
         raise SettingsError(
             f"source is {type(source).__name__}; expected a path, a list of pydicom.Dataset, an "
             "image of nibabel, a NumPy array or a torch tensor"
         )
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    folder = _temporary(stack)
     write_datasets(datasets, folder)
     return folder
+
+
+def _temporary(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -9,18 +9,13 @@ from typing import Any
 import numpy as np
 
 from stillscan.app.datasets.errors import UnsupportedArrayError
-from stillscan.app.datasets.noisy_files import NIFTI, nifti_of
+from stillscan.app.datasets.noisy_files import nifti_of
 from stillscan.app.library.images import Stack, StackedImage
 from stillscan.operators.errors import SettingsError
 from stillscan.operators.output_faults import naming_output_faults
 
 MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}  # units of length of the header
 AS_SCANNERS = np.array([1.0, 1.0, -1.0])  # LPS: rows and columns run to the left, back and feet
-
-
-def is_nifti(path: Path) -> bool:
-    """Return whether the name is that of a NIfTI file."""
-    return path.name.lower().endswith(NIFTI)
 
 
 def read_nifti(path: Path) -> Any:
@@ -41,7 +36,7 @@ def write_nifti(image: Any, path: Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    suffix = next(each for each in reversed(NIFTI) if path.name.lower().endswith(each))
+    suffix = ".nii.gz" if path.name.lower().endswith(".gz") else ".nii"
     with naming_output_faults(f"write {path.name}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".stillscan-", dir=path.parent) as staging:

@@ -12,6 +12,7 @@ import numpy as np
 
 from stillscan.app.datasets.noisy_files import NIFTI, SUFFIXES
 from stillscan.app.datasets.noisy_series import Pixels, SeriesSource
+from stillscan.app.library.nifti import nifti_like
 from stillscan.operators.errors import NotOneVolumeError
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.volume import Volume
@@ -82,10 +83,7 @@ def _nifti_like(file: Path, slices: Sequence[Pixels]) -> nibabel.Nifti1Image:
 
     before = nibabel.load(file)
     values = np.moveaxis(np.stack(slices), 0, -1).reshape(before.shape)
-    header = before.header.copy()
-    header.set_data_dtype(np.float32)
-    header.set_slope_inter(1, 0)
-    return nibabel.Nifti1Image(values, before.affine, header)
+    return nifti_like(before, values)
 
 
 def _stem(source: SeriesSource) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from stillscan.app.bundles.choice import is_preliminary, is_refused
-from stillscan.app.pipeline.lines import derived_line, refusal_line, skipped_line
+from stillscan.app.pipeline.lines import derived_line, figures_of, refusal_line, skipped_line
 from stillscan.app.pipeline.output_folder import REPORT
 from stillscan.app.pipeline.pipeline import RunResult
-from stillscan.app.pipeline.survey import Survey
+from stillscan.app.pipeline.survey import Finding, Survey, findings_of
 from stillscan.operators.report.outcome import Progress as SeriesProgress
 from stillscan.operators.report.outcome import (
     SeriesOutcome,
@@ -23,8 +27,10 @@ from stillscan.operators.report.outcome import (
     noise_change,
     unit_suffix,
 )
+from stillscan.operators.report.result import series_result
 
 PAGES_SHOWN = 5
+SERIES_SCHEMA, FINDING_SCHEMA = "stillscan-series/1", "stillscan-finding/1"
 UID_SHOWN = 18  # the end of a UID distinguishes series; the beginnings are alike
 
 
@@ -68,6 +74,63 @@ def show_result(console: Console, result: RunResult, output: Path) -> None:
         pages = [output / REPORT / f"{each.page}.html" for each in derived]
         for page in [each for each in pages if each.exists()][:PAGES_SHOWN]:
             console.print(f"look at {page}", soft_wrap=True, highlight=False)
+
+
+def show_json(result: RunResult, names: bool) -> None:
+    """Print one line of JSON for each series: its entry in `result.json`, and a schema.
+
+    Args:
+        result: of a run.
+        names: with what the header calls the series, where it was chosen; null elsewhere.
+    """
+    known = {
+        each.series_instance_uid: {
+            "study_instance_uid": each.study_instance_uid,
+            "series_number": each.instances[0].known.series_number,
+            "series_description": each.instances[0].known.series_description,
+        }
+        for each in result.candidates
+    }
+    nothing = dict.fromkeys(("study_instance_uid", "series_number", "series_description"))
+    for outcome in result.outcomes:
+        named = known.get(outcome.series_instance_uid or "", nothing) if names else {}
+        _print_line(SERIES_SCHEMA, series_result(outcome) | named)
+
+
+def show_image(
+    console: Console, name: str, outcome: SeriesOutcome, as_json: bool, path: Path | None
+) -> None:
+    """Print what became of a file that is no DICOM; as JSON with its path where that is given."""
+    if as_json:
+        known = {"file": name} | ({} if path is None else {"path": str(path)})
+        _print_line(SERIES_SCHEMA, series_result(outcome) | known)
+    elif outcome.status == "derived":
+        line = f"denoised {name}: {figures_of(outcome)}"
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def show_finding(console: Console, name: str, found: Finding, as_json: bool) -> None:
+    """Print what would be done with a file that is no DICOM."""
+    if as_json:
+        _print_line(FINDING_SCHEMA, asdict(found) | {"file": name})
+    elif found.status == "would-denoise":
+        slices, with_what = counted(found.slices, "slice"), f"with bundle {found.bundle}"
+        line = f"would denoise {name} {with_what}: {found.modality}, {slices}"
+        console.print(line, soft_wrap=True, highlight=False)
+    else:
+        line = f"would not denoise: {found.status} {name}: {found.reason}: {found.message}"
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def show_findings(found: Survey) -> None:
+    """Print one line of JSON for each series of a survey."""
+    for finding in findings_of(found):
+        _print_line(FINDING_SCHEMA, asdict(finding))
+
+
+def _print_line(schema: str, document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"schema": schema} | document, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def short_uid(uid: str) -> str:

@@ -57,11 +57,15 @@ def skipped_line(file: SkippedFile) -> str:
 
 def derived_line(outcome: SeriesOutcome) -> str:
     """Describe one derived series in one line."""
-    verdict = outcome.verdict.decision if outcome.verdict else "-"
     uid = outcome.derived.series_instance_uid if outcome.derived else "-"
+    return f"derived {outcome.uid} -> {uid}: {figures_of(outcome)}"
+
+
+def figures_of(outcome: SeriesOutcome) -> str:
+    """List what was denoised and measured."""
+    verdict = outcome.verdict.decision if outcome.verdict else "-"
     return (
-        f"derived {outcome.uid} -> {uid}: {outcome.modality}, "
-        f"{counted(outcome.slices, 'slice')}, noise {noise_text(outcome)}, "
+        f"{outcome.modality}, {counted(outcome.slices, 'slice')}, noise {noise_text(outcome)}, "
         f"{outcome.seconds:.1f} s, {verdict}"
     )
 

@@ -27,7 +27,7 @@ from stillscan.models.bundle import BundleInfo
 from stillscan.operators.errors import ExitCode
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.reading.read_series import read_series
+from stillscan.operators.reading.read_series import Candidate, read_series
 from stillscan.operators.report.outcome import (
     Progress,
     SeriesOutcome,
@@ -53,12 +53,13 @@ OVERLAPPED, IN_TURN = "stillscan.app.pipeline.application", "stillscan.app.pipel
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a run."""
+    """The result of a run; `candidates` are the series that were chosen."""
 
     outcomes: tuple[SeriesOutcome, ...]
     skipped: tuple[SkippedFile, ...]
     exit_code: ExitCode
     seconds: float
+    candidates: tuple[Candidate, ...] = ()
 
 
 def _silent(progress: Progress) -> None:
@@ -113,7 +114,11 @@ def run_with(
             outcomes += _derive(job, found, decoder, load, staging, watch, stages)
             log.info("stages run: %.2f s", time.monotonic() - started)
         result = RunResult(
-            outcomes, found.skipped, exit_code_of(outcomes), time.monotonic() - started
+            outcomes,
+            found.skipped,
+            exit_code_of(outcomes),
+            time.monotonic() - started,
+            tuple(candidate for candidate, _ in found.chosen),
         )
         if any(each.status == "derived" for each in outcomes):
             if job.settings.output.report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES, available_bundles, bundle_for
 from stillscan.app.settings import Settings
@@ -51,6 +52,26 @@ class Survey:
     skipped: tuple[SkippedFile, ...]
 
 
+@dataclass(frozen=True)
+class Finding:
+    """One series of a source, and what `denoise` would do with it.
+
+    Attributes:
+        series_instance_uid: None where there is none.
+        status: as in a `SeriesOutcome`, or "would-denoise".
+        bundle: name of the bundle that would be used; "" for none.
+        reason, message: a stable code and a sentence; "" where the series would be denoised.
+    """
+
+    series_instance_uid: str | None
+    status: Literal["would-denoise", "refused", "not-selected"]
+    modality: str
+    slices: int
+    bundle: str = ""
+    reason: str = ""
+    message: str = ""
+
+
 def survey(job: Job, decoder: Decoder) -> Survey:
     """Find the series of the input and decide what is done with each; reads headers only.
 
@@ -82,6 +103,33 @@ def survey(job: Job, decoder: Decoder) -> Survey:
         for path in each.files
     )
     return Survey(tuple(chosen), tuple(passed_over), skipped)
+
+
+def findings_of(found: Survey) -> tuple[Finding, ...]:
+    """Return what a survey of DICOM found."""
+    would = [
+        Finding(
+            each.series_instance_uid,
+            "would-denoise",
+            each.modality,
+            each.slices,
+            bundle.name if bundle else "",
+        )
+        for each, bundle in found.chosen
+    ]
+    would_not = [
+        Finding(
+            each.series_instance_uid,
+            "refused" if each.status == "refused" else "not-selected",
+            each.modality,
+            each.slices,
+            "",
+            each.reason,
+            each.message,
+        )
+        for each in found.passed_over
+    ]
+    return (*would, *would_not)
 
 
 def _passed_over(refusal: Refusal) -> SeriesOutcome:

@@ -312,3 +312,45 @@ def test_torch_is_whole_after_a_call():
         "import torch; torch._meta_registrations.register_meta"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ct/dicom/ct_siemens_chest_b40f",
+        "dev/dicom/mr_siemens_prisma_t1_sag",
+        "dev/dicom/mr_siemens_xa30_enhanced_bold4",
+        "field/11-ge-diffusion-directions",
+    ],
+)
+def test_what_dcm2niix_makes_of_a_scanners_series_gives_its_pixels(
+    name, stillscan_data, tool, tmp_path
+):
+    def converted(source: Path, out: Path) -> nibabel.Nifti1Image:
+        out.mkdir()
+        command = [tool("dcm2niix"), "-z", "n", "-f", "series", "-o", out, source]
+        subprocess.run(command, capture_output=True, check=True)
+        (file,) = out.glob("*.nii")
+        return nibabel.load(file)
+
+    derived = stillscan.denoise(stillscan_data / name, **EXACT).image
+    (tmp_path / "derived").mkdir()
+    for number, each in enumerate(derived):
+        each.save_as(tmp_path / f"derived/{number}.dcm")
+    image = converted(stillscan_data / name, tmp_path / "before")
+    result = stillscan.denoise(image, modality=derived[0].Modality, **EXACT).image
+    expected = converted(tmp_path / "derived", tmp_path / "after")
+    assert np.std(result.get_fdata() - image.get_fdata()) > 0
+    assert np.abs(result.get_fdata() - expected.get_fdata()).max() <= 0.501
+
+
+def test_radiographs_of_one_series_have_their_own_maps(tmp_path):
+    make_series(tmp_path / "in", modality="DX", slices=1, rows=64)
+    make_series(tmp_path / "more", modality="DX", slices=2, rows=80)
+    (tmp_path / "more/DX_0_0002.dcm").rename(tmp_path / "in/DX_0_0002.dcm")
+    result = stillscan.denoise(tmp_path / "in", **EXACT)
+    assert [each.status for each in result.outcomes] == ["derived", "derived"]
+    assert sorted(map.shape for map in result.noise) == [(64, 64), (80, 64)]
+    assert [each.pixel_array.shape for each in result.image] == [map.shape for map in result.noise]
