@@ -113,6 +113,7 @@ class Volume:
         beside: SOPInstanceUID of the other images of the series, where each is denoised alone (a
             radiograph); what is derived of them is one series.
         left_out: which images of the series are not to be denoised, in words; "" for none.
+        correction: how often the patient or order of the series had been corrected before.
         warnings: messages for the user (a gap, a duplicate that was left out).
     """
 
@@ -129,6 +130,7 @@ class Volume:
     warnings: tuple[str, ...] = ()
     beside: frozenset[str] = frozenset()
     left_out: str = ""
+    correction: int = 0
 
     @property
     def affine_lps(self) -> Affine:

@@ -27,6 +27,8 @@ class Job:
         models: a folder with bundles, or a bundle.
         bundle: use only the bundle of this name; None for the one that fits the modality.
         taken_numbers: SeriesNumber of what else is known of the study of every series.
+        correction: how often the patient or order of the series had been corrected before; part of
+            the derived UIDs, as what was derived before has another patient.
     """
 
     source: Path
@@ -35,6 +37,7 @@ class Job:
     models: Path = DEFAULT_BUNDLES
     bundle: str | None = None
     taken_numbers: frozenset[int] = frozenset()
+    correction: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def survey(job: Job, decoder: Decoder) -> Survey:
     passed_over = [_passed_over(each) for each in catalogue.refused]
     for found in catalogue.candidates:
         numbers = found.sibling_series_numbers | job.taken_numbers
-        candidate = replace(found, sibling_series_numbers=numbers)
+        candidate = replace(found, sibling_series_numbers=numbers, correction=job.correction)
         try:
             bundle = None if identity else bundle_for(candidate.modality, bundles)
         except InputError as error:

@@ -196,6 +196,8 @@ class Destination:
         url: of the STOW-RS service, without `/studies`.
         token_file: its content becomes the header Authorization of STOW-RS requests.
         folder: receives one subfolder for each derived series.
+        rejection_notes: whether a rejection note (Key Object Selection, 113038 DCM) follows a
+            derived series whose instances were received again with another patient or order.
         tls: certificates for C-STORE over TLS, or for STOW-RS.
     """
 
@@ -208,6 +210,7 @@ class Destination:
     url: str = ""
     token_file: Path | None = None
     folder: Path | None = None
+    rejection_notes: bool = False
     tls: Tls | None = None
 
     def __post_init__(self) -> None:

@@ -70,6 +70,7 @@ class Candidate:
         beside: SOPInstanceUID of the other images of the series, where each is a candidate of its
             own (radiographs).
         left_out: which images of the series are none to denoise, in words; "" for none.
+        correction: how often its patient or order had been corrected before.
     """
 
     study_instance_uid: str
@@ -81,6 +82,7 @@ class Candidate:
     warnings: tuple[str, ...] = ()
     beside: frozenset[str] = frozenset()
     left_out: str = ""
+    correction: int = 0
 
     @property
     def sop_instance_uid(self) -> str:
@@ -184,6 +186,7 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
         sibling_series_numbers=candidate.sibling_series_numbers,
         beside=candidate.beside,
         left_out=candidate.left_out,
+        correction=candidate.correction,
         warnings=(*candidate.warnings, *unusual, *_warnings_of_description(first.known)),
     )
 

@@ -269,7 +269,8 @@ class SeriesHeader:
 
 def series_instance_uid(volume: Volume, provenance: Provenance, options: OutputOptions) -> str:
     """Return the SeriesInstanceUID of the series derived with these settings (W2)."""
-    said = asdict(options) | ({"left_out": volume.left_out} if volume.left_out else {})
+    also = {"left_out": volume.left_out, "correction": volume.correction}
+    said = asdict(options) | {name: value for name, value in also.items() if value}
     return derived_series_uid(
         volume.series_instance_uid,
         {each.sop_instance_uid for each in volume.slices} | volume.beside,

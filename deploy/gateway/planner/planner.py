@@ -25,6 +25,7 @@ from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.settings import DEFAULT_SETTINGS, load_settings
 from stillscan.deploy.gateway.heartbeat import Heartbeat
 from stillscan.deploy.gateway.json_logs import log
+from stillscan.deploy.gateway.planner.corrections import is_newer_copy, whose
 from stillscan.deploy.gateway.planner.rules import choose_rule, expected_images, header_of
 from stillscan.deploy.gateway.processes import previous_run_crashed
 from stillscan.deploy.gateway.receiver.spool import is_whole
@@ -242,6 +243,7 @@ class Planner:
         series = self._without_damage(series)
         try:
             with setting_aside(*OWN_FAULTS):
+                series = self._newest(series)
                 job = self._job_for(series)
         except InternalFaultError as error:
             job = self._ended("refused", error.reason, str(error))
@@ -274,6 +276,27 @@ class Planner:
                     message = "the content differs from what was received"
                     self._quarantine.put(path, "spool-damaged", message)
         return self._record.without(series, damaged) if damaged else series
+
+    def _newest(self, series: ReadySeries) -> ReadySeries:
+        """The series without older copies that show the same image as a newer one."""
+        replaced, corrected = [], []
+        for newest, *older in self._record.copies(series):
+            self._heartbeat.beat(STEP_S)
+            first = header_of(instance_path(self._places, newest), self._decoder)
+            for name in older:
+                second = header_of(instance_path(self._places, name), self._decoder)
+                if is_newer_copy(first[0], second[0], self._decoder):
+                    replaced.append(name)
+                    is_known = second[0].instance is not None
+                    if is_known and whose(first[1]) != whose(second[1]):
+                        corrected.append(name)
+        if not replaced:
+            return series
+        notes_to = [each.name for each in self._settings.destinations if each.rejection_notes]
+        series, outdated = self._record.replace(series, replaced, corrected, notes_to)
+        for job in outdated:
+            log.warning("derived series outdated", extra={"job": job, "series": series.uid})
+        return series
 
     def _job_for(self, series: ReadySeries) -> NewJob:
         if series.ours or self._record.made_by_us(series.uid):

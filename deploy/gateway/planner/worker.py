@@ -149,6 +149,7 @@ class Worker:
                 self._models,
                 job.task.bundle,
                 job.taken_numbers,
+                job.correction,
             ),
             self._decoder,
             self._networks,

@@ -113,6 +113,14 @@ CREATE TABLE strikes (                  -- a part ended while it had the instanc
 ALTER TABLE jobs ADD COLUMN strikes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE instances ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;  -- damaged in the spool
 """,
+    3: """
+ALTER TABLE instances ADD COLUMN received REAL NOT NULL DEFAULT 0;
+ALTER TABLE instances ADD COLUMN replaced INTEGER NOT NULL DEFAULT 0; -- by a newer copy
+ALTER TABLE series ADD COLUMN corrections INTEGER NOT NULL DEFAULT 0; -- of patient or order
+ALTER TABLE jobs ADD COLUMN correction INTEGER NOT NULL DEFAULT 0;    -- that its instances have
+ALTER TABLE jobs ADD COLUMN outdated INTEGER NOT NULL DEFAULT 0;      -- by a later correction
+ALTER TABLE deliveries ADD COLUMN note INTEGER NOT NULL DEFAULT 0;    -- a rejection note goes
+""",
 }
 VERSION = max(UPGRADES)
 

@@ -17,13 +17,14 @@ from stillscan.deploy.gateway.settings import Places, SenderSection
 
 @dataclass(frozen=True)
 class ClaimedDelivery:
-    """One attempt at one delivery."""
+    """One attempt at one delivery; with `note` of a rejection note for what was sent before."""
 
     number: int
     job: int
     destination: str
     attempt: int
     instances: int
+    note: bool = False
 
 
 class Outbox:
@@ -49,7 +50,12 @@ class Outbox:
         if row is None:
             return None
         return ClaimedDelivery(
-            row["number"], row["job"], row["destination"], row["attempts"], row["instances"]
+            row["number"],
+            row["job"],
+            row["destination"],
+            row["attempts"],
+            1 if row["note"] else row["instances"],
+            bool(row["note"]),
         )
 
     def sent(self, delivery: ClaimedDelivery, message: str = "") -> None:

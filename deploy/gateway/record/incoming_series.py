@@ -16,10 +16,16 @@ from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.settings import CompletenessSection
 
 # A job that was refused because an instance was damaged in the spool; it was received again.
+# Or a job whose instances were corrected, and then sent again as they had been.
 QUEUE_HEALED = """
 UPDATE jobs SET state = 'queued', attempts = 0, not_before = 0, finished = NULL, reason = '',
-message = '' WHERE key = ? AND state = 'refused' AND reason = 'spool-damaged' RETURNING number
+message = '', outdated = 0, revision = :revision, correction = :correction
+WHERE key = :key AND (outdated OR state = 'refused' AND reason = 'spool-damaged') RETURNING number
 """
+OUTDATED = (
+    "outdated",
+    "instances of it came again with another patient or order; see the later job of the series",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class ReadySeries:
         images: number of frames in them.
         removed: number of instances that were removed after the retention time.
         lost: number of instances that are damaged or missing in the spool.
+        corrections: how often instances were received again with another patient or order.
     """
 
     id: int
@@ -75,6 +82,7 @@ class ReadySeries:
     images: int
     removed: int
     lost: int = 0
+    corrections: int = 0
 
     @property
     def is_incomplete(self) -> bool:
@@ -132,9 +140,10 @@ class SeriesRecord:
                 if there is not None and there["there"]:
                     repeated.add(each.name)
                 connection.execute(
-                    "INSERT INTO instances VALUES (?, ?, ?, ?, ?, 1, 0) "
-                    "ON CONFLICT (name) DO UPDATE SET there = 1, lost = 0",
-                    (each.name, series, each.sop_uid, each.images, each.bytes),
+                    "INSERT INTO instances VALUES (?, ?, ?, ?, ?, 1, 0, ?, 0) "
+                    "ON CONFLICT (name) DO UPDATE SET there = 1, lost = 0, replaced = 0, "
+                    "received = excluded.received",
+                    (each.name, series, each.sop_uid, each.images, each.bytes, each.received),
                 )
             new = [each for each in instances if each.name not in repeated]
             count(
@@ -186,8 +195,8 @@ class SeriesRecord:
                 return None
             cursor = connection.execute(
                 "INSERT OR IGNORE INTO jobs (key, series, revision, rule, task, images, priority, "
-                "state, reason, message, created, finished) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "state, reason, message, created, finished, correction) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job_key(series, job),
                     series.id,
@@ -201,10 +210,18 @@ class SeriesRecord:
                     job.message,
                     now,
                     None if job.state == "queued" else now,
+                    series.corrections,
                 ),
             )
             if cursor.rowcount == 0:
-                healed = connection.execute(QUEUE_HEALED, (job_key(series, job),)).fetchone()
+                healed = connection.execute(
+                    QUEUE_HEALED,
+                    {
+                        "key": job_key(series, job),
+                        "revision": series.revision + 1,
+                        "correction": series.corrections,
+                    },
+                ).fetchone()
                 count(connection, {"jobs_repeated": 1})
                 return None if healed is None else int(healed["number"])
             number = cursor.lastrowid
@@ -224,6 +241,45 @@ class SeriesRecord:
             mark_lost(connection, damaged)
             row = connection.execute("SELECT * FROM series WHERE id = ?", (series.id,)).fetchone()
             return _ready_series(connection, row)
+
+    def copies(self, series: ReadySeries) -> list[list[str]]:
+        """Names of the files of each instance that has come more than once, the newest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT name, sop_uid FROM instances WHERE series = ? AND there AND NOT replaced "
+                "ORDER BY received DESC, rowid DESC",
+                (series.id,),
+            ).fetchall()
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            found.setdefault(row["sop_uid"], []).append(row["name"])
+        return [names for names in found.values() if len(names) > 1]
+
+    def replace(
+        self,
+        series: ReadySeries,
+        replaced: Sequence[str],
+        corrected: Sequence[str],
+        notes_to: Sequence[str],
+    ) -> tuple[ReadySeries, list[int]]:
+        """The series without older copies of its instances.
+
+        Args:
+            series: as it was.
+            replaced: files of which a newer copy is there.
+            corrected: those of them that have another patient or order than the newer copy.
+            notes_to: destinations that get a rejection note for what was sent to them.
+
+        Returns:
+            The series, and the jobs that are outdated by this.
+        """
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "UPDATE instances SET replaced = 1 WHERE name = ?", [(each,) for each in replaced]
+            )
+            outdated = [] if not corrected else _outdated(connection, series, corrected, notes_to)
+            row = connection.execute("SELECT * FROM series WHERE id = ?", (series.id,)).fetchone()
+            return _ready_series(connection, row), outdated
 
     def made_by_us(self, series_uid: str) -> bool:
         """Whether a job of this gateway derived this series."""
@@ -257,6 +313,39 @@ class SeriesRecord:
         return int(number)
 
 
+def _outdated(
+    connection: sqlite3.Connection,
+    series: ReadySeries,
+    corrected: Sequence[str],
+    notes_to: Sequence[str],
+) -> list[int]:
+    """Mark the jobs that were made of these files; what has not been sent is not sent any more."""
+    connection.execute("UPDATE series SET corrections = corrections + 1 WHERE id = ?", (series.id,))
+    of_these = {
+        row["job"]
+        for name in corrected
+        for row in connection.execute("SELECT job FROM job_instances WHERE name = ?", (name,))
+    }
+    for job in sorted(of_these):
+        connection.execute("UPDATE jobs SET outdated = 1 WHERE number = ?", (job,))
+        connection.execute(
+            "UPDATE jobs SET state = 'not-selected', reason = ?, message = ?, finished = ? "
+            "WHERE number = ? AND state = 'queued'",
+            (*OUTDATED, series.last_at, job),
+        )
+        connection.execute(
+            "UPDATE deliveries SET state = 'dead', reason = ?, message = ?, finished = ? "
+            "WHERE job = ? AND state = 'waiting' AND NOT note",
+            (*OUTDATED, series.last_at, job),
+        )
+        connection.executemany(
+            "UPDATE deliveries SET state = 'waiting', note = 1, attempts = 0, not_before = 0, "
+            "finished = NULL WHERE job = ? AND state = 'sent' AND NOT note AND destination = ?",
+            [(job, name) for name in notes_to],
+        )
+    return sorted(of_these)
+
+
 def mark_lost(connection: sqlite3.Connection, names: Sequence[str]) -> None:
     """Record that instances are damaged or missing in the spool, inside a transaction."""
     connection.executemany(
@@ -272,7 +361,7 @@ def job_key(series: ReadySeries, job: NewJob) -> str:
 
 def _ready_series(connection: sqlite3.Connection, row: sqlite3.Row) -> ReadySeries:
     instances = connection.execute(
-        "SELECT * FROM instances WHERE series = ? ORDER BY name", (row["id"],)
+        "SELECT * FROM instances WHERE series = ? AND NOT replaced ORDER BY name", (row["id"],)
     ).fetchall()
     there = [each for each in instances if each["there"]]
     known = {each["sop_uid"] for each in there}
@@ -289,6 +378,7 @@ def _ready_series(connection: sqlite3.Connection, row: sqlite3.Row) -> ReadySeri
         images=sum({each["sop_uid"]: each["images"] for each in there}.values()),
         removed=len({each["sop_uid"] for each in instances if not each["lost"]} - known),
         lost=len({each["sop_uid"] for each in instances if each["lost"]} - known),
+        corrections=row["corrections"],
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillscan.deploy.gateway.record.database import Database, count
-from stillscan.deploy.gateway.record.incoming_series import Task, mark_lost
+from stillscan.deploy.gateway.record.incoming_series import OUTDATED, Task, mark_lost
 from stillscan.deploy.gateway.settings import WorkerSection
 
 MAX_CRASHES = 2  # a series that caused two crashes or bugs is not tried a third time
@@ -38,6 +38,7 @@ class ClaimedJob:
         instances: names of its files in the spool.
         started: when the attempt began, in seconds since the epoch.
         taken_numbers: the SeriesNumbers of other series of the study in the record (W3).
+        correction: how often patient or order of its instances had been corrected before.
     """
 
     number: int
@@ -48,6 +49,7 @@ class ClaimedJob:
     instances: tuple[str, ...]
     started: float
     taken_numbers: frozenset[int] = frozenset()
+    correction: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class JobQueue:
             instances=tuple(each["name"] for each in names),
             started=now,
             taken_numbers=frozenset(number for (number,) in taken),
+            correction=row["correction"],
         )
 
     def finish(self, job: ClaimedJob, ending: Ending) -> bool:
@@ -119,6 +122,11 @@ class JobQueue:
             False if the attempt was failed before: nothing is recorded.
         """
         with self._database.transaction() as connection:
+            (outdated,) = connection.execute(
+                "SELECT outdated FROM jobs WHERE number = ?", (job.number,)
+            ).fetchone()
+            if outdated:
+                ending = Ending("not-selected", *OUTDATED)
             done = connection.execute(
                 "UPDATE jobs SET state = ?, reason = ?, message = ?, derived_uid = ?, "
                 "derived_number = ?, result = ?, finished = ?, cleared = 0 "
@@ -140,7 +148,9 @@ class JobQueue:
             if ending.state == "derived":
                 connection.executemany(
                     "INSERT INTO deliveries (job, destination, state, instances) "
-                    "VALUES (?, ?, 'waiting', ?)",
+                    "VALUES (?, ?, 'waiting', ?) ON CONFLICT (job, destination) DO UPDATE SET "
+                    "state = 'waiting', instances = excluded.instances, attempts = 0, "
+                    "not_before = 0, reason = '', message = '', finished = NULL, note = 0",
                     [(job.number, name, ending.instances) for name in job.task.destinations],
                 )
             count(connection, {f"jobs_{ending.state.replace('-', '_')}": 1})

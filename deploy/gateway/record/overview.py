@@ -67,6 +67,7 @@ class JobRow:
             failed attempt.
         derived_series_uid: "" unless derived; its pictures and pages are in
             `Places.reports/<number>`.
+        outdated: its instances were received again with another patient or order.
         result: the entry of the series in `result.json`: noise, verdict, warnings, method; {} if
             there is none.
     """
@@ -87,11 +88,12 @@ class JobRow:
     started: float | None
     finished: float | None
     result: Mapping[str, Any]
+    outdated: bool = False
 
 
 @dataclass(frozen=True)
 class DeliveryRow:
-    """One delivery: a derived series to one destination."""
+    """One delivery: a derived series, or a rejection note for it, to one destination."""
 
     number: int
     job: int
@@ -103,6 +105,7 @@ class DeliveryRow:
     instances: int
     next_attempt: float | None
     finished: float | None
+    note: bool = False
 
 
 class Overview:
@@ -170,6 +173,7 @@ class Overview:
                 instances=row["instances"],
                 next_attempt=row["not_before"] if row["state"] == "waiting" else None,
                 finished=row["finished"],
+                note=bool(row["note"]),
             )
             for row in rows
         ]
@@ -179,7 +183,8 @@ class Overview:
 
         Not possible for other states, and after the instances were removed (retention time). A
         series that was refused because images are missing is then processed as it is. A series on
-        which the planner failed is planned again.
+        which the planner failed, or that has instances twice, is planned again. An outdated one is
+        not.
         """
         with self._database.transaction() as connection:
             planned = connection.execute(REOPEN_UNPLANNED, (number,))
@@ -195,6 +200,7 @@ class Overview:
             changed = connection.execute(
                 "UPDATE deliveries SET state = 'waiting', attempts = 0, not_before = 0, "
                 "finished = NULL WHERE number = ? AND state = 'dead' "
+                "AND reason <> 'outdated' "
                 "AND NOT (SELECT cleared FROM jobs WHERE jobs.number = deliveries.job)",
                 (number,),
             )
@@ -212,14 +218,17 @@ class Overview:
 QUEUE_AGAIN = """
 UPDATE jobs SET state = 'queued', attempts = 0, strikes = 0, not_before = 0, finished = NULL,
 reason = '', message = '' WHERE number = ? AND state IN ('refused', 'dead')
-AND reason NOT IN ('late-after-retention', 'spool-damaged')
+AND reason NOT IN ('late-after-retention', 'spool-damaged') AND NOT outdated
 AND NOT (reason = 'internal-fault' AND rule = '')
 AND NOT EXISTS (SELECT 1 FROM job_instances JOIN instances USING (name) WHERE job = ? AND NOT there)
 """
-# The planner failed on the series before it had chosen a rule: plan it again.
+# The planner failed on the series before it had chosen a rule, or instances were received again
+# since the job was created: plan it again.
 REOPEN_UNPLANNED = """
 UPDATE series SET open = 1 WHERE id = (SELECT series FROM jobs WHERE number = ?
-AND state = 'refused' AND reason = 'internal-fault' AND rule = '')
+AND state = 'refused' AND (reason = 'internal-fault' AND rule = '' OR
+number IN (SELECT job FROM job_instances JOIN instances USING (name)
+           GROUP BY job, sop_uid HAVING count(*) > 1)))
 """
 SELECT_JOBS = "SELECT jobs.*, uid, modality FROM jobs JOIN series ON series.id = jobs.series"
 
@@ -242,4 +251,5 @@ def _job_row(row: sqlite3.Row) -> JobRow:
         started=row["started"],
         finished=row["finished"],
         result=json.loads(row["result"]),
+        outdated=bool(row["outdated"]),
     )

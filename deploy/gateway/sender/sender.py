@@ -14,6 +14,7 @@ from stillscan.deploy.gateway.record.database import Database
 from stillscan.deploy.gateway.record.deliveries import ClaimedDelivery, Outbox, files_of
 from stillscan.deploy.gateway.sender.deliver import deliver
 from stillscan.deploy.gateway.sender.errors import DeliveryFailedError
+from stillscan.deploy.gateway.sender.rejection_note import note_on
 from stillscan.deploy.gateway.settings import Destination, GatewaySettings, Places
 from stillscan.operators.errors import StillscanError
 from stillscan.operators.internal_fault import setting_aside
@@ -85,7 +86,10 @@ def attempt(
     }
     try:
         with setting_aside(DeliveryFailedError, sqlite3.OperationalError):
-            remark = deliver(destination, files_of(places, delivery.job), timeout_s)
+            files = files_of(places, delivery.job)
+            if delivery.note:
+                files = [note_on(files, places.outbox / str(delivery.job))] if files else []
+            remark = deliver(destination, files, timeout_s)
     except (DeliveryFailedError, StillscanError) as error:
         again = outbox.failed(delivery, error.reason, str(error))
         log.warning(

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stillscan.deploy.gateway.record.incoming_series import OUTDATED
 from stillscan.deploy.gateway.record.overview import Counts, DeliveryRow, JobRow
 from stillscan.deploy.gateway.record.quarantine import Quarantined
 from stillscan.operators.report.outcome import counted, noise_change, unit_suffix
@@ -61,7 +62,12 @@ def overview_page(
 
 def job_page(job: JobRow, deliveries: Sequence[DeliveryRow], reports: int, may_retry: bool) -> str:
     """One job: reports, verdict, deliveries, and buttons for another attempt."""
-    why = Section("Reason", rows=[(job.reason, job.message)]) if job.reason or job.message else None
+    rows = [
+        row
+        for row in (OUTDATED if job.outdated else ("", ""), (job.reason, job.message))
+        if any(row)
+    ]
+    why = Section("Reason", rows=list(dict.fromkeys(rows))) if rows else None
     return render(
         TEMPLATES / "job.html.j2",
         title=f"Job {job.number}",
@@ -125,7 +131,7 @@ def _job_row(job: JobRow, deliveries: Sequence[DeliveryRow]) -> dict[str, object
         "series_instance_uid": job.series_instance_uid,
         "what": f"{job.modality}, {counted(job.instances, 'instance')}",
         "noise": _noise(job.result),
-        "why": job.reason or _verdict(job.result),
+        "why": (OUTDATED[0] if job.outdated else job.reason) or _verdict(job.result),
         "sent": _sent(deliveries),
         "since": _moment(job.finished or job.started or job.created),
     }
@@ -145,7 +151,7 @@ def _delivery_row(delivery: DeliveryRow) -> dict[str, object]:
     return {
         "destination": delivery.destination,
         "state": _state(delivery.state),
-        "what": counted(delivery.instances, "instance"),
+        "what": "rejection note" if delivery.note else counted(delivery.instances, "instance"),
         "attempts": delivery.attempts,
         "why": ": ".join(filter(None, (delivery.reason, delivery.message))),
     }
@@ -166,10 +172,10 @@ def _result_sections(result: Mapping[str, Any]) -> Iterator[Section]:
 
 def _attempts(job: JobRow, deliveries: Sequence[DeliveryRow]) -> Iterator[tuple[str, str]]:
     """Path and label of each button for another attempt."""
-    if job.state in ("refused", "dead"):
+    if job.state in ("refused", "dead") and not job.outdated:
         yield f"/jobs/{job.number}/retry", "Try this job again"
     for each in deliveries:
-        if each.state == "dead":
+        if each.state == "dead" and each.reason != OUTDATED[0]:
             yield f"/deliveries/{each.number}/retry", f"Send to {each.destination} again"
 
 

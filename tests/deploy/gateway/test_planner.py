@@ -47,7 +47,9 @@ class Room:
         self.settings = GatewaySettings(
             data=folder / "data",
             completeness=changes.pop("completeness", AT_ONCE),
-            destinations=(Destination("out", "folder", folder=folder / "out"),),
+            destinations=changes.pop(
+                "destinations", (Destination("out", "folder", folder=folder / "out"),)
+            ),
             rules=changes.pop("rules", RULES),
         )
         self.record = Record(self.settings.data)
