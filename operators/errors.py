@@ -278,7 +278,7 @@ class OverlayInPixelsError(InputError):
 
 
 class UnusedBitsError(InputError):
-    """Bits above BitsStored are set, and it is not said what they mean."""
+    """A compressed stream gives values beyond BitsStored."""
 
     reason = "unused-bits-set"
 

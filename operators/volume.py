@@ -18,6 +18,7 @@ slices of a volume these rules hold:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -114,6 +115,7 @@ class Volume:
             radiograph); what is derived of them is one series.
         left_out: which images of the series are not to be denoised, in words; "" for none.
         correction: how often the patient or order of the series had been corrected before.
+        cleared: slices that had bits set above BitsStored, which were cleared when they were read.
         warnings: messages for the user (a gap, a duplicate that was left out).
     """
 
@@ -131,6 +133,15 @@ class Volume:
     beside: frozenset[str] = frozenset()
     left_out: str = ""
     correction: int = 0
+    cleared: AbstractSet[SliceHeader] = frozenset()
+
+    @property
+    def found_in_pixels(self) -> tuple[str, ...]:
+        """Return warnings about what only the pixels show, as far as they have been read."""
+        if not self.cleared:
+            return ()
+        number = f"{len(self.cleared)} of {len(self.slices)} slices"
+        return (f"bits above BitsStored were set in {number}; they were cleared (PS3.5 8.1.1)",)
 
     @property
     def affine_lps(self) -> Affine:

@@ -363,7 +363,12 @@ class _OpenSeries:
             noise_before=summary.noise_before,
             noise_after=summary.noise_after,
             verdict=verdict,
-            warnings=(*self._warnings, *volume.warnings, *self._objects.warnings),
+            warnings=(
+                *self._warnings,
+                *volume.warnings,
+                *volume.found_in_pixels,
+                *self._objects.warnings,
+            ),
             derived=derived,
             objects=objects,
             provenance=self._provenance,

@@ -50,7 +50,7 @@ from stillscan.operators.reading.selection import (
     why_not_selected,
 )
 from stillscan.operators.reading.slice_order import PlacedSlice, in_space
-from stillscan.operators.reading.unused_bits import require_clear_bits
+from stillscan.operators.reading.unused_bits import without_unused_bits
 from stillscan.operators.volume import Place, SliceHeader, Volume
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -172,6 +172,7 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
         of every instance once.
     """
     placed, unusual = in_space(candidate.instances)
+    cleared: set[SliceHeader] = set()
     first = candidate.instances[0]
     return Volume(
         study_instance_uid=candidate.study_instance_uid,
@@ -182,7 +183,8 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
         columns=first.image.columns,
         unit=first.frames[0].unit or "1",
         slices=tuple(_slice_header(each) for each in placed),
-        reader=SeriesReader(decoder, candidate.instances),
+        reader=SeriesReader(decoder, candidate.instances, cleared),
+        cleared=cleared,
         sibling_series_numbers=candidate.sibling_series_numbers,
         beside=candidate.beside,
         left_out=candidate.left_out,
@@ -201,10 +203,13 @@ def _warnings_of_description(known: Identification) -> Iterator[str]:
 class SeriesReader:
     """Reads slices of one series through the decoder and checks that they are still the same."""
 
-    def __init__(self, decoder: Decoder, instances: Iterable[Instance]) -> None:
-        """`instances` are those whose slices may be asked for."""
+    def __init__(
+        self, decoder: Decoder, instances: Iterable[Instance], cleared: set[SliceHeader]
+    ) -> None:
+        """`instances` are those whose slices may be asked for; `cleared` as in `Volume`."""
         self._decoder = decoder
-        self._image = {instance.path: instance.image for instance in instances}
+        self._cleared = cleared
+        self._instances = {instance.path: instance for instance in instances}
         self._held = NOTHING_HELD  # the header of the last file, if it has more frames
 
     def read(self, slices: Sequence[SliceHeader]) -> tuple[list[Dataset], np.ndarray]:
@@ -213,7 +218,7 @@ class SeriesReader:
         Raises:
             InputError: if one of them cannot be decoded, or is no longer what it was.
         """
-        image = self._image[slices[0].path]
+        image = self._instances[slices[0].path].image
         wanted = [(each.path, each.frame) for each in slices]
         path, header = self._held
         frames = self._decoder.read(wanted, image.frame_bytes, held=path)
@@ -225,7 +230,8 @@ class SeriesReader:
                 header = frame.dataset()
             headers.append(header)
             values[...] = np.frombuffer(frame.stored, image.dtype).reshape(values.shape)
-            require_clear_bits(values, self._image[slice_.path], slice_)
+            if without_unused_bits(values, self._instances[slice_.path], slice_):
+                self._cleared.add(slice_)
         self._held = (slices[-1].path, header) if slices[-1].frames > 1 else NOTHING_HELD
         return headers, stored
 

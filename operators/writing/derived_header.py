@@ -95,10 +95,13 @@ REMOVED = {
     "DataSetTrailingPadding": "of the source's file",
 }
 _REMOVED_TAGS = frozenset(map(tag_of, REMOVED))
-# Of the MR Pulse Sequence module: PS3.3 table C.8-87 asks for them in ORIGINAL and MIXED images,
-# dciodvfy calls each an error in a DERIVED one. The source, which is named, has them.
+# Of the modules MR Pulse Sequence and Bulk Motion Synchronization: PS3.3 asks for them in ORIGINAL
+# and MIXED images, dciodvfy calls each an error in a DERIVED one. The source, which is named, has
+# them.
 PULSE_SEQUENCE = (
     "ArterialSpinLabelingContrast",
+    "BulkMotionCompensationTechnique",
+    "BulkMotionSignalSource",
     "CoverageOfKSpace",
     "EchoPlanarPulseSequence",
     "EchoPulseSequence",

@@ -93,6 +93,18 @@ def test_films_of_one_series_stand_alone(name, noise, sizes, case, decoder):
     assert [each.noise_before for each in plans] == pytest.approx(noise, rel=0.1)
 
 
+def test_bits_above_those_stored_are_cleared(case, tmp_path):
+    source = case("16-unused-bits")
+    pairs = derived(source, tmp_path)
+    cells = [np.frombuffer(before.PixelData, "<u2") for before, _ in pairs]
+    assert max(each.max() for each in cells) >= 2 ** pairs[0][0].BitsStored
+    for (before, after), stored in zip(pairs, cells, strict=True):
+        known = stored.reshape(before.Rows, -1) & (2**before.BitsStored - 1)
+        assert np.abs(after.pixel_array.astype(float) - known).max() < 0.2 * known.max()
+    (outcome,) = run(Job(source, tmp_path / "again", load_settings())).outcomes
+    assert any("bits above BitsStored were set" in each for each in outcome.warnings)
+
+
 def as_nifti(program: str, folder: Path, out: Path) -> dict[str, object]:
     """What dcm2niix reads of a folder: b values, directions, shape and place, times of slices."""
     out.mkdir()

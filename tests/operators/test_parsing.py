@@ -1,5 +1,6 @@
 """A parsed file holds what pydicom finds in it, byte for byte, and hostile structure is refused."""
 
+import gzip
 import struct
 import warnings
 import zlib
@@ -7,6 +8,8 @@ from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pydicom
 import pytest
 from hypothesis import given, settings
@@ -238,3 +241,12 @@ def test_a_packed_file_is_named_as_such(packed: bytes, kind: str, tmp_path: Path
     (tmp_path / "study").write_bytes(packed)
     with pytest.raises(NotDicomError, match=f"{kind}.*unpack it first"):
         parsed(tmp_path / "study")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_nifti_is_named_as_such(kind: type, packed: bool, tmp_path: Path) -> None:
+    content = kind(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_bytes()
+    (tmp_path / "volume").write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(NotDicomError, match=r"is NIfTI.*stillscan\.denoise"):
+        parsed(tmp_path / "volume")

@@ -21,7 +21,6 @@ from stillscan.operators.errors import (
     MixedPhotometricError,
     MixedPixelFormatError,
     MixedSeriesError,
-    UnusedBitsError,
     input_error,
 )
 from stillscan.operators.reading.decoder import Decoder
@@ -167,13 +166,20 @@ def test_sign_is_extended_where_the_file_does_not(read_one, tmp_path):
     assert np.array_equal(whole(read_one()).stored[0], expected)
 
 
-def test_bits_that_nobody_declared_refuse_the_series(read_one, tmp_path):
-    (path,) = make_series(tmp_path, slices=1, bits_stored=12)
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [0x8000, 0x1000, 0x5000, 0xF000])
+def test_bits_that_nobody_declared_are_cleared(read_one, tmp_path, signed, bits):
+    (path,) = make_series(tmp_path, modality="CT", slices=1, bits_stored=12, signed=signed)
     dataset = pydicom.dcmread(path)
-    dataset.PixelData = (dataset.pixel_array | 0x8000).tobytes()
+    expected = dataset.pixel_array.copy()
+    cells = expected.view("<u2") & 0x0FFF
+    cells[10:20] |= bits
+    dataset.PixelData = cells.tobytes()
     dataset.save_as(path)
-    with pytest.raises(UnusedBitsError, match="4096 pixels have bits set above BitsStored 12"):
-        whole(read_one())
+    volume = read_one()
+    assert np.array_equal(whole(volume).stored[0], expected)
+    (warning,) = volume.found_in_pixels
+    assert "1 of 1 slices" in warning
 
 
 def test_padding_may_lie_outside_the_stored_range(read_one, tmp_path):

@@ -40,6 +40,7 @@ from stillscan.operators.errors import ExitCode, StillscanError
 from stillscan.operators.internal_fault import InternalFaultError, setting_aside
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.records import VALID_UID
 from stillscan.operators.report.result import not_derived, result_of_series, series_result
 
 IDLE_S = 0.25
@@ -176,8 +177,8 @@ class Worker:
             lost = [name for name, file in found.items() if file is None]
             if lost:
                 raise SpoolDamagedError(lost)
-            for name, file in found.items():
-                (source / name).hardlink_to(file or "")
+            for uid, (name, file) in zip(job.sop_uids, found.items(), strict=True):
+                (source / _link_name(source, uid, name)).hardlink_to(file or "")
         return source
 
     def _file_of(self, name: str) -> Path | None:
@@ -203,6 +204,13 @@ class Worker:
 
     def _folder(self, job: ClaimedJob) -> Path:
         return self._places.work / str(job.number)
+
+
+def _link_name(folder: Path, uid: str, name: str) -> str:
+    """Name of a file for messages: of the instance, which the sender knows, as far as it is one."""
+    if not (VALID_UID.fullmatch(uid) and uid[0].isdigit()):
+        return name
+    return uid if not (folder / uid).exists() else f"{uid}_{name[-16:]}"
 
 
 def ending_of(result: RunResult) -> Ending:

@@ -37,6 +37,7 @@ class ClaimedJob:
         attempt: 1 for the first.
         instances: names of its files in the spool.
         started: when the attempt began, in seconds since the epoch.
+        sop_uids: their SOPInstanceUIDs, in the same order.
         taken_numbers: the SeriesNumbers of other series of the study in the record (W3).
         correction: how often patient or order of its instances had been corrected before.
     """
@@ -48,6 +49,7 @@ class ClaimedJob:
     task: Task
     instances: tuple[str, ...]
     started: float
+    sop_uids: tuple[str, ...] = ()
     taken_numbers: frozenset[int] = frozenset()
     correction: int = 0
 
@@ -97,7 +99,9 @@ class JobQueue:
                 "SELECT uid FROM series WHERE id = ?", (row["series"],)
             ).fetchone()
             names = connection.execute(
-                "SELECT name FROM job_instances WHERE job = ? ORDER BY name", (row["number"],)
+                "SELECT name, sop_uid FROM job_instances LEFT JOIN instances USING (name) "
+                "WHERE job = ? ORDER BY name",
+                (row["number"],),
             ).fetchall()
             taken = connection.execute(
                 TAKEN_NUMBERS, {"series": row["series"], "job": row["number"]}
@@ -110,6 +114,7 @@ class JobQueue:
             rule=row["rule"],
             task=Task(**task | {"destinations": tuple(task["destinations"])}),
             instances=tuple(each["name"] for each in names),
+            sop_uids=tuple(each["sop_uid"] or "" for each in names),
             started=now,
             taken_numbers=frozenset(number for (number,) in taken),
             correction=row["correction"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ PIXEL_KEYWORDS = {
 NO_TEXT = re.compile(rb"[^ -~]")
 ITEM_START = b"\xfe\xff\x00\xe0"
 PACKED = {b"PK\3\4": "a zip archive", b"\x1f\x8b": "packed with gzip"}
+NIFTI = "is NIfTI and not DICOM: from Python, stillscan.denoise takes it"
+NIFTI_HEAD, PACKED_HEAD = 348, 4096  # bytes
 NO_DICOM = "is not DICOM: it has no 'DICM' at byte 128 and no data set at byte 0"
 
 
@@ -112,7 +115,11 @@ def parse_file(source: FileSource) -> ParsedFile:
         return _parse_from(source, 132)
     for magic, kind in PACKED.items():
         if source.holds(len(magic)) and source.data[: len(magic)] == magic:
+            if _is_nifti(_first_bytes(source.data)):
+                raise NotDicomError(NIFTI)
             raise NotDicomError(f"is {kind}: unpack it first")
+    if _is_nifti(bytes(source.data[:NIFTI_HEAD])):
+        raise NotDicomError(NIFTI)
     if not _may_be_a_data_set(source):
         raise NotDicomError(NO_DICOM)
     try:
@@ -122,6 +129,18 @@ def parse_file(source: FileSource) -> ParsedFile:
     if not any(element.tag == SOP_CLASS_UID for element in parsed.elements):
         raise NotDicomError(NO_DICOM)
     return parsed
+
+
+def _first_bytes(packed: bytes | bytearray | memoryview) -> bytes:
+    """Return what a file packed with gzip begins with; nothing where it is another."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(bytes(packed[:PACKED_HEAD]), NIFTI_HEAD)
+    except zlib.error:
+        return b""
+
+
+def _is_nifti(head: bytes) -> bool:
+    return head[344:347] in (b"n+1", b"ni1") or head[4:7] in (b"n+2", b"ni2")
 
 
 def _may_be_a_data_set(source: FileSource) -> bool:

@@ -276,14 +276,23 @@ def test_a_damaged_record_names_file_and_remedy(tmp_path, content):
     assert "move gateway.sqlite*" in str(caught.value)
 
 
+NEW_COLUMNS = {  # since version 1
+    "jobs": ("strikes", "correction", "outdated"),
+    "instances": ("lost", "received", "replaced"),
+    "series": ("corrections",),
+    "deliveries": ("note",),
+}
+
+
 def test_a_record_of_before_gets_what_is_new(tmp_path):
     places = Places(tmp_path)
     Overview(places)
     connection = sqlite3.connect(places.database)
     connection.execute("DROP TABLE quarantine")
     connection.execute("DROP TABLE strikes")
-    connection.execute("ALTER TABLE jobs DROP COLUMN strikes")
-    connection.execute("ALTER TABLE instances DROP COLUMN lost")
+    for table, columns in NEW_COLUMNS.items():
+        for column in columns:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
