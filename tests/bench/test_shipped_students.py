@@ -15,8 +15,10 @@ from stillscan.models.bundle import load_mode
 from stillscan.models.denoisers.noise_everywhere import denoise_with_noise_everywhere
 from stillscan.models.metrics.image_quality import psnr
 from stillscan.models.noise.estimation import estimate_noise_profile
+from tests.remembered import remembered
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
+nlm_of = remembered(nlm)  # it takes no student
 DOMAINS = ["mr", "xray", "ct"]
 FAINT = ("gaussian 1", "gaussian 2")
 OF_EVERY_KIND = ("gaussian 1", "gaussian 6", "gaussian 25", "correlated 1.2 px 15", "poisson 200")
@@ -37,78 +39,94 @@ def students(mode):
     return {domain: load_mode(BUNDLES / domain, name, *how[domain])[0] for domain in DOMAINS}
 
 
-def middle_slices(data, domain):
-    return [slices[len(slices) // 2] for _, slices in subjects(data, "test", domain)]
+@pytest.fixture(scope="module")
+def middle_slices(stillscan_data):
+    """One slice of each subject, by domain."""
+    return {
+        domain: [slices[len(slices) // 2] for _, slices in subjects(stillscan_data, "test", domain)]
+        for domain in DOMAINS
+    }
 
 
-def gain_over_nlm(student, clean, name):
-    """PSNR of the student and of NLM, and of the noisy image, on one slice."""
-    noisy = noise_case(name).add(torch.from_numpy(clean), torch.Generator().manual_seed(7)).numpy()
-    images = (denoise_blind(student, noisy[None])[0], nlm(noisy), noisy)
-    return [psnr(torch.from_numpy(image), torch.from_numpy(clean)) for image in images]
+def with_noise(clean, name):
+    return noise_case(name).add(torch.from_numpy(clean), torch.Generator().manual_seed(7)).numpy()
+
+
+def psnr_of(image, clean):
+    return psnr(torch.from_numpy(image), torch.from_numpy(clean))
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize(("name", "margin"), [("gaussian 15", 1.0), ("correlated 1.2 px 15", 2.5)])
-def test_students_stand_above_nlm(stillscan_data, mode, students, domain, name, margin):
-    for clean in middle_slices(stillscan_data, domain):
-        student, peer, noisy = gain_over_nlm(students[domain], clean, name)
+def test_students_stand_above_nlm(middle_slices, mode, students, domain, name, margin):
+    for clean in middle_slices[domain]:
+        noisy = with_noise(clean, name)
+        student = psnr_of(denoise_blind(students[domain], noisy[None])[0], clean)
+        peer = psnr_of(nlm_of(noisy), clean)
         assert student >= peer + (margin if mode == "student" else margin / 2)
-        assert student > noisy
+        assert student > psnr_of(noisy, clean)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("name", [each for each in NAMES if each not in FAINT])
-def test_students_are_never_below_the_noisy_image(stillscan_data, students, domain, name):
+def test_students_are_never_below_the_noisy_image(middle_slices, students, domain, name):
     """From 3/255 on: below, the radiographs' own noise in the "truth" is as large."""
-    clean = middle_slices(stillscan_data, domain)[0]
-    student, _, noisy = gain_over_nlm(students[domain], clean, name)
-    assert student >= noisy
+    clean = middle_slices[domain][0]
+    noisy = with_noise(clean, name)
+    student = denoise_blind(students[domain], noisy[None])[0]
+    assert psnr_of(student, clean) >= psnr_of(noisy, clean)
 
 
-def test_every_slice_of_every_repeated_scan_comes_nearer_to_its_repeat(stillscan_data, students):
-    """Those that hold their slices again are also judged by that, as in the application."""
+@pytest.fixture(scope="module")
+def repeated(stillscan_data):
+    """Both scans of each repeated one, and their places, by name."""
+    found = {}
     for repeat in repeats(stillscan_data / "dev"):
         scale = float(np.quantile(repeat.first, 0.999))
         first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
-        assert (ratios(students["mr"], first, second, repeat.places) < 1).all(), repeat.name
+        found[repeat.name] = first, second, repeat.places
+    return found
 
 
-def test_repeats_inside_a_series_put_the_students_above_nlm(stillscan_data, students):
+@pytest.fixture(scope="module")
+def series_ratios(repeated, students):
+    """Of every slice of every repeated scan, denoised as a series."""
+    return {name: ratios(students["mr"], *each) for name, each in repeated.items()}
+
+
+def test_every_slice_of_every_repeated_scan_comes_nearer_to_its_repeat(series_ratios):
+    """Those that hold their slices again are also judged by that, as in the application."""
+    for name, each in series_ratios.items():
+        assert (each < 1).all(), name
+
+
+def test_repeats_inside_a_series_put_the_students_above_nlm(repeated, series_ratios):
     """Without them too little noise is seen in the EPI phantom: 28.8 instead of 27.1."""
-    phantom, brain = (
-        repeat for repeat in repeats(stillscan_data / "dev") if repeat.name.startswith("EPI")
-    )
-    for repeat, slices in ((phantom, range(0, 64, 8)), (brain, range(0, 60, 6))):
-        scale = float(np.quantile(repeat.first, 0.999))
-        first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
-        student = ratios(students["mr"], first, second, repeat.places)
+    phantom, brain = (name for name in repeated if name.startswith("EPI"))
+    for name, slices in ((phantom, range(0, 64, 8)), (brain, range(0, 60, 6))):
+        first, second, _ = repeated[name]
         peer = [
-            np.sqrt(np.square(nlm(first[at]) - second[at]).mean())
+            np.sqrt(np.square(nlm_of(first[at]) - second[at]).mean())
             / np.sqrt(np.square(first[at] - second[at]).mean())
             for at in slices
         ]
-        assert student[list(slices)].mean() < np.mean(peer), repeat.name
+        assert series_ratios[name][list(slices)].mean() < np.mean(peer), name
 
 
-def test_single_slices_of_repeated_scans_are_not_spoilt(stillscan_data, mode, students):
+def test_single_slices_of_repeated_scans_are_not_spoilt(repeated, mode, students):
     """Small and full of structure: one slice may bear no level out, then it stays as it is."""
-    for repeat in repeats(stillscan_data / "dev"):
-        scale = float(np.quantile(repeat.first, 0.999))
-        first, second = (repeat.first / scale).astype(np.float32), repeat.second / scale
+    for name, (first, second, _) in repeated.items():
         for at in range(min(8, len(first))):
             one = slice(at, at + 1)
             ratio = ratios(students["mr"], first[one], second[one]).max()
-            assert ratio < (1.0025 if "int8" in mode else 1.001), f"{repeat.name}, slice {at}"
+            assert ratio < (1.0025 if "int8" in mode else 1.001), f"{name}, slice {at}"
 
 
 @pytest.mark.parametrize("name", ["gaussian 6", "gaussian 25"])
 @pytest.mark.parametrize(("domain", "dark"), [("mr", 0.04), ("ct", 0.03), ("xray", 0.03)])
-def test_air_without_noise_costs_the_body_nothing(
-    stillscan_data, mode, students, domain, dark, name
-):
+def test_air_without_noise_costs_the_body_nothing(middle_slices, students, domain, dark, name):
     """Told the truth, in the foreground; without the noise that fills the air up to 5 dB less."""
-    for clean in map(torch.from_numpy, middle_slices(stillscan_data, domain)):
+    for clean in map(torch.from_numpy, middle_slices[domain]):
         air = torch.nn.functional.avg_pool2d(clean[None], 7, 1, 3)[0] < dark
         case = noise_case(name)
         noisy = case.add(clean, torch.Generator().manual_seed(7))
@@ -125,11 +143,11 @@ def test_air_without_noise_costs_the_body_nothing(
 
 
 @pytest.mark.parametrize(("domain", "most"), [("mr", 0.06), ("xray", 0.07)])
-def test_int8_loses_a_twentieth_of_a_decibel(stillscan_data, domain, most):
+def test_int8_loses_a_twentieth_of_a_decibel(middle_slices, domain, most):
     """Told the truth, in the mean of the noises; `most` for any of them: the strongest."""
     exact, _ = load_mode(BUNDLES / domain, "fast_student")
     rounded, _ = load_mode(BUNDLES / domain, "fast_student", "cpu", "int8", "openvino")
-    slices = [torch.from_numpy(pixels) for pixels in middle_slices(stillscan_data, domain)]
+    slices = [torch.from_numpy(pixels) for pixels in middle_slices[domain]]
     losses = []
     for case in map(noise_case, OF_EVERY_KIND):
         for clean in slices:
@@ -149,9 +167,9 @@ def ratios(student, first, second, places=None):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_stated_deviations_cover_the_error(stillscan_data, students, domain):
+def test_stated_deviations_cover_the_error(middle_slices, students, domain):
     """Within one and two of them: a normal law has 68 % and 95 %."""
-    clean = torch.from_numpy(middle_slices(stillscan_data, domain)[0])
+    clean = torch.from_numpy(middle_slices[domain][0])
     noisy = noise_case("gaussian 15").add(clean, torch.Generator().manual_seed(7))
     estimate = students[domain].denoise(noisy[None, None], estimate_noise_profile([noisy]))
     error = (estimate.mean[0, 0] - clean).abs() / estimate.spread[0, 0]

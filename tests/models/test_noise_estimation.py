@@ -10,6 +10,7 @@ from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profi
 from stillscan.models.noise.levels import Levels, fit_curve
 from stillscan.models.noise.profile import MAX_LAG
 from stillscan.models.training.dead_leaves import dead_leaves
+from tests.remembered import remembered
 
 SUBJECTS = [  # name in the record of the split, array
     ("mr_siemens_prisma_t1_sag", ""),
@@ -36,14 +37,15 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
+@remembered
 def own_variance(clean):
-    return estimate_noise_profile(list(clean)).sigma ** 2
+    return estimate_noise_profile(list(torch.from_numpy(clean))).sigma ** 2
 
 
 def true_sigma(clean, noisy):
     """Root mean square over the signal of what was added and what the image brought along."""
     signal = clean > 0.1 * np.quantile(clean.numpy(), 0.98)
-    return float(((noisy - clean)[signal].square().mean() + own_variance(clean)).sqrt())
+    return float(((noisy - clean)[signal].square().mean() + own_variance(clean.numpy())).sqrt())
 
 
 def on_all(clean, add):
