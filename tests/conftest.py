@@ -3,6 +3,7 @@
 Tests run in any order (pytest-randomly), and several at a time (pytest-xdist).
 """
 
+import gc
 import logging
 import os
 import shutil
@@ -29,6 +30,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, so Python need not look through it for what is no longer used."""
+    gc.freeze()
+    gc.enable()
 
 
 def same_random_numbers() -> None:

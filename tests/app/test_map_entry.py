@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from stillscan.app.__main__ import denoise, parse_arguments
 from stillscan.app.pipeline.output_folder import staging_in
+from stillscan.operators.errors import ExitCode
 from tests.app.conftest import ROOT
 from tests.series_factory import make_series
 
@@ -27,20 +29,16 @@ def test_paths_come_from_arguments(
     assert "derived" in done.stderr
 
 
-@pytest.mark.slow
-def test_paths_come_from_the_environment(
-    python_app: Callable, identity_settings: Path, tmp_path: Path
-) -> None:
+def test_paths_come_from_the_environment(identity_settings: Path, tmp_path: Path) -> None:
     make_series(tmp_path / "in")
-    done = python_app(
-        environment={
-            "HOLOSCAN_INPUT_PATH": tmp_path / "in",
-            "HOLOSCAN_OUTPUT_PATH": tmp_path / "out",
-            "HOLOSCAN_MODEL_PATH": tmp_path / "models-of-no-use-in-identity-mode",
-            "HOLOSCAN_CONFIG_PATH": identity_settings,
-        }
-    )
-    assert done.returncode == 0, done.stderr
+    environment = {
+        "HOLOSCAN_INPUT_PATH": tmp_path / "in",
+        "HOLOSCAN_OUTPUT_PATH": tmp_path / "out",
+        "HOLOSCAN_MODEL_PATH": tmp_path / "models-of-no-use-in-identity-mode",
+        "HOLOSCAN_CONFIG_PATH": identity_settings,
+    }
+    arguments = parse_arguments([], {name: str(path) for name, path in environment.items()})
+    assert denoise(arguments) == ExitCode.DERIVED
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 

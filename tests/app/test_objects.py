@@ -7,7 +7,9 @@ from subprocess import CompletedProcess
 
 import pytest
 from pydicom import dcmread
+from typer.testing import CliRunner
 
+from stillscan.app.cli import app
 from tests.app.test_no_patient_data import CANARY, write_canaries
 from tests.enhanced_factory import make_enhanced
 from tests.series_factory import make_series
@@ -28,12 +30,13 @@ def settings_with_objects(identity_settings: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [make_series, make_enhanced], ids=["classic", "enhanced"])
 def test_objects_lie_beside_their_series_and_are_listed(
-    make: Callable[..., list[Path]], stillscan: Run, settings_with_objects: Path, tmp_path: Path
+    make: Callable[..., list[Path]], settings_with_objects: Path, tmp_path: Path
 ) -> None:
     make(tmp_path / "in", modality="MR")
     out = tmp_path / "out"
-    done = stillscan("denoise", tmp_path / "in", out, "--config", settings_with_objects)
-    assert done.returncode == 0, done.stderr
+    command = ["denoise", tmp_path / "in", out, "--config", settings_with_objects]
+    done = CliRunner().invoke(app, [str(each) for each in command])
+    assert done.exit_code == 0, done.output
     (series,) = json.loads((out / "report" / "result.json").read_text())["series"]
     kinds = {each["kind"]: out / each["series_instance_uid"] for each in series["objects"]}
     assert kinds.keys() == {"noise", "measurements"}

@@ -37,15 +37,20 @@ def verdicts(outcomes):
     return {key(each): each.reason for each in outcomes}
 
 
+@pytest.fixture(scope="module")
+def decoder():
+    with Decoder() as running:
+        yield running
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_inspect_says_what_denoise_does(folder, stillscan_data, tmp_path):
+def test_inspect_says_what_denoise_does(folder, decoder, stillscan_data, tmp_path):
     series = 0
     for number, source in enumerate(sorted((stillscan_data / folder).iterdir())):
         job = Job(source, tmp_path / str(number), load_settings())
-        with Decoder() as decoder:
-            found = survey(job, decoder)
-            result = run_with(job, decoder, load, overlapped=False)
+        found = survey(job, decoder)
+        result = run_with(job, decoder, load, overlapped=False)
         known = verdicts(found.passed_over)
         assert known.items() <= verdicts(result.outcomes).items(), source.name
         later = [each for each in result.outcomes if key(each) not in known]

@@ -86,7 +86,7 @@ def group_of(dataset: Dataset, frame: int, macro: str) -> Dataset:
 
 def require_as_pydicom(volume: Volume) -> None:
     """Every frame of every file is in the volume once, with its pixels, slope and position."""
-    files = {slice_.path: pydicom.dcmread(slice_.path) for slice_ in volume.slices}
+    files = {path: pydicom.dcmread(path) for path in {each.path for each in volume.slices}}
     everything = [(path, frame) for path in files for frame in range(files[path].NumberOfFrames)]
     assert sorted((each.path, each.frame) for each in volume.slices) == sorted(everything)
     pixels = {path: np.atleast_3d(file.pixel_array) for path, file in files.items()}

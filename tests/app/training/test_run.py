@@ -88,14 +88,22 @@ def finished(run):
             return end.value, seen
 
 
+@pytest.fixture(scope="module")
+def undisturbed(images, tmp_path_factory):
+    """What `finished` gives of a tiny run."""
+    training, held_out = images
+    folder = tmp_path_factory.mktemp("run")
+    return finished(Run(folder, TINY, training, held_out, radius=0, seed=3, ranks=ALONE))
+
+
 def assert_same_weights(network, other):
     for name, value in network.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
 
 
 @pytest.mark.slow
-def test_all_stages_run_in_their_order_and_end_where_they_said(run_in, tmp_path):
-    trained, seen = finished(run_in(tmp_path))
+def test_all_stages_run_in_their_order_and_end_where_they_said(undisturbed):
+    trained, seen = undisturbed
     assert list(dict.fromkeys(each.stage for each in seen)) == list(STAGES)
     for stage in STAGES:
         last = [each for each in seen if each.stage == stage][-1]
@@ -108,12 +116,12 @@ def test_all_stages_run_in_their_order_and_end_where_they_said(run_in, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_left_anywhere_goes_on_as_if_it_was_not(run_in, tmp_path):
-    unbroken, _ = finished(run_in(tmp_path / "unbroken"))
+def test_a_run_that_is_left_anywhere_goes_on_as_if_it_was_not(undisturbed, run_in, tmp_path):
+    unbroken, _ = undisturbed
     chance = random.Random(0)
     interruptions = 0
     while True:
-        stages = run_in(tmp_path / "broken").train()
+        stages = run_in(tmp_path).train()
         try:
             for _ in range(chance.randint(1, 30)):
                 next(stages)
@@ -128,33 +136,29 @@ def test_a_run_that_is_left_anywhere_goes_on_as_if_it_was_not(run_in, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_seed_trains_other_weights(run_in, tmp_path):
-    one, _ = finished(run_in(tmp_path / "one"))
-    other, _ = finished(run_in(tmp_path / "other", seed=4))
+def test_another_seed_trains_other_weights(undisturbed, run_in, tmp_path):
+    one, _ = undisturbed
+    other, _ = finished(run_in(tmp_path, seed=4))
     assert not torch.equal(next(one.student.parameters()), next(other.student.parameters()))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["diffusion.pt", "labels", "student.pt"])
-def test_a_process_that_was_killed_is_resumed_with_the_same_weights(
-    data, unbroken, tmp_path, place
-):
-    command = [
-        sys.executable,
-        "-m",
-        "tests.app.training.tiny_training",
-        str(data),
-        str(tmp_path / "killed"),
-    ]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (tmp_path / "killed" / ".training" / place).exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                break
-            time.sleep(0.001)
-        time.sleep(random.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-    assert (tmp_path / "killed" / ".training" / place).exists()
+def test_processes_that_were_killed_are_resumed_with_the_same_weights(data, unbroken, tmp_path):
+    program = [sys.executable, "-m", "tests.app.training.tiny_training"]
+    command = [*program, str(data), str(tmp_path / "killed")]
+    for name in ("diffusion.pt", "labels", "student.pt"):
+        place = tmp_path / "killed" / ".training" / name
+        assert not place.exists()
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + PATIENCE_S
+            while not place.exists():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    break
+                time.sleep(0.001)
+            time.sleep(random.random() * 0.02)
+            process.send_signal(signal.SIGKILL)
+        assert place.exists()
+        command = [*command[:5], "--resume"]
     train_tiny(request_for(data, tmp_path / "killed", resume=True))
     whole, resumed = (load_file(each / WEIGHTS) for each in (unbroken, tmp_path / "killed"))
     assert whole.keys() == resumed.keys()
