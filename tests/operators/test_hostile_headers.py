@@ -23,6 +23,7 @@ from stillscan.operators.dicom.elements import Element, item_contents, parsed, s
 from stillscan.operators.errors import DamagedFileError, HeaderTooLargeError, InputError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
+from stillscan.operators.reading.sandbox import parser
 from stillscan.operators.reading.sandbox.file_source import FileSource
 from stillscan.operators.reading.sandbox.parser import parse_file
 from stillscan.operators.reading.selection import SelectionRules
@@ -208,8 +209,10 @@ def test_another_vr_does_no_harm(tmp_path, keyword, vr):
     assert after[tag_of("ImageType")].startswith(b"DERIVED\\")
 
 
-def test_more_elements_than_an_image_needs_are_refused(tmp_path):
-    items = b"\xfe\xff\x00\xe0\0\0\0\0" * (2**20 + 1)
+def test_more_elements_than_an_image_needs_are_refused(tmp_path, monkeypatch):
+    assert parser.MAX_ELEMENTS == 2**20
+    monkeypatch.setattr(parser, "MAX_ELEMENTS", 2**14)
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * (2**14 + 1)
     (file,) = changed(tmp_path, "ReferencedImageSequence", items, "SQ").iterdir()
     source = FileSource(str(file))
     with pytest.raises(HeaderTooLargeError):

@@ -117,7 +117,11 @@ def test_real_series_are_compressed_without_loss(
     syntax: OutputSyntax, stillscan_data: Path, tmp_path: Path
 ) -> None:
     options = OutputOptions(transfer_syntax=syntax)
+    known = set()
     for name, volume in real_volumes(stillscan_data, tmp_path):
+        if volume.series_instance_uid in known:
+            continue  # the same pixels, which came in another syntax
+        known.add(volume.series_instance_uid)
         derivation = derive_volume(volume, tmp_path / "derived", options=options)
         for source, derived in derivation.pairs:
             assert np.array_equal(source.pixel_array, derived.pixel_array), name

@@ -6,15 +6,17 @@ import socket
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 from pydicom import Dataset, dcmread
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from stillscan.deploy.gateway.receiver import listener
 from stillscan.deploy.gateway.receiver.receiver import Receiver
 from stillscan.deploy.gateway.receiver.spool import Spool
 from stillscan.deploy.gateway.settings import Places, ReceiverSection, StorageSection
@@ -53,14 +55,22 @@ def receiving(
         counts[name] += increment
 
     receiver = Receiver(section, Spool(places, storage or StorageSection(1.0)), count)
-    stop = threading.Event()
-    thread = threading.Thread(target=receiver.serve, args=(stop,))
-    thread.start()
-    try:
+    with in_a_thread(receiver.serve):
         yield Listening(receiver.port, places, counts)
-    finally:
-        stop.set()
-        thread.join()
+
+
+@contextmanager
+def in_a_thread(serve: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Serve until the block ends; that it does is noticed at once."""
+    stop = threading.Event()
+    thread = threading.Thread(target=serve, args=(stop,))
+    with mock.patch.object(listener, "TICK_S", 0.01):
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 def call(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from stillscan.deploy.gateway.settings import (
 )
 from stillscan.deploy.gateway.web.http_server import HttpServer
 from stillscan.deploy.gateway.web.routes import Web
+from tests.deploy.gateway.listening import in_a_thread
 
 TOKEN = "correct-horse"
 
@@ -109,14 +109,8 @@ def serving(
 
     spool, overview = Spool(places, section), Overview(places)
     server = HttpServer(web, Web(whole, overview, spool, count).handle)
-    stop = threading.Event()
-    thread = threading.Thread(target=server.serve, args=(stop,))
-    thread.start()
-    try:
+    with in_a_thread(server.serve):
         yield Serving(server.port, places, counts)
-    finally:
-        stop.set()
-        thread.join()
 
 
 def record_job(

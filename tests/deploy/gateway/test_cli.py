@@ -45,11 +45,24 @@ def test_check_shows_the_settings(config):
 )
 @pytest.mark.parametrize("command", ["check", "serve"])
 def test_wrong_settings_end_with_exit_code_2(config, text, said, command):
-    program = [sys.executable, "-m", "stillscan.deploy.gateway.cli", command, "-c", config(text)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
+    done = RUNNER.invoke(cli.app, [command, "-c", config(text)])
+    assert done.exit_code == 2
     (line,) = done.stderr.splitlines()
     assert said in json.loads(line)["message"]
+
+
+def test_the_exit_code_is_that_of_the_process(config):
+    program = [sys.executable, "-m", "stillscan.deploy.gateway.cli", "serve"]
+    done = subprocess.run(
+        [*program, "-c", config("receivr: {}\n")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "unknown key 'receivr'" in json.loads(line)["message"]
 
 
 def test_inspect_says_which_rule_each_series_meets(tmp_path, config):

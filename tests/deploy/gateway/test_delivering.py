@@ -83,7 +83,7 @@ class Stow(BaseHTTPRequestHandler):
 def stow_server(answer: tuple[int, object]) -> Iterator[HTTPServer]:
     server = HTTPServer(("127.0.0.1", 0), Stow)
     server.answer = answer
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield server

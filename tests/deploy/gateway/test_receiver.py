@@ -22,6 +22,7 @@ from bench.robustness.network_abuse import (
     release_request,
     store_pdus,
 )
+from stillscan.deploy.gateway.receiver import association
 from stillscan.deploy.gateway.receiver.association import TRANSFER_SYNTAXES
 from stillscan.deploy.gateway.settings import Peer, StorageSection
 from tests.deploy.gateway.listening import (
@@ -207,7 +208,8 @@ def test_a_peer_that_falls_silent_is_aborted(tmp_path):
     assert listening.counts["connections_dropped"] == 1
 
 
-def test_a_running_association_may_end_when_the_receiver_stops(tmp_path):
+def test_a_running_association_may_end_when_the_receiver_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(association, "CLOSING_S", 0.1)  # the peer stays
     pdus = [*store_pdus(1), release_request()]
     with receiving(tmp_path, drain_s=30.0) as listening:
         peer = associated(listening.port)
