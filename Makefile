@@ -23,8 +23,8 @@ IMAGE_OPTIONS ?= --bootstrap
 WORKERS ?= 2
 # one core for each worker: threads of two would wait for each other; hundreds of processes start:
 # what Python has compiled is kept for the next
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup \
-	--no-loadscope-reorder
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest \
+	-n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 VENV := .venv
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-label
