@@ -1,7 +1,7 @@
 """A series in memory: geometry of each slice, pixels in modality units, read in blocks on demand.
 
-A slice is a classic instance or one frame of a multi-frame one, named by `(path, frame)`. For the
-slices of a volume these rules hold:
+A slice is a classic instance, one frame of a multi-frame one, or one tile of a mosaic, named by
+`(path, frame)`. For the slices of a volume these rules hold:
 
 - every frame of every instance is there exactly once, so what is derived has all of them (W1);
 - the frames of one instance are consecutive, `slices[i].frames` of them, but in the order of space
@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float32, Integer
 from pydicom import Dataset
 
 from stillscan.operators.geometry import NOWHERE, Affine, Plane, affine_lps, affine_ras
+from stillscan.operators.mosaic import Mosaic
 
 BLOCK_PIXELS = 2**21  # pixels in a block: 8 slices of 512x512, 8 MB of float32
 Place = tuple[int, ...]  # the same numbers: the same part of the patient
@@ -115,6 +116,7 @@ class Volume:
             radiograph); what is derived of them is one series.
         left_out: which images of the series are not to be denoised, in words; "" for none.
         correction: how often the patient or order of the series had been corrected before.
+        mosaic: how the pictures of the instances hold the slices; None where each is its own.
         cleared: slices that had bits set above BitsStored, which were cleared when they were read.
         warnings: messages for the user (a gap, a duplicate that was left out).
     """
@@ -133,6 +135,7 @@ class Volume:
     beside: frozenset[str] = frozenset()
     left_out: str = ""
     correction: int = 0
+    mosaic: Mosaic | None = None
     cleared: AbstractSet[SliceHeader] = frozenset()
 
     @property

@@ -20,12 +20,14 @@ from stillscan.operators.errors import (
     EmptyFileError,
     FileChangedError,
     InputError,
+    InvalidAttributeError,
     InvalidUidError,
     MissingUidError,
     NotDicomError,
 )
 from stillscan.operators.geometry import Plane
 from stillscan.operators.internal_fault import InternalFaultError, setting_aside
+from stillscan.operators.mosaic import Mosaic
 from stillscan.operators.reading.consistency import (
     require_one_matrix,
     require_one_patient,
@@ -39,7 +41,12 @@ from stillscan.operators.reading.decoder import DecodedFrame, Decoder, Scanned
 from stillscan.operators.reading.file_names import shown
 from stillscan.operators.reading.image_kinds import mentioned_in
 from stillscan.operators.reading.input_files import input_files
-from stillscan.operators.reading.records import FrameAttributes, Identification, Instance
+from stillscan.operators.reading.records import (
+    FrameAttributes,
+    Identification,
+    ImageAttributes,
+    Instance,
+)
 from stillscan.operators.reading.selection import (
     RADIOGRAPHS,
     NotSelected,
@@ -174,22 +181,32 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
     placed, unusual = in_space(candidate.instances)
     cleared: set[SliceHeader] = set()
     first = candidate.instances[0]
+    mosaic = _mosaic(candidate.instances)
+    slices = [_slice_header(each) for each in placed]
+    if mosaic is not None:
+        slices = [tile for each in slices for tile in _tiles(each, mosaic)]
     return Volume(
         study_instance_uid=candidate.study_instance_uid,
         series_instance_uid=candidate.series_instance_uid,
         sop_class_uid=first.known.sop_class_uid,
         modality=candidate.modality,
-        rows=first.image.rows,
-        columns=first.image.columns,
+        rows=mosaic.rows if mosaic else first.image.rows,
+        columns=mosaic.columns if mosaic else first.image.columns,
         unit=first.frames[0].unit or "1",
-        slices=tuple(_slice_header(each) for each in placed),
-        reader=SeriesReader(decoder, candidate.instances, cleared),
+        slices=tuple(slices),
+        reader=SeriesReader(decoder, candidate.instances, cleared, mosaic),
+        mosaic=mosaic,
         cleared=cleared,
         sibling_series_numbers=candidate.sibling_series_numbers,
         beside=candidate.beside,
         left_out=candidate.left_out,
         correction=candidate.correction,
-        warnings=(*candidate.warnings, *unusual, *_warnings_of_description(first.known)),
+        warnings=(
+            *candidate.warnings,
+            *unusual,
+            *_warnings_of_description(first.known),
+            *_warnings_of_mosaic(candidate.instances, mosaic),
+        ),
     )
 
 
@@ -200,14 +217,46 @@ def _warnings_of_description(known: Identification) -> Iterator[str]:
         yield f"SeriesDescription speaks of {word}: are these images, and no map?"
 
 
+def _mosaic(instances: Sequence[Instance]) -> Mosaic | None:
+    """How the pictures hold their slices; None if they are no mosaics, or of different kinds."""
+    known, image = instances[0].known, instances[0].image
+    if any(each.known.tiles != known.tiles or each.image.frames > 1 for each in instances):
+        return None
+    square = "MOSAIC" in map(str.upper, known.image_type)
+    return Mosaic.of(known.tiles, image.rows, image.columns, square=square)
+
+
+def _warnings_of_mosaic(instances: Sequence[Instance], mosaic: Mosaic | None) -> Iterator[str]:
+    if mosaic is None and any(each.known.tiles for each in instances):
+        yield (
+            "the images are mosaics whose tiles do not fit into Rows and Columns, or differ from "
+            "image to image: each was denoised as one picture"
+        )
+
+
+def _tiles(picture: SliceHeader, mosaic: Mosaic) -> Iterator[SliceHeader]:
+    """The slices of a mosaic; where each lies is not in the attributes of the standard."""
+    plane = Plane(spacing_mm=picture.plane.spacing_mm, thickness_mm=picture.plane.thickness_mm)
+    for tile in range(mosaic.tiles):
+        place = None if picture.place is None else (*picture.place, tile)
+        yield replace(
+            picture, frame=tile, frames=mosaic.tiles, position=None, place=place, plane=plane
+        )
+
+
 class SeriesReader:
     """Reads slices of one series through the decoder and checks that they are still the same."""
 
     def __init__(
-        self, decoder: Decoder, instances: Iterable[Instance], cleared: set[SliceHeader]
+        self,
+        decoder: Decoder,
+        instances: Iterable[Instance],
+        cleared: set[SliceHeader],
+        mosaic: Mosaic | None,
     ) -> None:
-        """`instances` are those whose slices may be asked for; `cleared` as in `Volume`."""
+        """`instances` are those whose slices may be asked for; the rest as in `Volume`."""
         self._decoder = decoder
+        self._mosaic = mosaic
         self._cleared = cleared
         self._instances = {instance.path: instance for instance in instances}
         self._held = NOTHING_HELD  # the header of the last file, if it has more frames
@@ -219,21 +268,43 @@ class SeriesReader:
             InputError: if one of them cannot be decoded, or is no longer what it was.
         """
         image = self._instances[slices[0].path].image
-        wanted = [(each.path, each.frame) for each in slices]
+        wanted = [(each.path, 0 if self._mosaic else each.frame) for each in slices]
         path, header = self._held
-        frames = self._decoder.read(wanted, image.frame_bytes, held=path)
+        once = list(dict.fromkeys(wanted))
+        frames = dict(
+            zip(once, self._decoder.read(once, image.frame_bytes, held=path), strict=True)
+        )
         headers: list[Dataset] = []
-        stored = np.empty((len(slices), image.rows, image.columns), image.dtype)
-        for slice_, frame, values in zip(slices, frames, stored, strict=True):
+        rows, columns = self._shape(image)
+        stored = np.empty((len(slices), rows, columns), image.dtype)
+        before = None
+        for slice_, key, values in zip(slices, wanted, stored, strict=True):
+            frame = frames[key]
             _require_unchanged(frame, slice_)
-            if frame.header:
+            if frame.header and key != before:
                 header = frame.dataset()
+            before = key
             headers.append(header)
-            values[...] = np.frombuffer(frame.stored, image.dtype).reshape(values.shape)
+            picture = np.frombuffer(frame.stored, image.dtype).reshape(image.rows, image.columns)
+            values[...] = self._slice_of(picture, slice_)
             if without_unused_bits(values, self._instances[slice_.path], slice_):
                 self._cleared.add(slice_)
         self._held = (slices[-1].path, header) if slices[-1].frames > 1 else NOTHING_HELD
         return headers, stored
+
+    def _shape(self, image: ImageAttributes) -> tuple[int, int]:
+        mosaic = self._mosaic
+        return (mosaic.rows, mosaic.columns) if mosaic else (image.rows, image.columns)
+
+    def _slice_of(self, picture: np.ndarray, slice_: SliceHeader) -> np.ndarray:
+        if self._mosaic is None:
+            return picture
+        if not self._mosaic.is_empty_beyond(picture):
+            raise InvalidAttributeError(
+                f"{shown(slice_.path)}: the mosaic holds more than the {self._mosaic.tiles} slices "
+                "that its header says"
+            )
+        return self._mosaic.tile(picture, slice_.frame)
 
 
 def _require_unchanged(frame: DecodedFrame, slice_: SliceHeader) -> None:

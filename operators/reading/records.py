@@ -57,6 +57,7 @@ class Identification(_Answer):
         complex_component: PHASE, REAL, IMAGINARY or MIXED, if the header has it.
         private: private attributes that show the kind, each with its name in `kind_table`.
         derived_by_us: whether Stillscan made it.
+        tiles: slices that a mosaic holds; 0 for other images.
     """
 
     sop_class_uid: str
@@ -79,6 +80,7 @@ class Identification(_Answer):
     lossy: str
     derived_by_us: bool
     pixel_presentation: str
+    tiles: int
 
 
 @dataclass(frozen=True, slots=True)

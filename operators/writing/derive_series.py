@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydicom import Dataset
 
-from stillscan.operators.dicom.attributes import text_of
+from stillscan.operators.dicom.attributes import integer_of, text_of
 from stillscan.operators.durable_files import sync
 from stillscan.operators.errors import (
     ClippedPixelsError,
@@ -43,7 +43,13 @@ from stillscan.operators.writing.derived_header import (
 )
 from stillscan.operators.writing.pixel_encoding import syntax_for
 from stillscan.operators.writing.provenance import Provenance
-from stillscan.operators.writing.stored_values import Change, PixelFormat, pixel_format, store_slice
+from stillscan.operators.writing.stored_values import (
+    Change,
+    PixelFormat,
+    Stored,
+    pixel_format,
+    store_slice,
+)
 
 __all__ = [
     "DerivedSeries",
@@ -171,6 +177,7 @@ class SeriesWriter:
         self.header = header if same else None
         self._written: list[str] = []  # SOPInstanceUIDs
         self._instance: DerivedInstance | None = None  # some of its frames have been added
+        self._tiles: list[Stored] = []  # of a mosaic that is not complete
         self._changes: list[Change] = []
         self._syncing: list[Future[None]] = []
         self._disk = ThreadPoolExecutor(max_workers=1)  # syncs files meanwhile
@@ -276,10 +283,19 @@ class SeriesWriter:
             layout,
         )
         self._changes.append(change)
+        frame, mosaic = source.frame, self._volume.mosaic
+        if mosaic is not None:
+            self._tiles.append(stored)
+            if len(self._tiles) < mosaic.tiles:
+                return
+            header_of_picture = block.headers[index]
+            rows, columns = (integer_of(header_of_picture, each) for each in ("Rows", "Columns"))
+            frame, stored = 0, mosaic.join(self._tiles, (rows or 0, columns or 0))
+            self._tiles = []
         with naming_output_faults("write an image"):
             if self._instance is None:
                 self._instance = self._new_instance(block, index, layout)
-            self._instance.add(source.frame, stored)
+            self._instance.add(frame, stored)
             if self._instance.is_complete:
                 self._write(self._instance, header.derive(block.headers[index]), layout)
                 self._instance = None
@@ -287,7 +303,7 @@ class SeriesWriter:
     def _new_instance(self, block: VolumeBlock, index: int, layout: PixelFormat) -> DerivedInstance:
         """Return an empty instance for the slice `index`, its first."""
         first = block.start + index
-        frames = self._volume.slices[first].frames
+        frames = 1 if self._volume.mosaic else self._volume.slices[first].frames
         slices = self._volume.slices[first : first + frames]
         layouts = [replace(layout, padding=each.padding) for each in slices]
         syntax = syntax_for(self._options.transfer_syntax, layouts)
@@ -304,7 +320,7 @@ class SeriesWriter:
 
     def _require_all_slices(self) -> None:
         derived, slices = len(self._changes), len(self._volume.slices)
-        if derived != slices or derived == 0 or self._instance is not None:
+        if derived != slices or derived == 0 or self._instance is not None or self._tiles:
             raise IncompleteSeriesError(
                 f"{derived} of {slices} slices were derived; all are needed"
             )

@@ -36,6 +36,10 @@ PRIVATE_TEXTS = {
     GE_SEQUENCE: (0x0019, "GEMS_ACQU", 0x9C),
     GE_INNER_SEQUENCE: (0x0019, "GEMS_ACQU", 0x9E),
 }
+SIEMENS_TILES = (0x0019, "SIEMENS MR HEADER", 0x0A)
+SIEMENS_CSA = (0x0029, "SIEMENS CSA HEADER", 0x10)
+UIH_TILES = (0x0065, "Image Private Header", 0x50)
+MOST_TILES = 4096
 EQUIPMENT_NAMES = (0x00080070, 0x00081090)  # Manufacturer, ManufacturerModelName
 CODECS = {"": "ascii", "ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8", "GB18030": "gb18030"}
 
@@ -68,6 +72,7 @@ def identify(parsed: ParsedFile) -> Identification:
         lossy=text_in(tags, 0x00282110),
         derived_by_us=_derived_by_us(tags),
         pixel_presentation=text_in(tags, 0x00089205).upper(),
+        tiles=_tiles(tags),
     )
 
 
@@ -102,6 +107,32 @@ def _digest(element: Element | None) -> str:
     """Return a digest; padding, empty name components and case make no difference."""
     value = b"" if element is None else element.value.strip(b" \0").rstrip(b"^= ").upper()
     return hashlib.blake2b(value, digest_size=16).hexdigest() if value else ""
+
+
+def _tiles(tags: Tags) -> int:
+    """Return how many slices a mosaic holds, 0 for other images."""
+    kinds = {value.upper() for value in values_in(tags, 0x00080008)}
+    number = None
+    if "MOSAIC" in kinds:
+        number = unsigned_short(private_element(tags, *SIEMENS_TILES))
+        number = number or _tiles_in_csa(private_element(tags, *SIEMENS_CSA))
+    elif "VFRAME" in kinds:
+        grid = private_element(tags, *UIH_TILES)
+        number = whole_number(grid.text) if grid is not None else None
+    return number if number is not None and 1 < number <= MOST_TILES else 0
+
+
+def _tiles_in_csa(element: Element | None) -> int | None:
+    """Return NumberOfImagesInMosaic of a CSA header; older scanners have it nowhere else.
+
+    A CSA entry is a name of 64 bytes, five numbers, then its items: four numbers and a text.
+    """
+    if element is None or element.vr == b"SQ":
+        return None
+    value = bytes(element.value)
+    at = value.find(b"NumberOfImagesInMosaic\0")
+    text = value[at + 100 : at + 116].split(b"\0")[0]
+    return whole_number(text.decode("ascii", errors="replace").strip()) if at >= 0 else None
 
 
 def _said_in_private(tags: Tags) -> Iterator[tuple[str, str]]:

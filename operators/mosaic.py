@@ -1,0 +1,68 @@
+"""A mosaic: one picture that holds the slices of a volume side by side, row by row.
+
+Siemens stores echo-planar volumes so (ImageType MOSAIC), United Imaging as well (VFRAME). Where two
+tiles meet there is no anatomy, so each tile is denoised as a slice of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from jaxtyping import Integer
+
+Picture = Integer[np.ndarray, "row column"]
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """How the tiles lie in the picture; what is left below the last tile is empty.
+
+    Attributes:
+        tiles: number of slices.
+        across: tiles in a row.
+        rows, columns: of one tile.
+    """
+
+    tiles: int
+    across: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, tiles: int, rows: int, columns: int, *, square: bool) -> Self | None:
+        """Return the mosaic of this many tiles in a picture; None if they do not fill it.
+
+        Args:
+            tiles: number of slices.
+            rows: of the picture.
+            columns: of the picture.
+            square: as many rows of tiles as tiles in a row (Siemens), whatever stays empty.
+        """
+        if tiles < 2:
+            return None
+        across = math.isqrt(tiles - 1) + 1
+        down = across if square else -(-tiles // across)
+        if rows % down or columns % across:
+            return None
+        return cls(tiles, across, rows // down, columns // across)
+
+    def tile(self, picture: Picture, index: int) -> Picture:
+        """Return a view of one tile, counted from 0."""
+        top, left = index // self.across * self.rows, index % self.across * self.columns
+        return picture[top : top + self.rows, left : left + self.columns]
+
+    def is_empty_beyond(self, picture: Picture) -> bool:
+        """Return whether nothing but 0 stands where no slice is."""
+        places = self.across * (picture.shape[0] // self.rows)
+        return not any(self.tile(picture, each).any() for each in range(self.tiles, places))
+
+    def join(self, tiles: Sequence[Picture], shape: tuple[int, int]) -> Picture:
+        """Return the picture that holds these tiles."""
+        picture = np.zeros(shape, tiles[0].dtype)
+        for index, values in enumerate(tiles):
+            self.tile(picture, index)[...] = values
+        return picture
