@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Shaped
 
-Picture = Integer[np.ndarray, "row column"]
+Plane = Shaped[np.ndarray, "row column"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,13 @@ class Mosaic:
 
     Attributes:
         tiles: number of slices.
-        across: tiles in a row.
+        across, down: places for tiles in a row, and rows of them.
         rows, columns: of one tile.
     """
 
     tiles: int
     across: int
+    down: int
     rows: int
     columns: int
 
@@ -48,21 +49,21 @@ class Mosaic:
         down = across if square else -(-tiles // across)
         if rows % down or columns % across:
             return None
-        return cls(tiles, across, rows // down, columns // across)
+        return cls(tiles, across, down, rows // down, columns // across)
 
-    def tile(self, picture: Picture, index: int) -> Picture:
+    def tile(self, picture: Plane, index: int) -> Plane:
         """Return a view of one tile, counted from 0."""
         top, left = index // self.across * self.rows, index % self.across * self.columns
         return picture[top : top + self.rows, left : left + self.columns]
 
-    def is_empty_beyond(self, picture: Picture) -> bool:
+    def is_empty_beyond(self, picture: Plane) -> bool:
         """Return whether nothing but 0 stands where no slice is."""
-        places = self.across * (picture.shape[0] // self.rows)
+        places = self.across * self.down
         return not any(self.tile(picture, each).any() for each in range(self.tiles, places))
 
-    def join(self, tiles: Sequence[Picture], shape: tuple[int, int]) -> Picture:
+    def join(self, tiles: Sequence[Plane]) -> Plane:
         """Return the picture that holds these tiles."""
-        picture = np.zeros(shape, tiles[0].dtype)
+        picture = np.zeros((self.down * self.rows, self.across * self.columns), tiles[0].dtype)
         for index, values in enumerate(tiles):
             self.tile(picture, index)[...] = values
         return picture

@@ -13,6 +13,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from stillscan.operators.mosaic import Mosaic
 from stillscan.operators.report.outcome import Progress, SeriesOutcome, Watch
 
 if TYPE_CHECKING:  # it imports torch
@@ -25,6 +26,7 @@ class _Maps:
 
     sigma: dict[int, np.ndarray] = field(default_factory=dict)
     spread: dict[int, np.ndarray] = field(default_factory=dict)
+    mosaic: Mosaic | None = None
 
 
 class MapsOfSeries:
@@ -41,25 +43,27 @@ class MapsOfSeries:
             self._keep(progress.series_instance_uid, progress.denoised)
         self._watch(progress)
 
-    def of(self, series_instance_uid: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return sigma and uncertainty of a source series: one array for each instance."""
-        instances = self._of[series_instance_uid].values()
-        return [_frames(each.sigma) for each in instances], [
-            _frames(each.spread) for each in instances if each.spread
+    def of(self, uid: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return sigma and uncertainty of a source series or image: an array for each instance."""
+        instances = self._of[uid].values()
+        return [_frames(each.sigma, each.mosaic) for each in instances], [
+            _frames(each.spread, each.mosaic) for each in instances if each.spread
         ]
 
     def _keep(self, uid: str, denoised: DenoisedBlock) -> None:
         block = denoised.block
         for index, header in enumerate(block.volume.slices[block.start : block.stop]):
             maps = self._of[uid][header.sop_instance_uid]
+            maps.mosaic = block.volume.mosaic
             if denoised.sigma is not None:
                 maps.sigma[header.frame] = denoised.sigma[index]
             if denoised.spread is not None:
                 maps.spread[header.frame] = denoised.spread[index]
 
 
-def _frames(planes: dict[int, np.ndarray]) -> np.ndarray:
-    stack = np.stack([planes[frame] for frame in sorted(planes)])
+def _frames(planes: dict[int, np.ndarray], mosaic: Mosaic | None) -> np.ndarray:
+    in_file = [planes[frame] for frame in sorted(planes)]
+    stack = np.stack([mosaic.join(in_file)] if mosaic else in_file)
     return stack[0] if len(stack) == 1 else stack
 
 

@@ -29,7 +29,7 @@ def without_unused_bits(
     if unused == 0:
         return False
     if image.signed and not np.any(stored >> image.bits_stored):
-        # without sign extension, a negative value looks like a large one
+        # PS3.5 8.1.1: without sign extension, a negative value looks like a large one
         _extend(stored, unused)
         return False
     least = -(2 ** (image.bits_stored - 1)) if image.signed else 0

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydicom import Dataset
 
-from stillscan.operators.dicom.attributes import integer_of, text_of
+from stillscan.operators.dicom.attributes import text_of
 from stillscan.operators.durable_files import sync
 from stillscan.operators.errors import (
     ClippedPixelsError,
@@ -288,10 +288,7 @@ class SeriesWriter:
             self._tiles.append(stored)
             if len(self._tiles) < mosaic.tiles:
                 return
-            header_of_picture = block.headers[index]
-            rows, columns = (integer_of(header_of_picture, each) for each in ("Rows", "Columns"))
-            frame, stored = 0, mosaic.join(self._tiles, (rows or 0, columns or 0))
-            self._tiles = []
+            frame, stored, self._tiles = 0, mosaic.join(self._tiles), []
         with naming_output_faults("write an image"):
             if self._instance is None:
                 self._instance = self._new_instance(block, index, layout)
