@@ -21,10 +21,10 @@ from holoscan.schedulers import EventBasedScheduler
 
 from stillscan.app.settings import OutputSection
 from stillscan.operators.graph.denoise_operator import DenoiseOperator
-from stillscan.operators.graph.derived_series_writer_operator import DerivedSeriesWriterOperator
 from stillscan.operators.graph.gate_operator import GateOperator
 from stillscan.operators.graph.messages import Method, SeriesBlock, SeriesFailed, SeriesSource
 from stillscan.operators.graph.series_reader_operator import SeriesReaderOperator
+from stillscan.operators.graph.series_writer_operator import SeriesWriterOperator
 from stillscan.operators.graph.stages import (
     EstimatingStage,
     GateStage,
@@ -77,7 +77,7 @@ class DenoiseApp(Application):  # type: ignore[misc]  # holoscan is untyped
         reader = SeriesReaderOperator(self, blocks=self._blocks, name="series_reader")
         denoiser = DenoiseOperator(self, stage=self._estimating, name="denoiser")
         gate = GateOperator(self, stage=self._gate, name="gate")
-        writer = DerivedSeriesWriterOperator(self, stage=self._writing, name="series_writer")
+        writer = SeriesWriterOperator(self, stage=self._writing, name="series_writer")
         self.add_flow(reader, denoiser, {("block", "block")})
         self.add_flow(denoiser, gate, {("estimated_block", "estimated_block")})
         self.add_flow(gate, writer, {("denoised_block", "denoised_block")})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stillscan.operators.graph.stage_operator import StageOperator
 
 
-class DerivedSeriesWriterOperator(StageOperator):
+class SeriesWriterOperator(StageOperator):
     """Writes derived series; its stage is a `WritingStage`, which lists their outcomes.
 
     Ports:
