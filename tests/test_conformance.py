@@ -72,7 +72,7 @@ def test_output_syntaxes_are_those_of_the_setting() -> None:
 def test_removed_attributes_are_those_that_are_removed() -> None:
     paragraph = section("Written: the derived series").split("Removed, ")[1].split(";")[0]
     assert keywords(paragraph) == set(REMOVED)
-    of_enhanced_mr = section("Written: the derived series").split("Of Enhanced MR images ")[1]
+    of_enhanced_mr = section("Written: the derived series").split("From Enhanced MR images ")[1]
     assert keywords(of_enhanced_mr) == {*PULSE_SEQUENCE}
 
 
@@ -95,9 +95,9 @@ def test_only_stated_attributes_differ_from_the_source(enhanced: bool, tmp_path:
 
 
 def test_objects_and_codes_are_stated() -> None:
-    objects = section("Written: objects beside it")
+    objects = section("Written: objects beside the derived series")
     assert set(re.findall(r"1\.2\.840[\d.]+", objects)) == {ParametricMapStorage, EnhancedSRStorage}
-    codes = section("Codes of our own")
+    codes = section("Private codes")
     for code, meaning, _ in parametric_maps.LABELS.values():
         assert f"`{code}` | {meaning}" in codes
     for code, _ in measurement_report.DECISIONS.values():

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from stillscan.operators.reading.kind_table import DESCRIPTION, IMAGE_TYPE, TABLE, KindRow, Reason
 
 
-class Said(NamedTuple):
+class AttributeValue(NamedTuple):
     """One value of one attribute; `number` counts those of ImageType from 1."""
 
     attribute: str
@@ -38,7 +38,7 @@ class Facts(NamedTuple):
 
     modality: str
     image_type: tuple[str, ...]
-    others: tuple[Said, ...] = ()
+    others: tuple[AttributeValue, ...] = ()
 
 
 class Kind(NamedTuple):
@@ -52,7 +52,7 @@ class Kind(NamedTuple):
 MENTIONED = ("ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV", "MTT", "TTP", "KTRANS", "MAP")
 
 
-@lru_cache(2**8)  # the images of a series say the same
+@lru_cache(2**8)  # the images of a series have the same attributes
 def kinds_of(facts: Facts, own_rows: tuple[KindRow, ...] = ()) -> tuple[Kind, ...]:
     """Return the kinds of this image by the rows that match; none if it is one to denoise.
 
@@ -67,14 +67,14 @@ def kinds_of(facts: Facts, own_rows: tuple[KindRow, ...] = ()) -> tuple[Kind, ..
         and (not row.derived or facts.image_type[:1] == ("DERIVED",))
     ]
     by_number = enumerate(facts.image_type, start=1)
-    numbered = (Said(IMAGE_TYPE, value, number) for number, value in by_number)
-    values = [(said, _spoken(said, rows)) for said in chain(numbered, facts.others)]
+    numbered = (AttributeValue(IMAGE_TYPE, value, number) for number, value in by_number)
+    values = [(given, _remaining_words(given, rows)) for given in chain(numbered, facts.others)]
     return tuple(
-        Kind(row.reason, f"{said.attribute}: found {said.shown}")
+        Kind(row.reason, f"{given.attribute}: found {given.shown}")
         for row in rows
         if row.reason != "image"
-        for said, words in values
-        if _holds(row, said, words)
+        for given, words in values
+        if _row_matches(row, given, words)
     )
 
 
@@ -84,30 +84,30 @@ def mentioned_in(description: str) -> str:
     return next((word for word in MENTIONED if _place(word, words) is not None), "")
 
 
-def _spoken(said: Said, rows: Sequence[KindRow]) -> tuple[str, ...]:
+def _remaining_words(given: AttributeValue, rows: Sequence[KindRow]) -> tuple[str, ...]:
     """Return the words of a value without those of rows whose reason is `image`."""
-    words = _words(said.value)
+    words = _words(given.value)
     for row in rows:
-        if row.reason == "image" and _is_about(row, said):
+        if row.reason == "image" and _concerns(row, given):
             for word in row.words:
                 if _is_pattern(word):
-                    words = () if _matches(word, words, said.value) else words
+                    words = () if _matches(word, words, given.value) else words
                 elif (place := _place(word, words)) is not None:
                     words = (*words[: place[0]], *words[place[1] :])
     return words
 
 
-def _holds(row: KindRow, said: Said, words: tuple[str, ...]) -> bool:
-    if not words or not _is_about(row, said):
+def _row_matches(row: KindRow, given: AttributeValue, words: tuple[str, ...]) -> bool:
+    if not words or not _concerns(row, given):
         return False
     return any(
-        _matches(word, words, said.value) if _is_pattern(word) else _place(word, words) is not None
+        _matches(word, words, given.value) if _is_pattern(word) else _place(word, words) is not None
         for word in row.words
     )
 
 
-def _is_about(row: KindRow, said: Said) -> bool:
-    return row.attribute == said.attribute and said.number >= row.first_value
+def _concerns(row: KindRow, given: AttributeValue) -> bool:
+    return row.attribute == given.attribute and given.number >= row.first_value
 
 
 def _matches(pattern: str, words: tuple[str, ...], value: str) -> bool:

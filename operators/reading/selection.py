@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydicom.uid import UID
 
-from stillscan.operators.reading.image_kinds import Facts, Said, kinds_of
+from stillscan.operators.reading.image_kinds import AttributeValue, Facts, kinds_of
 from stillscan.operators.reading.kind_table import (
     CALCULATION,
     COMPONENT,
@@ -205,23 +205,23 @@ def _content_reasons(facts: Facts, rules: SelectionRules) -> Iterator[NotSelecte
 
 
 def _facts_of_instance(known: Identification) -> Facts:
-    said = (
-        Said(COMPONENT, known.complex_component),
-        Said(DESCRIPTION, known.series_description),
-        *(Said(name, value) for name, value in known.private),
+    given = (
+        AttributeValue(COMPONENT, known.complex_component),
+        AttributeValue(DESCRIPTION, known.series_description),
+        *(AttributeValue(name, value) for name, value in known.private),
     )
-    return Facts(known.modality, known.image_type, said)
+    return Facts(known.modality, known.image_type, given)
 
 
 def _facts_of_frame(known: Identification, frame: FrameAttributes) -> Facts:
-    said = (
-        Said(COMPONENT, frame.complex_component),
-        Said(CALCULATION, frame.calculation),
-        Said(UNIT, frame.unit),
-        *(Said(MAPPED_UNIT, unit) for unit in frame.mapped_units),
-        *(Said(QUANTITY, code) for code in frame.quantities),
+    given = (
+        AttributeValue(COMPONENT, frame.complex_component),
+        AttributeValue(CALCULATION, frame.calculation),
+        AttributeValue(UNIT, frame.unit),
+        *(AttributeValue(MAPPED_UNIT, unit) for unit in frame.mapped_units),
+        *(AttributeValue(QUANTITY, code) for code in frame.quantities),
     )
-    return Facts(known.modality, frame.frame_type, said)
+    return Facts(known.modality, frame.frame_type, given)
 
 
 def _description_reasons(instance: Identification, rules: SelectionRules) -> Iterator[NotSelected]:

@@ -1,7 +1,7 @@
-"""HTML from templates: every value is escaped, and one that is missing is an error.
+"""Renders HTML from Jinja2 templates: every value is escaped, a missing value is an error.
 
-Each room keeps its templates in a folder `templates`; those of this room can be included by all.
-jinja2 is imported when the first page is made.
+Each package has its templates in a folder `templates`; those of this package can be included by
+all. jinja2 is imported when the first page is rendered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHARED = Path(__file__).with_name("templates")
 
 
 class Number(NamedTuple):
-    """A figure at the head of a page; `small` is what follows it in small type."""
+    """A figure at the top of a page; `small` follows it in small type (a unit)."""
 
     name: str
     value: str
@@ -36,10 +36,10 @@ class Section:
 
 
 def render(template: Path, **values: object) -> str:
-    """Return the page that a template makes of the values.
+    """Render a template with the values.
 
     Raises:
-        jinja2.UndefinedError: if the template asks for a value that is not given.
+        jinja2.UndefinedError: if the template uses a value that is not given.
     """
     return _environment(template.parent).get_template(template.name).render(values)
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from stillscan.app.settings import DEFAULT_SETTINGS, parse_settings
-from stillscan.operators.reading.image_kinds import Facts, Said, kinds_of, mentioned_in
+from stillscan.operators.reading.image_kinds import AttributeValue, Facts, kinds_of, mentioned_in
 from stillscan.operators.reading.kind_table import (
     COMPONENT,
     DESCRIPTION,
@@ -39,7 +39,7 @@ def facts_for(row: KindRow, value: str, modality: str, number: int = 0) -> Facts
     kind = "DERIVED" if row.derived else "ORIGINAL"
     filling = [kind, "PRIMARY", "OTHER", "ND", "NORM", "NONE", "ND", "ND"]
     if row.attribute != IMAGE_TYPE:
-        return Facts(modality, (kind, "PRIMARY"), (Said(row.attribute, value),))
+        return Facts(modality, (kind, "PRIMARY"), (AttributeValue(row.attribute, value),))
     return Facts(modality, (*filling[: number - 1], value, "ND"))
 
 
@@ -82,7 +82,7 @@ def test_no_place_no_glue_and_no_case_hides_a_map():
     + [("PT", unit) for unit in ("1CM", "MLMINML", "PCNT", "STDDEV", "UMOLML")],
 )
 def test_unit_says_that_a_pixel_is_a_quantity(modality, unit):
-    facts = Facts(modality, ("ORIGINAL", "PRIMARY", "OTHER"), (Said(UNIT, unit),))
+    facts = Facts(modality, ("ORIGINAL", "PRIMARY", "OTHER"), (AttributeValue(UNIT, unit),))
     assert first(facts) == "quantitative-map"
 
 
@@ -94,26 +94,26 @@ def test_unit_says_that_a_pixel_is_a_quantity(modality, unit):
     + [("CR", "OD"), ("CR", "OD REL"), ("DX", "US")],
 )
 def test_units_of_ordinary_images_say_nothing(modality, unit):
-    facts = Facts(modality, ("ORIGINAL", "PRIMARY", "OTHER"), (Said(UNIT, unit),))
+    facts = Facts(modality, ("ORIGINAL", "PRIMARY", "OTHER"), (AttributeValue(UNIT, unit),))
     assert first(facts) is None
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("given", "reason"),
     [
-        (Said(MAPPED_UNIT, "Hz"), "quantitative-map"),
-        (Said(MAPPED_UNIT, "um2/s"), "quantitative-map"),
-        (Said(MAPPED_UNIT, "1"), None),
-        (Said(MAPPED_UNIT, "no units"), None),
-        (Said(QUANTITY, "113041"), "quantitative-map"),  # ADC
-        (Said(QUANTITY, "110852"), None),  # MR signal intensity
-        (Said(COMPONENT, "MAGNITUDE"), None),
-        (Said(DESCRIPTION, "WIP Survey_32ch"), "localizer"),
-        (Said(DESCRIPTION, "t1 mprage"), None),
+        (AttributeValue(MAPPED_UNIT, "Hz"), "quantitative-map"),
+        (AttributeValue(MAPPED_UNIT, "um2/s"), "quantitative-map"),
+        (AttributeValue(MAPPED_UNIT, "1"), None),
+        (AttributeValue(MAPPED_UNIT, "no units"), None),
+        (AttributeValue(QUANTITY, "113041"), "quantitative-map"),  # ADC
+        (AttributeValue(QUANTITY, "110852"), None),  # MR signal intensity
+        (AttributeValue(COMPONENT, "MAGNITUDE"), None),
+        (AttributeValue(DESCRIPTION, "WIP Survey_32ch"), "localizer"),
+        (AttributeValue(DESCRIPTION, "t1 mprage"), None),
     ],
 )
-def test_codes_and_descriptions(said, reason):
-    assert first(Facts("MR", ("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"), (said,))) == reason
+def test_codes_and_descriptions(given, reason):
+    assert first(Facts("MR", ("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"), (given,))) == reason
 
 
 # ImageType of real images that are to be denoised: shared data of this project, the test files of
@@ -237,6 +237,6 @@ def test_rows_of_the_document_are_settings():
     shipped["selection"] |= yaml.safe_load(example)["selection"]
     one, two = parse_settings(shipped).selection.image_kinds
     assert one.words == ("WIP77 MAP", "*PERFWIP*")
-    hertz = Facts("MR", ("ORIGINAL", "PRIMARY", "M"), (Said(UNIT, "Hz"),))
+    hertz = Facts("MR", ("ORIGINAL", "PRIMARY", "M"), (AttributeValue(UNIT, "Hz"),))
     assert first(hertz) == "quantitative-map"
     assert first(hertz, (one, two)) is None
