@@ -77,6 +77,9 @@ PHYSICAL_UNITS = words(
     "cel, degc, celsius, pa, kpa, t, mt, ut, nt, gauss, tesla, ppm, ppb, mol, mmol, mg, kg, ml, "
     "cc, %, percent, pct, mgml, adc, fa, cbf, cbv, mtt, ttp"
 )
+# Sections of PS3.3 as of 2024. Compared with the published text: all but C.8.13.1.1.1.3 and .4 (as
+# C.8.14.5.1.1.3 and .4 for spectroscopy) and C.8.15.2.1.1.4 (before Multi-energy CT Images, .5).
+# Terms of multi-energy CT: PS3.17 JJJJ. Context groups of PS3.16: by the tables of pydicom 3.0.
 TABLE = (
     # Words that look like one of those below
     KindRow(

@@ -134,9 +134,15 @@ def derive_series(
         series = writer.finish()
         published = folder / series.series_instance_uid
         with naming_output_faults("publish a series"):
-            if published.exists():  # the same UID says that it has the same content
-                published.rename(Path(staging.name) / "replaced")
-            series.folder.rename(published)
+            if volume.beside:  # other images of the series may be there
+                published.mkdir(exist_ok=True)
+                for file in series.files:
+                    file.replace(published / file.name)
+                sync(published)
+            else:
+                if published.exists():  # the same UID says that it has the same content
+                    published.rename(Path(staging.name) / "replaced")
+                series.folder.rename(published)
             sync(folder)
     return replace(series, folder=published)
 

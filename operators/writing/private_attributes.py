@@ -31,6 +31,12 @@ SAFE_PRIVATE_ATTRIBUTES = (
     '(0019,"SIEMENS MR HEADER",27)',  # b matrix
     '(0019,"SIEMENS MR HEADER",28)',  # bandwidth per pixel in phase direction
     '(0019,"SIEMENS MR HEADER",29)',  # when the slices of a mosaic were acquired
+    '(0021,"SIEMENS MR SDI 02",fe)',  # holds the next ones, for each frame
+    '(0021,"SIEMENS MR SDI 02",04)',  # when a slice was acquired
+    '(0021,"SIEMENS MR SDI 02",06)',  # its place in the dimensions of the series
+    '(0021,"SIEMENS MR SDI 02",1c)',  # phase encoding direction
+    '(0021,"SIEMENS MR SDI 02",53)',  # bandwidth per pixel in phase direction
+    '(0021,"SIEMENS MR SDI 02",58)',  # acquisition matrix
     '(0029,"SIEMENS CSA HEADER",08)',  # type of the next but one
     '(0029,"SIEMENS CSA HEADER",09)',  # its version
     '(0029,"SIEMENS CSA HEADER",10)',  # image header: mosaic, slice normal, timing, diffusion

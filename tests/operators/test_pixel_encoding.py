@@ -32,11 +32,9 @@ KINDS: dict[str, Callable[[Path], list[Path]]] = {
     ),
     "PT": lambda folder: make_series(folder, modality="PT", slices=2, per_slice_slope=True),
     "CR 8 bits, odd matrix": lambda folder: make_series(
-        folder, modality="CR", slices=2, bits_stored=8, rows=67, columns=61
+        folder, modality="CR", bits_stored=8, rows=67, columns=61
     ),
-    "DX MONOCHROME1": lambda folder: make_series(
-        folder, modality="DX", slices=2, photometric="MONOCHROME1"
-    ),
+    "DX MONOCHROME1": lambda folder: make_series(folder, modality="DX", photometric="MONOCHROME1"),
     "Enhanced CT": lambda folder: make_enhanced(folder, modality="CT", frames=5),
     "Legacy Converted Enhanced MR": lambda folder: make_legacy_converted(folder, modality="MR"),
 }

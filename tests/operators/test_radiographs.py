@@ -19,6 +19,7 @@ from stillscan.operators.reading.selection import SelectionRules
 from stillscan.operators.report.result import not_derived, result_of_series
 from stillscan.operators.writing.companions.companions import ObjectOptions
 from stillscan.operators.writing.provenance import Provenance
+from tests.derived import STUDENT, derive_volume, smoothed, volumes_in
 from tests.series_factory import make_series
 
 METHOD = Method(
@@ -98,6 +99,16 @@ def test_each_film_has_its_own_noise(tmp_path, decoder):
     first, second = derive(tmp_path / "in", tmp_path / "out", decoder)
     assert first.noise_before == pytest.approx(10, rel=0.2)
     assert second.noise_before == pytest.approx(60, rel=0.2)
+
+
+def test_films_that_are_derived_one_by_one_share_a_folder(tmp_path):
+    films(tmp_path / "in")
+    derivations = [
+        derive_volume(each, tmp_path / "out", smoothed, STUDENT)
+        for each in volumes_in(tmp_path / "in")
+    ]
+    (folder,) = {each.series.folder for each in derivations}
+    assert len(list(folder.iterdir())) == len(derivations) == 2
 
 
 def test_one_photometric_interpretation_each(tmp_path, decoder):

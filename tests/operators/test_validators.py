@@ -46,7 +46,7 @@ def new_errors(tool: Tool, derivation: Derivation) -> list[str]:
 def test_derived_series_of_complete_sources_have_no_errors(
     modality: str, signed: bool, tool: Tool, tmp_path: Path
 ) -> None:
-    make_series(tmp_path / "source", modality=modality, slices=2, signed=signed)
+    make_series(tmp_path / "source", modality=modality, signed=signed)
     derivation = derive(tmp_path / "source")
     for _, derived in derivation.files:
         assert errors_of(tool("dciodvfy"), [derived]) == Counter()
