@@ -400,7 +400,7 @@ def train(
 
     Exit codes: 0 the bundle was written; 2 wrong arguments; 3 no images; 4 no usable images, or too
     few; 5 trained, but not released: the bundle made with --from is not shown to be as good as its
-    origin (release-refused); 6 device or first weights are missing, or the loss diverged; 7 OUT
+    origin (release-refused); 6 device or initial weights are missing, or the loss diverged; 7 OUT
     cannot be written.
     """
 
@@ -448,7 +448,7 @@ def evaluate(
     ] = None,
     methods: Annotated[
         str,
-        typer.Option(help="Methods, separated by commas, names or their beginnings (default: all)"),
+        typer.Option(help="Method names or their beginnings, comma-separated (default: all)"),
     ] = "",
     noise: Annotated[
         list[str] | None,
@@ -457,10 +457,12 @@ def evaluate(
     slices: Annotated[int, typer.Option(min=1, help="Maximum slices per series")] = 4,
     crop: Annotated[
         int | None,
-        typer.Option(min=48, help="Side in pixels of the middle to use (default: whole slices)"),
+        typer.Option(
+            min=48, help="Side in pixels of the central square to use (default: whole slices)"
+        ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="One slice per series, four noises, no repeated scans")
+        bool, typer.Option(help="One slice per series, four kinds of noise, no repeated scans")
     ] = False,
     real: Annotated[
         bool, typer.Option(help="Also measure repeated scans and the CT phantom, if DATA has them")
@@ -552,8 +554,8 @@ def backfill(
 ) -> None:
     """Denoise an archive: thousands of series, on all cores or GPUs of a machine or a Ray cluster.
 
-    Finished series are not denoised again: with --resume a second run does what is missing. With
-    --mode srds or one_step the command makes the labels of a training set.
+    Finished series are not denoised again: with --resume a second run continues. With --mode srds
+    or one_step the command produces the labels of a training set.
 
     Credentials of the archives are read from the environment: STILLSCAN_SOURCE_TOKEN, or
     STILLSCAN_SOURCE_USER and STILLSCAN_SOURCE_PASSWORD; STILLSCAN_DEST_... for DEST.

@@ -1,4 +1,4 @@
-"""`stillscan doctor`: what is installed here, what would be used, and whether it works."""
+"""`stillscan doctor`: shows what is installed and what would be used, and checks that it works."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def examine(settings: Settings, models: Path, folder: Path | None) -> ExitCode:
     """Print one line for each subject, and try a write and the network of every bundle.
 
     Args:
-        settings: say device, engine and precision.
+        settings: with device, inference backend and precision.
         models: a folder of bundles, or one.
         folder: must be writable; None for the temporary folder.
     """
@@ -65,7 +65,7 @@ def _facts() -> Iterator[tuple[str, str]]:
     cores, flags = os.cpu_count(), _cpu_flags()
     features = ", ".join(each for each in FEATURES if each in flags) or "not known"
     yield "processor", f"{cores} cores, {features}; torch uses {torch.get_num_threads()} threads"
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch can use"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none usable by torch"
     yield "GPU", gpu
     for name, uid in SYNTAXES.items():
         decoder = get_decoder(uid)
@@ -109,7 +109,7 @@ def _bundles(settings: Settings, models: Path) -> Iterator[str]:
 
 
 def _write(folder: Path | None) -> Iterator[str]:
-    """Write a file as results are written: staged, synced and renamed."""
+    """Write a file in the same way as results: staged, synced and renamed."""
     from stillscan.app.pipeline.output_folder import publish, staging_in
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""What ends a run becomes one line for the person and one exit code for the program, here alone."""
+"""Converts errors and signals that end a run to one log line and an exit code."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
-    """A person or the host asked the run to stop."""
+    """The run was stopped by a signal (SIGINT or SIGTERM)."""
 
     def __init__(self, number: int) -> None:
-        """`number` is that of the signal."""
+        """`number` is the signal number."""
         super().__init__(number)
         self.number = number
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Stopped`, so that staging is removed on the way out.
+    """Raise `Stopped` on SIGINT and SIGTERM, so that staging folders are removed.
 
-    The handlers must stand before a holoscan application runs: it then interrupts its graph and
-    hands the signal on. Without them `Application.run` returns from a SIGTERM as if all were done.
+    The handlers must be set before a holoscan application runs: it then interrupts its graph and
+    passes the signal on. Without them, `Application.run` returns normally after a SIGTERM.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -48,12 +48,12 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 def exit_code_of(action: Callable[[], ExitCode], left: str = "nothing was written") -> int:
-    """Run `action`; what it raises is logged as one line and becomes the exit code.
+    """Run `action` and return the exit code; an exception is logged as one line.
 
-    `left` says what an end before its time leaves behind.
+    `left` describes the state of the output after an early end, for the log line.
 
-    The message of an unexpected exception is not shown: it may quote the header of an image. Its
-    type and place are, and its frames at log level debug.
+    The message of an unexpected exception is not logged, as it may quote the header of an image;
+    its type and place are, and its stack frames at log level debug.
     """
     try:
         with stopping_on_signals():
@@ -78,8 +78,8 @@ def exit_code_of(action: Callable[[], ExitCode], left: str = "nothing was writte
 def leave(code: int) -> NoReturn:
     """End the process at once with an exit code.
 
-    All results are published and all children are gone when a command returns; tearing torch down
-    would take 0.6 s more for nothing.
+    When a command returns, all results are published and all child processes have ended; the normal
+    shutdown of torch would take 0.6 s without benefit.
     """
     logging.shutdown()
     with suppress(OSError):  # a closed pipe: its reader has ended

@@ -1,4 +1,4 @@
-"""The tree of errors: each has a stable reason code, and no message holds patient data.
+"""The errors of Stillscan: each has a stable reason code, and no message contains patient data.
 
 StillscanError
 ├── InputError          the input cannot be processed as it is (a file or a series is refused)
@@ -37,14 +37,14 @@ class StillscanError(Exception):
 
 
 class InputError(StillscanError):
-    """A file or a series cannot be processed as it is; it is refused, the others go on."""
+    """A file or a series cannot be processed; it is refused, the others continue."""
 
     reason = "bad-input"
     exit_code = ExitCode.BAD_INPUT
 
 
 class NothingToDoError(StillscanError):
-    """The input holds no series that the selection rules choose."""
+    """The input contains no series that the selection rules select."""
 
     reason = "nothing-to-do"
     exit_code = ExitCode.NOTHING_TO_DO
@@ -58,14 +58,14 @@ class ModelError(StillscanError):
 
 
 class ResultError(StillscanError):
-    """The result of one series may not be shown; the series is refused, the others go on."""
+    """The result of one series is not acceptable; the series is refused, the others continue."""
 
     reason = "result-refused"
     exit_code = ExitCode.BAD_INPUT
 
 
 class OutputError(StillscanError):
-    """The result cannot be written: the run ends and leaves nothing."""
+    """The result cannot be written; the run ends without output."""
 
     reason = "output-fault"
     exit_code = ExitCode.OUTPUT_FAULT
@@ -88,31 +88,31 @@ class NotFinitePixelsError(ResultError):
 
 
 class ClippedPixelsError(ResultError):
-    """Too many denoised pixels do not fit into the source's stored bits (W7)."""
+    """Too many denoised pixels exceed the range of the stored bits of the source (W7)."""
 
     reason = "pixels-clipped"
 
 
 class MeanMovedError(ResultError):
-    """The mean of an image is not what it was in the source (W12)."""
+    """The mean of an image differs too much from that of the source (W12)."""
 
     reason = "mean-moved"
 
 
 class NothingChangedError(ResultError):
-    """The result is the source: it may not be labelled as denoised (S2)."""
+    """The result is identical to the source, so it may not be labelled as denoised (S2)."""
 
     reason = "nothing-changed"
 
 
 class IncompleteSeriesError(ResultError):
-    """Slices of the source are missing in the result, or came out of order (W1)."""
+    """Slices of the source are missing in the result, or are out of order (W1)."""
 
     reason = "incomplete-series"
 
 
 class DiskFullError(OutputError):
-    """The file system has no room left, or the quota is used up."""
+    """The file system is full, or the quota is used up."""
 
     reason = "disk-full"
 
@@ -134,19 +134,19 @@ class EmptyFileError(InputError):
 
 
 class NotDicomError(InputError):
-    """The file does not look like DICOM, with or without a preamble."""
+    """The file is not DICOM, with or without a preamble."""
 
     reason = "not-dicom"
 
 
 class UnreadableFileError(InputError):
-    """The file cannot be opened, or is no regular file."""
+    """The file cannot be opened, or is not a regular file."""
 
     reason = "unreadable-file"
 
 
 class DamagedFileError(InputError):
-    """The bytes do not follow PS3.5: a wrong VR, length or item."""
+    """The bytes violate PS3.5: a wrong VR, length or item."""
 
     reason = "damaged-file"
 
@@ -158,55 +158,55 @@ class TruncatedFileError(InputError):
 
 
 class NestedTooDeepError(InputError):
-    """Sequences are nested deeper than any image needs."""
+    """Sequences are nested deeper than the limit."""
 
     reason = "nested-too-deep"
 
 
 class HeaderTooLargeError(InputError):
-    """There is more before the pixel data than any image needs, perhaps only after inflating."""
+    """The header (after inflating, if deflated) is larger than the limit."""
 
     reason = "header-too-large"
 
 
 class DecoderStoppedError(InputError):
-    """The reading process broke on the file or used more time or memory than it may."""
+    """The reading process crashed on the file, or exceeded its time or memory limit."""
 
     reason = "decoder-stopped"
 
 
 class FileChangedError(InputError):
-    """The file is no longer what it was when the series was listed."""
+    """The file was changed after the series was listed."""
 
     reason = "file-changed"
 
 
 class MissingUidError(InputError):
-    """A UID that tells instances, series and studies apart is missing."""
+    """A UID that identifies the instance, series or study is missing."""
 
     reason = "missing-uid"
 
 
 class InvalidUidError(InputError):
-    """A UID is not made of digits and dots, or is longer than 64 characters (PS3.5 9.1)."""
+    """A UID does not consist of digits and dots, or is longer than 64 characters (PS3.5 9.1)."""
 
     reason = "invalid-uid"
 
 
 class MissingAttributeError(InputError):
-    """An attribute without which pixels have no meaning is missing."""
+    """An attribute that is needed to interpret the pixels is missing."""
 
     reason = "missing-attribute"
 
 
 class InvalidAttributeError(InputError):
-    """An attribute of the image cannot be read, or its value is impossible."""
+    """An attribute of the image cannot be read, or has an impossible value."""
 
     reason = "invalid-attribute"
 
 
 class InvalidRescaleError(InputError):
-    """RescaleSlope or RescaleIntercept is no number, or the slope cannot be inverted."""
+    """RescaleSlope or RescaleIntercept is not a number, or the slope cannot be inverted."""
 
     reason = "invalid-rescale"
 
@@ -218,7 +218,7 @@ class InvalidBitDepthError(InputError):
 
 
 class ModalityLutError(InputError):
-    """The stored values go through a table (Modality LUT Sequence), not through a slope."""
+    """Modality values are defined by a table (Modality LUT Sequence), not by a slope."""
 
     reason = "modality-lut-not-supported"
 
@@ -236,13 +236,13 @@ class FloatPixelsError(InputError):
 
 
 class PixelDataLengthError(InputError):
-    """Pixel Data is not as long as rows, columns, frames and bits say."""
+    """The length of Pixel Data does not match rows, columns, frames and bits."""
 
     reason = "pixel-data-length"
 
 
 class FrameTooLargeError(InputError):
-    """A frame with more pixels than we accept to decode."""
+    """A frame has more pixels than the limit."""
 
     reason = "frame-too-large"
 
@@ -254,7 +254,7 @@ class UnknownTransferSyntaxError(InputError):
 
 
 class UnsupportedCompressionError(InputError):
-    """A compression of the standard that we do not decode."""
+    """A compression of the standard that is not supported."""
 
     reason = "unsupported-compression"
 
@@ -266,13 +266,13 @@ class CorruptPixelDataError(InputError):
 
 
 class ConcatenationError(InputError):
-    """The instance is one part of a larger one (a concatenation)."""
+    """The instance is one part of a concatenation."""
 
     reason = "concatenation"
 
 
 class OverlayInPixelsError(InputError):
-    """An overlay lies in the unused bits of the pixels (retired in 2004, W8)."""
+    """An overlay is stored in the unused bits of the pixels (retired in 2004, W8)."""
 
     reason = "overlay-in-pixels"
 
@@ -284,13 +284,13 @@ class UnusedBitsError(InputError):
 
 
 class IdentityConflictError(InputError):
-    """Instances of one series name different patients."""
+    """Instances of one series belong to different patients."""
 
     reason = "identity-conflict"
 
 
 class DuplicateInstanceError(InputError):
-    """Two files have one SOPInstanceUID and different content."""
+    """Two files have the same SOPInstanceUID and different content."""
 
     reason = "duplicate-instance"
 
@@ -314,13 +314,13 @@ class MixedPhotometricError(InputError):
 
 
 class MixedPixelFormatError(InputError):
-    """Instances of one series differ in how a pixel is stored, or in its unit."""
+    """Instances of one series differ in the stored format of pixels, or in their unit."""
 
     reason = "mixed-pixel-format"
 
 
 class NotOneVolumeError(InputError):
-    """The slices of the series are not one even stack: no array with one affine holds them."""
+    """The slices are not parallel and evenly spaced: they do not form one array with one affine."""
 
     reason = "not-one-volume"
 

@@ -1,7 +1,7 @@
-"""A mosaic: one picture that holds the slices of a volume side by side, row by row.
+"""Mosaics: one image that contains the slices of a volume as tiles, row by row.
 
-Siemens stores echo-planar volumes so (ImageType MOSAIC), United Imaging as well (VFRAME). Where two
-tiles meet there is no anatomy, so each tile is denoised as a slice of its own.
+Siemens (ImageType MOSAIC) and United Imaging (VFRAME) store echo-planar volumes in this way. The
+borders between tiles are not anatomy, so each tile is denoised as a separate slice.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Plane = Shaped[np.ndarray, "row column"]
 
 @dataclass(frozen=True)
 class Mosaic:
-    """How the tiles lie in the picture; what is left below the last tile is empty.
+    """Layout of the tiles in the image; the rest after the last tile is empty.
 
     Attributes:
         tiles: number of slices.
-        across, down: places for tiles in a row, and rows of them.
-        rows, columns: of one tile.
+        across, down: number of tile positions in a row, and number of rows of tiles.
+        rows, columns: size of one tile.
     """
 
     tiles: int
@@ -35,7 +35,7 @@ class Mosaic:
 
     @classmethod
     def of(cls, tiles: int, rows: int, columns: int, *, square: bool) -> Self | None:
-        """Return the mosaic of this many tiles in a picture; None if they do not fill it.
+        """Return the mosaic of this many tiles in an image; None if they do not fill it.
 
         Args:
             tiles: number of slices.

@@ -6,19 +6,19 @@ from stillscan.operators.errors import InputError, ModelError, OutputError, Sett
 
 
 class RayMissingError(SettingsError):
-    """The package that spreads the work is not installed."""
+    """Ray is not installed."""
 
     reason = "ray-missing"
 
 
 class RayUnreachableError(SettingsError):
-    """There is no Ray at the address, or it cannot be started here."""
+    """No Ray cluster at the address, or a local Ray cannot be started."""
 
     reason = "ray-unreachable"
 
 
 class OutputHoldsBackfillError(SettingsError):
-    """The destination holds a back-fill that was begun before."""
+    """The destination already contains a back-fill."""
 
     reason = "output-holds-backfill"
 
@@ -30,19 +30,19 @@ class BackfillRunsError(SettingsError):
 
 
 class NoWorkersError(ModelError):
-    """Not one worker is left, and none can be started."""
+    """No worker is left, and none can be started."""
 
     reason = "no-workers"
 
 
 class WorkerDiffersError(ModelError):
-    """A worker has other settings, another version or other bundles than we have."""
+    """A worker has other settings, another version or other bundles than this process."""
 
     reason = "worker-differs"
 
 
 class JournalError(OutputError):
-    """The record of what is done cannot be read or written."""
+    """The record of finished series cannot be read or written."""
 
     reason = "journal-fault"
 
@@ -54,6 +54,6 @@ class NotInArchiveError(InputError):
 
 
 class SeriesChangedError(InputError):
-    """Fewer or more instances came than the archive had listed."""
+    """The number of retrieved instances differs from the archive's list."""
 
     reason = "series-changed"

@@ -12,13 +12,13 @@ class NoTrainingImagesError(NothingToDoError):
 
 
 class EverySeriesRefusedError(InputError):
-    """Not one series of the folder can be trained on."""
+    """No series of the folder can be used for training."""
 
     reason = "every-series-refused"
 
 
 class TooFewImagesError(InputError):
-    """What can be trained on is too little to learn from and to hold something out."""
+    """There are too few images for training and a held-out set."""
 
     reason = "too-few-images"
 
@@ -48,6 +48,6 @@ class ReaderMissingError(InputError):
 
 
 class RepeatDiffersError(InputError):
-    """The two folders of a repeated scan do not hold the same series twice."""
+    """The two folders of a repeated scan do not contain the same series."""
 
     reason = "repeat-differs"

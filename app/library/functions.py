@@ -1,7 +1,7 @@
 """`stillscan.denoise`, `estimate_noise` and `inspect`: one call from an image to its result.
 
-The same pipeline as that of the command line, without its files: series are read, planned,
-denoised and judged by the one loop, and what it refuses is an error.
+They run the pipeline of the command line without its files: series are read, planned, denoised and
+judged; a refusal raises an error.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NAMED = 3  # refusals in a message
 
 
 class NothingDerivedError(InputError):
-    """No series of the source was denoised; `outcomes` say why."""
+    """No series of the source was denoised; `outcomes` give the reasons."""
 
     reason = "nothing-derived"
 
@@ -68,8 +68,8 @@ class Result:
         noise: standard deviation of the noise at each pixel of the source.
         uncertainty: standard deviation of the error at each pixel of `image`; None if the mode does
             not estimate it.
-        verdict: what the quality gate says of the series, or of the worst of several.
-        outcomes: what became of every series, the refused ones included.
+        verdict: verdict of the quality gate on the series, or on the worst of several.
+        outcomes: outcomes of all series, including the refused ones.
     """
 
     image: Any
@@ -109,7 +109,7 @@ def denoise(
     output: str | Path | None = None,
     progress: Watch | None = None,
 ) -> Result:
-    """Denoise an image; nothing is written unless `output` says where.
+    """Denoise an image; nothing is written unless `output` is given.
 
     Safe to use from several threads; networks are loaded once in a process, when they are first
     needed, and one runs at a time.
@@ -119,24 +119,24 @@ def denoise(
             or to a NIfTI file; a list of `pydicom.Dataset`; an image of nibabel; a NumPy array or a
             torch tensor [row, column], [slice, row, column] or [repeat, slice, row, column] in
             modality units (CT: HU).
-        modality: DICOM Modality ("MR", "CT", "PT", "CR", "DX") of an image that does not say it.
+        modality: DICOM Modality ("MR", "CT", "PT", "CR", "DX") of an image that does not state it.
         spacing: of an array, in mm; its last two numbers are those between rows and columns.
         strength: share of the noise to remove: "low" 0.5, "medium" 0.75, "high" 1, or a number from
             0 to 1.
         mode: the network, as for `stillscan denoise --mode`.
-        device: "auto" takes a GPU if there is one; default: that of the settings, auto.
+        device: "auto" uses a GPU if there is one; default: that of the settings, auto.
         models: a folder of bundles, or one; default: the shipped ones.
         bundle: name of the bundle; default: the one for the modality.
         settings: default: those of the shipped `app.yaml`.
-        output: the folder that gets derived DICOM series, or the NIfTI file that is written.
+        output: folder for derived DICOM series, or the NIfTI file to write.
         progress: called after each block of slices.
 
     Returns:
         The result, judged by the quality gate.
 
     Raises:
-        NothingDerivedError: if every series of DICOM is refused; the reasons are in its `outcomes`.
-        StillscanError: why an image, the model or the arguments are refused.
+        NothingDerivedError: if every DICOM series is refused; the reasons are in its `outcomes`.
+        StillscanError: if the image, the model or the arguments are refused.
 
     Examples:
         >>> import numpy as np
@@ -200,10 +200,10 @@ def inspect(
     models: str | Path | None = None,
     settings: Settings | None = None,
 ) -> tuple[Finding, ...]:
-    """Say what `denoise` would do with each series of a source, by what it reads first.
+    """Return what `denoise` would do with each series of a source, without denoising.
 
-    Of DICOM that are the headers; what only pixels show, such as an image without noise, is not
-    seen.
+    For DICOM only headers are read; faults that are only visible in pixels, such as an image
+    without noise, are not found.
 
     Args:
         source: as for `denoise`; also each of the following.

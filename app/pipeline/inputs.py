@@ -1,4 +1,4 @@
-"""What a person names as the input: a folder, a file, a DICOMDIR or a zip archive."""
+"""Opens the input that a user gives: a folder, a file, a DICOMDIR or a zip archive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BIDS_DESCRIPTION = "dataset_description.json"
 
 
 class ArchiveTooLargeError(InputError):
-    """A zip archive holds more than the temporary folder takes, or too many files."""
+    """The content of a zip archive exceeds the temporary folder, or it has too many files."""
 
     reason = "archive-too-large"
 
@@ -40,10 +40,10 @@ def is_bids(folder: Path) -> bool:
 
 @contextmanager
 def opened(source: Path) -> Iterator[Path]:
-    """Give the folder or file to read: of a DICOMDIR its folder, of a zip archive its files.
+    """Yield the folder or file to read: for a DICOMDIR its folder, for a zip archive its files.
 
-    An archive is unpacked into a temporary folder, which is removed at the end. Its files are named
-    by numbers there: what names it gives them does not matter.
+    An archive is unpacked into a temporary folder, which is removed at the end; its files are named
+    by numbers there.
 
     Raises:
         DamagedFileError: if an archive cannot be unpacked.

@@ -1,4 +1,4 @@
-"""Outcomes of series and files, one plain line each."""
+"""Formats and logs the outcomes of series and files, one line each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def log_refusals(result: RunResult, source: Path) -> None:
     if len(result.skipped) > SKIPPED_SHOWN:
         log.warning("skipped %d more files", len(result.skipped) - SKIPPED_SHOWN)
     if result.exit_code == ExitCode.NOTHING_TO_DO:
-        log.error("nothing to do: %s holds no series that can be denoised", source)
+        log.error("nothing to do: %s contains no series that can be denoised", source)
     elif result.exit_code in (ExitCode.BAD_INPUT, ExitCode.MODEL_FAULT, ExitCode.INTERNAL_FAULT):
         log.error("nothing was written: every series of %s was refused", source)
 

@@ -53,7 +53,7 @@ OVERLAPPED, IN_TURN = "stillscan.app.pipeline.application", "stillscan.app.pipel
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a run; `candidates` are the series that were chosen."""
+    """The result of a run; `candidates` are the selected series."""
 
     outcomes: tuple[SeriesOutcome, ...]
     skipped: tuple[SkippedFile, ...]
@@ -67,7 +67,7 @@ def _silent(progress: Progress) -> None:
 
 
 def run(job: Job, watch: Watch = _silent) -> RunResult:
-    """Denoise every chosen series of the input; publish all derived series at the end.
+    """Denoise every selected series of the input; publish all derived series at the end.
 
     Series that cannot be derived are listed with the reason; if none could be derived, the output
     stays empty.

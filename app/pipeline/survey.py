@@ -19,16 +19,16 @@ from stillscan.operators.report.outcome import SeriesOutcome, SkippedFile, refus
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done.
+    """Input, output and settings of a run.
 
     Attributes:
         source: a folder with DICOM files, or one file.
-        output: the folder that gets the derived series.
-        models: a folder with bundles, or a bundle.
-        bundle: use only the bundle of this name; None for the one that fits the modality.
-        taken_numbers: SeriesNumber of what else is known of the study of every series.
+        output: folder for the derived series.
+        models: a folder with bundles, or one bundle.
+        bundle: use only the bundle of this name; None: chosen by modality.
+        taken_numbers: SeriesNumbers of other known series of the study.
         correction: how often the patient or order of the series had been corrected before; part of
-            the derived UIDs, as what was derived before has another patient.
+            the derived UIDs, as series derived earlier have another patient.
     """
 
     source: Path
@@ -42,12 +42,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found and what would be done with it.
+    """The series of an input and what would be done with each.
 
     Attributes:
-        chosen: the series that are going to be processed, each with its bundle (None: identity).
-        passed_over: outcomes of the series that are not.
-        skipped: files that are no images to process.
+        chosen: the series to process, each with its bundle (None: identity).
+        passed_over: outcomes of the other series.
+        skipped: files that are not images to process.
     """
 
     chosen: tuple[tuple[Candidate, BundleInfo | None], ...]
@@ -60,10 +60,10 @@ class Finding:
     """One series of a source, and what `denoise` would do with it.
 
     Attributes:
-        series_instance_uid: None where there is none.
+        series_instance_uid: None if there is none.
         status: as in a `SeriesOutcome`, or "would-denoise".
         bundle: name of the bundle that would be used; "" for none.
-        reason, message: a stable code and a sentence; "" where the series would be denoised.
+        reason, message: a stable code and a sentence; "" if the series would be denoised.
     """
 
     series_instance_uid: str | None

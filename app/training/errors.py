@@ -9,25 +9,25 @@ from stillscan.operators.errors import (
 
 
 class UnknownModalityError(SettingsError):
-    """Neither the images nor the arguments say which modality the bundle will serve."""
+    """Neither the images nor the arguments state the modality of the bundle."""
 
     reason = "modality-unknown"
 
 
 class OutputHoldsRunError(SettingsError):
-    """The output already holds a training run or a bundle."""
+    """The output already contains a training run or a bundle."""
 
     reason = "output-holds-run"
 
 
 class RunDiffersError(SettingsError):
-    """The run to be resumed was begun with other images, another profile or another seed."""
+    """The run to be resumed was started with other images, another profile or another seed."""
 
     reason = "run-differs"
 
 
 class DivergedError(ModelError):
-    """The loss is no number any more."""
+    """The loss is not finite."""
 
     reason = "training-diverged"
 

@@ -1,4 +1,4 @@
-"""A series through the pipeline of the application, as pixels and, if wanted, as derived DICOM."""
+"""Denoises a series with the application's pipeline: pixels and, on request, derived DICOM."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class DenoisedSeries:
     """A denoised series.
 
     Attributes:
-        pixels: modality units.
-        facts: for the answer to the client: noise, verdict, network.
-        derived: the series on disk, where one was wanted.
+        pixels: denoised pixels in modality units.
+        facts: for the response to the client: noise, verdict, network.
+        derived: the derived series on disk, if it was requested.
     """
 
     pixels: Float32[np.ndarray, "slice row column"]
@@ -42,14 +42,14 @@ def denoise_series(
     """Denoise and judge a series as `stillscan denoise` does.
 
     Args:
-        volume: DICOM or not.
-        method: made for its modality.
-        staging: folder that gets the derived series; None for none (needs a DICOM series).
+        volume: the series, from DICOM or another format.
+        method: the method for its modality.
+        staging: folder for the derived series; None: no derived series (it needs a DICOM source).
         options: of the derived series.
 
     Raises:
-        GateRefusedError: if the quality gate does not let the result pass.
-        NotDerivedError: if the derived series may not be shown or cannot be written.
+        GateRefusedError: if the quality gate refuses the result.
+        NotDerivedError: if the derived series is refused or cannot be written.
         StillscanError: if the series cannot be read or denoised.
     """
     writing = None

@@ -1,4 +1,4 @@
-"""A folder with one DICOM series as a `Volume`."""
+"""Reads a folder with one DICOM series as a `Volume`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from stillscan.operators.volume import Volume
 
 
 class NoSeriesError(NothingToDoError):
-    """The folder holds no series of images, or more than one."""
+    """The folder contains no series of images, or more than one."""
 
     reason = "no-series"
 
 
 def read_volume(folder: Path, decoder: Decoder, rules: SelectionRules) -> Volume:
-    """The one series of a folder.
+    """Read the only series of a folder.
 
     Raises:
         NoSeriesError: if there is none, or more than one.
-        NotChosenError: if the rules do not choose it.
-        InputError: why the series, or one of its files, is refused.
+        NotChosenError: if the selection rules exclude it.
+        InputError: if the series, or one of its files, is refused.
     """
     catalogue = find_series(folder, decoder, rules)
-    if catalogue.refused:  # it may be a part of the series: no result with fewer slices
+    if catalogue.refused:  # a refused file may belong to the series: no result with fewer slices
         refusal = catalogue.refused[0]
         if refusal.by_rules:
             raise NotChosenError(f"{refusal.reason}: {refusal.message}")

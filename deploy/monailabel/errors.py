@@ -6,25 +6,25 @@ from stillscan.operators.errors import InputError, SettingsError
 
 
 class UnsupportedFileError(InputError):
-    """The image is in a format that is not read here."""
+    """The format of the image is not supported."""
 
     reason = "unsupported-file"
 
 
 class NotChosenError(InputError):
-    """The selection rules of the settings do not choose the series."""
+    """The selection rules of the settings exclude the series."""
 
     reason = "not-selected"
 
 
 class NotDerivedError(InputError):
-    """No derived series could be made; the message begins with the reason of the application."""
+    """No derived series could be made; the message begins with the application's reason code."""
 
     reason = "not-derived"
 
 
 class RequestError(SettingsError):
-    """A parameter of the request has a value that it cannot have."""
+    """A parameter of the request has an invalid value."""
 
     reason = "bad-request"
 

@@ -1,4 +1,4 @@
-"""An image as viewers hold it, an array [i, j, k] with an affine, as a `Volume`, and back.
+"""Converts an image of a viewer, an array [i, j, k] with an affine, to a `Volume`, and back.
 
 The slices are the planes [i, j]: i counts columns and j rows, as in the DICOM series that the file
 was made from, so the network sees the same pixels.
@@ -27,10 +27,10 @@ Image = Float32[np.ndarray, "i j *more"]
 
 
 def suffix_of(path: str) -> str:
-    """The ending of a file that is read here, such as ".nii.gz".
+    """The suffix of a supported file, such as ".nii.gz".
 
     Raises:
-        UnsupportedFileError: if it is another.
+        UnsupportedFileError: if the format is not supported.
     """
     name = Path(path).name.lower()
     found = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
@@ -49,16 +49,16 @@ def stack_of(image: Image) -> Stack:
 
 
 def image_of(stack: Stack, shape: Sequence[int]) -> Image:
-    """What `stack_of` was given: an image of this shape."""
+    """The inverse of `stack_of`: an image of this shape."""
     return np.ascontiguousarray(stack.transpose(2, 1, 0)).reshape(tuple(shape))
 
 
 def volume_of(image: Image, modality: str, spacing_mm: tuple[float, float] = (1.0, 1.0)) -> Volume:
-    """An image as a series that can be denoised.
+    """Convert an image to a volume that can be denoised.
 
     Args:
-        image: any unit; CT in Hounsfield units.
-        modality: DICOM Modality, which the file cannot say.
+        image: in any unit; CT in Hounsfield units.
+        modality: DICOM Modality, which the file does not contain.
         spacing_mm: between rows, between columns.
 
     Raises:

@@ -1,4 +1,4 @@
-"""MONAI Label's inference task: an image in, a denoised image of the same geometry out.
+"""MONAI Label's inference task: returns a denoised image with the geometry of the input image.
 
 The result is an image of floats, not a label: nothing is resampled, so nothing has to be restored,
 and nothing is made discrete, whatever type of label the client asks for (3D Slicer and OHIF send
@@ -42,16 +42,16 @@ from stillscan.operators.graph.messages import Method
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.volume import Volume
 
-Store = Callable[[Sequence[Path]], None]  # puts DICOM files where the image came from
+Store = Callable[[Sequence[Path]], None]  # stores DICOM files in the server of the images
 
 
 @dataclass(frozen=True)
 class Denoising:
-    """What all inference tasks of the app share.
+    """Settings that all inference tasks of the app share.
 
     Attributes:
-        bundles: that the automatic choice knows.
-        store: None where images do not come from a DICOMweb server.
+        bundles: bundles for the choice by modality.
+        store: None if the images do not come from a DICOMweb server.
     """
 
     settings: Settings
@@ -61,10 +61,10 @@ class Denoising:
 
 
 class DenoiseTask(BasicInferTask):  # type: ignore[misc]
-    """Denoises with one bundle, or with the one that fits the modality."""
+    """Denoises with a given bundle, or with the one for the modality."""
 
     def __init__(self, shared: Denoising, bundle: BundleInfo | None = None) -> None:
-        """`bundle` None: the one that fits the modality of the image."""
+        """`bundle` None: chosen by the modality of the image."""
         what = "the bundle of its modality" if bundle is None else f"bundle {bundle.name}"
         super().__init__(
             path=None,
@@ -79,11 +79,11 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         self._bundle = bundle
 
     def is_valid(self) -> bool:
-        """Always: networks are loaded from bundles, not from `path`."""
+        """True: networks are loaded from bundles, not from `path`."""
         return True
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> list[Callable[..., Any]]:
-        """None: a DICOM series is read block by block while it is denoised."""
+        """No transforms: a DICOM series is read block by block while it is denoised."""
         return []
 
     def run_inferer(
@@ -99,13 +99,13 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         return {**data, **found}
 
     def post_transforms(self, data: dict[str, Any] | None = None) -> list[Callable[..., Any]]:
-        """None: pixels and geometry are the image's own already."""
+        """No transforms: the result already has the geometry of the image."""
         return []
 
     def writer(
         self, data: dict[str, Any], extension: str | None = None, dtype: Any = None
     ) -> tuple[str | None, dict[str, Any]]:
-        """Write the image as float32; `dtype` and `result_dtype` are for labels, and not asked."""
+        """Write the image as float32; `dtype` and `result_dtype` are for labels, and ignored."""
         image, meta = data[self.output_label_key], data[f"{self.output_label_key}_meta_dict"]
         result = data[self.output_json_key]
         if image is None:
@@ -122,7 +122,7 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         return path, result
 
     def _denoise_file(self, data: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
-        """A NIfTI, NRRD or MetaImage file."""
+        """Denoise a NIfTI, NRRD or MetaImage file."""
         if wants_store(data):
             raise NotStoredError(
                 "store: the image is a file without a DICOM header, nothing can be derived from it"
@@ -142,7 +142,7 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         return self._found(image_of(denoised.pixels, image.shape), meta, denoised)
 
     def _denoise_series(self, folder: Path, data: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
-        """A DICOM series; with `store`, what is derived from it goes where it came from."""
+        """Denoise a DICOM series; with `store`, store the derived series in the DICOMweb server."""
         if not wants_store(data):
             with Decoder() as decoder:
                 volume = read_volume(folder, decoder, self._shared.settings.selection)
@@ -186,7 +186,7 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
 
 
 def dicom_folder(request: Mapping[str, Any]) -> Path | None:
-    """The DICOM series of a request: its image, or what the server made the image from."""
+    """Folder of the DICOM series of a request: its image, or the source of the converted image."""
     for value in (request.get("dicom"), request.get("image")):
         if value and (Path(value).is_dir() or str(value).lower().endswith(".dcm")):
             return Path(value)
@@ -194,10 +194,10 @@ def dicom_folder(request: Mapping[str, Any]) -> Path | None:
 
 
 def _viewers_affine(volume: Volume) -> Affine:
-    """Where the series lies.
+    """The affine of the series.
 
     Raises:
-        NotOneVolumeError: says what to ask for instead.
+        NotOneVolumeError: if it has none; the message suggests to request the derived series.
     """
     try:
         return volume.affine_ras
@@ -206,7 +206,7 @@ def _viewers_affine(volume: Volume) -> Affine:
 
 
 def _nifti(image: np.ndarray, meta: Mapping[str, Any]) -> nibabel.Nifti1Image:
-    """With the header of the file that it came from, where it came from NIfTI."""
+    """Make a NIfTI image, with the header of the source if that was NIfTI."""
     if meta["like"] is None:
         return nibabel.Nifti1Image(image, meta["affine"])
     source = nibabel.load(meta["like"])

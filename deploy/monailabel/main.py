@@ -45,7 +45,7 @@ class MyApp(MONAILabelApp):  # type: ignore[misc]
             studies,
             conf,
             name="Stillscan",
-            description="Denoises MR, CT, CR and DX: makes an image beside the original, no label",
+            description="Denoises MR, CT, CR and DX: the result is an image, not a label",
             version=__version__,
         )
 

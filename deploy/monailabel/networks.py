@@ -1,4 +1,4 @@
-"""Which bundle answers a request, and its network, loaded once and kept warm."""
+"""Chooses the bundle for a request; its network is loaded once and kept in memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from stillscan.models.bundle import BundleInfo
 from stillscan.operators.graph.messages import Method
 
 MODES = tuple(mode for mode in get_args(Mode) if mode != "identity")
-STRENGTHS = ("high", "medium", "low")  # the first is what a client gets that does not choose
+STRENGTHS = ("high", "medium", "low")  # the first is the default
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a request asks for.
+    """The parameters of a request.
 
     Attributes:
-        strength: share of the noise that is taken away.
+        strength: share of the noise that is removed.
         mode: of the denoiser.
         device: "cpu" or "cuda".
     """
@@ -38,7 +38,7 @@ class Wish:
         """Read the parameters of a request.
 
         Raises:
-            RequestError: if one has a value that it cannot have.
+            RequestError: if a parameter has an invalid value.
         """
         return cls(
             cast(Strength, choice(request, "strength", STRENGTHS)),
@@ -48,10 +48,10 @@ class Wish:
 
 
 def choice(request: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:
-    """The value of a parameter; a client that does not choose sends the list of all of them.
+    """The value of a parameter; clients send the list of all values if the user has not chosen.
 
     Raises:
-        RequestError: if it is none of `known`.
+        RequestError: if it is not one of `known`.
     """
     value = request.get(name) or known[0]
     chosen = value[0] if isinstance(value, list) else value
@@ -61,10 +61,10 @@ def choice(request: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str
 
 
 class Networks:
-    """The networks of all bundles, each loaded when it is first asked for."""
+    """The networks of all bundles, each loaded when it is first used."""
 
     def __init__(self, settings: Settings) -> None:
-        """`settings` hold the limits of the gate."""
+        """`settings` contain the limits of the gate."""
         self._settings = settings
         self._loaded: dict[tuple[Path, str, Wish], Method] = {}
         self._lock = Lock()
@@ -74,7 +74,7 @@ class Networks:
 
         Raises:
             ModelError: if the bundle cannot be loaded or lacks the mode.
-            InputError: if the bundle does not serve the modality.
+            InputError: if the bundle is not for the modality.
         """
         bundle_for(modality, [bundle])
         key = bundle.folder, modality, wish
@@ -92,10 +92,10 @@ class Networks:
 
 
 def modality_of(request: Mapping[str, Any], bundle: BundleInfo | None) -> str:
-    """Of an image whose file does not say it: what the request says, else what the bundle serves.
+    """The modality of an image whose file does not state it: that of the request or the bundle.
 
     Raises:
-        ModalityUnknownError: if neither says it.
+        ModalityUnknownError: if neither states it.
     """
     said = request.get("modality")
     if isinstance(said, str) and said:
@@ -109,5 +109,5 @@ def modality_of(request: Mapping[str, Any], bundle: BundleInfo | None) -> str:
 
 
 def wants_store(request: Mapping[str, Any]) -> bool:
-    """Whether the derived series shall be stored where the image came from."""
+    """Whether the derived series is to be stored in the server of the images."""
     return request.get("store") in (True, "true", "True")

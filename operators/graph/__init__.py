@@ -1,1 +1,1 @@
-"""The holoscan operators and the pipeline steps that they run."""
+"""The stages of the pipeline, and the holoscan operators that run them."""

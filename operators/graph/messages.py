@@ -52,14 +52,14 @@ class SeriesSource:
 
 @dataclass(frozen=True)
 class SeriesFailed:
-    """A series that cannot be processed, on its way to the stage that lists the outcomes."""
+    """A series that cannot be processed; passed on to the stage that lists the outcomes."""
 
     source: SeriesSource
     error: StillscanError
 
 
 class SeriesInProgress:
-    """A planned series whose blocks are on their way; safe to use from several threads.
+    """A planned series whose blocks are being processed; safe to use from several threads.
 
     Attributes:
         source: origin of the series.

@@ -18,7 +18,7 @@ from holoscan.core import (
 
 
 class Stage(Protocol):
-    """A step of the pipeline as plain code."""
+    """A stage of the pipeline as plain code."""
 
     def take(self, message: Any) -> Any:
         """Process one message; return None if there is nothing to pass on."""

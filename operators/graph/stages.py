@@ -1,9 +1,9 @@
-"""The one loop: series are read and planned, then estimated, judged and written block by block.
+"""The stages of the pipeline: series are read and planned, then estimated, judged and written.
 
-The stages are plain code; the holoscan operators run them side by side, `in_turn` one after the
-other. What travels between them is a `SeriesBlock`, one at a time, so that memory does not grow
-with a series; a series that cannot be processed travels on as one `SeriesFailed`, and the others
-are not touched by it.
+The stages are plain code; the holoscan operators run them in parallel, `in_turn` runs them one
+after the other. They pass on one `SeriesBlock` at a time, so that memory does not grow with the
+length of a series. A series that cannot be processed is passed on as one `SeriesFailed`; the others
+are not affected.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from stillscan.operators.writing.companions.measurement_report import Measured
 from stillscan.operators.writing.derive_series import OutputOptions, SeriesWriter
 from stillscan.operators.writing.derived_header import SeriesHeader
 
-# What torch, OpenVINO and ONNX Runtime say on a CPU: they have no exception of their own for this.
+# Messages of torch, OpenVINO and ONNX Runtime on a CPU, which have no exception type for this.
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "Failed to allocate memory")
 
 
-# Held by every loop of `in_turn`: networks are shared by the threads of a process.
+# Held by `in_turn` while a network runs: networks are shared by the threads of a process.
 _NETWORK = threading.Lock()
 
 
@@ -56,13 +56,13 @@ class DenoiserFailedError(ModelError):
 
 
 class DenoiserMemoryError(ModelError):
-    """The network needed more memory than there is."""
+    """The network needed more memory than is available."""
 
     reason = "out-of-memory"
 
 
 class ReadingStage:
-    """Reads and plans one series after the other; a series that cannot be read fails alone."""
+    """Reads and plans the series one after the other; unreadable ones are passed on as failed."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class ReadingStage:
         self._network = network
 
     def __iter__(self) -> Iterator[SeriesBlock[VolumeBlock] | SeriesFailed]:
-        """The blocks of all series; a later stage that fails a series stops the reading of it."""
+        """Yield the blocks of all series; a series that fails in a later stage is not read on."""
         for source in self._sources:
             try:
                 with setting_aside():
@@ -98,16 +98,16 @@ class ReadingStage:
 
 
 class EstimatingStage:
-    """Runs the network on blocks as they come."""
+    """Runs the network on each block."""
 
     def __init__(self, network: threading.Lock) -> None:
-        """`network` is held while a denoiser runs: the next series may be planned meanwhile."""
+        """`network` is held while a denoiser runs; the next series may be planned in parallel."""
         self._network = network
 
     def take(
         self, message: SeriesBlock[VolumeBlock] | SeriesFailed
     ) -> SeriesBlock[EstimatedBlock] | SeriesFailed | None:
-        """Denoise one block; None where its series has failed already."""
+        """Denoise one block; None if its series has already failed."""
         if isinstance(message, SeriesFailed):
             return message
         series, block = message.series, message.content
@@ -122,12 +122,12 @@ class EstimatingStage:
 
 
 class GateStage:
-    """Judges blocks as they come from the network, which has the next one meanwhile."""
+    """Applies the quality gate to each block, in parallel with the network on the next block."""
 
     def take(
         self, message: SeriesBlock[EstimatedBlock] | SeriesFailed
     ) -> SeriesBlock[DenoisedBlock] | SeriesFailed | None:
-        """Judge one block and apply the strength; None where its series has failed already."""
+        """Judge one block and apply the strength; None if its series has already failed."""
         if isinstance(message, SeriesFailed):
             return message
         series, estimated = message.series, message.content
@@ -146,7 +146,7 @@ def in_turn(
 ) -> Iterator[SeriesBlock[DenoisedBlock] | SeriesFailed]:
     """Read, plan, estimate and judge without a graph, one block after the other.
 
-    Several threads may do so with the same methods; one network runs at a time.
+    Several threads may call this with the same methods; one network runs at a time.
     """
     estimating, gate = EstimatingStage(_NETWORK), GateStage()
     for message in ReadingStage(sources, methods, _NETWORK):
@@ -157,11 +157,11 @@ def in_turn(
 
 
 def denoised_blocks(volume: Volume, method: Method) -> Iterator[SeriesBlock[DenoisedBlock]]:
-    """One series that is there as a volume, denoised and judged as the application does it.
+    """Denoise and judge a volume in the same way as the application.
 
     Raises:
-        StillscanError: what makes the application refuse the series; not the gate's verdict on its
-            blocks, see `SeriesSummary`.
+        StillscanError: if the series is refused; the gate's verdict on blocks is not raised, see
+            `SeriesSummary`.
     """
     files = tuple(dict.fromkeys(each.path for each in volume.slices))
     image = volume.slices[0].sop_instance_uid if volume.beside else ""
@@ -179,12 +179,12 @@ def _next(blocks: Iterator[VolumeBlock]) -> VolumeBlock | None:
 
 @contextmanager
 def _naming_network_faults(volume: Volume, block: VolumeBlock | None = None) -> Iterator[None]:
-    """Turn what torch raises into a `ModelError` that names the slices of the block."""
+    """Replace errors of torch by a `ModelError` that names the slices of the block."""
     try:
         yield
     except MemoryError as error:
         raise DenoiserMemoryError(_where(volume, block, "not enough memory")) from error
-    except RuntimeError as error:  # torch raises nothing more precise, CUDA faults included
+    except RuntimeError as error:  # torch has no more precise type, also for CUDA faults
         no_memory = any(words in str(error) for words in NO_MEMORY)
         if type(error).__name__ == "OutOfMemoryError" or no_memory:
             raise DenoiserMemoryError(_where(volume, block, "not enough device memory")) from error
@@ -200,7 +200,7 @@ def _where(volume: Volume, block: VolumeBlock | None, what: str) -> str:
 
 
 class WritingStage:
-    """Writes derived series block by block and lists what became of every series."""
+    """Writes derived series block by block and lists the outcome of every series."""
 
     def __init__(
         self,
@@ -213,8 +213,8 @@ class WritingStage:
     ) -> None:
         """Write below `staging`.
 
-        With `report`, also the pictures and pages of each series; `objects` says which maps and
-        measurements go with it, none by default.
+        With `report`, also the pictures and pages of each series; `objects` selects the maps and
+        measurements to write, none by default.
         """
         self.outcomes: list[SeriesOutcome] = []
         self._staging = staging
@@ -227,10 +227,10 @@ class WritingStage:
         self._clock = time.monotonic()
 
     def take(self, message: SeriesBlock[DenoisedBlock] | SeriesFailed) -> None:
-        """Write one block; at the end of its series finish or discard it.
+        """Write one block; at the end of a series, finish or discard the series.
 
         Raises:
-            OutputError: if the disk does not take it; this ends the run.
+            OutputError: if it cannot be written; this ends the run.
         """
         if isinstance(message, SeriesFailed):
             self._fail(message)
@@ -252,7 +252,7 @@ class WritingStage:
                 self._fail(failed)
 
     def discard(self) -> None:
-        """Remove what is written of the series that is not finished, if there is one."""
+        """Remove the files of an unfinished series."""
         if self._open is not None:
             self._open.discard()
             self._open = None
@@ -283,7 +283,7 @@ class WritingStage:
         self.outcomes.append(replace(outcome, seconds=self._lap(), sop_instance_uid=image))
 
     def _lap(self) -> float:
-        """Seconds since the last series ended: what this one added to the run."""
+        """Seconds since the previous series ended."""
         last, self._clock = self._clock, time.monotonic()
         return self._clock - last
 
@@ -340,10 +340,10 @@ class _OpenSeries:
         self._objects.discard()
 
     def outcome(self) -> SeriesOutcome:
-        """Finish the series; what became of it.
+        """Finish the series and return its outcome.
 
         Raises:
-            ResultError: if the series may not be shown.
+            ResultError: if the series is refused.
         """
         volume, summary = self._series.volume, self._summary
         verdict: Verdict = summary.accepted()

@@ -1,4 +1,4 @@
-"""What the instances of one series must share, so that a derived series can stand beside it."""
+"""Checks that the instances of a series are consistent: patient, study, matrix, pixel format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stillscan.operators.reading.sandbox.identify import PATIENT
 
 
 def require_one_patient(instances: Sequence[Instance]) -> None:
-    """Require one PatientID, PatientName and PatientBirthDate; values are never named.
+    """Require one PatientID, PatientName and PatientBirthDate; messages never contain values.
 
     Raises:
         IdentityConflictError: naming two instances and the attribute.
@@ -62,7 +62,7 @@ def require_one_study(instances: Sequence[Instance]) -> None:
 
 
 def require_one_matrix(instances: Sequence[Instance]) -> None:
-    """Require one number of rows and of columns.
+    """Require the same Rows and Columns in all instances (one matrix).
 
     Raises:
         MixedMatrixError: naming two instances, the attribute and both values.
@@ -74,7 +74,7 @@ def require_one_matrix(instances: Sequence[Instance]) -> None:
 
 
 def require_one_photometric(instances: Sequence[Instance]) -> None:
-    """Require one photometric interpretation: one sense of bright.
+    """Require one photometric interpretation (the same polarity).
 
     Raises:
         MixedPhotometricError: naming two instances and both values.
@@ -89,7 +89,7 @@ def require_one_photometric(instances: Sequence[Instance]) -> None:
 
 
 def require_one_pixel_format(instances: Sequence[Instance]) -> None:
-    """Require one type of stored values and one unit; slopes and BitsStored may differ.
+    """Require one data type of stored values and one unit; slopes and BitsStored may differ.
 
     Raises:
         MixedPixelFormatError: naming two instances, the attribute and both values.
@@ -105,10 +105,10 @@ def require_one_pixel_format(instances: Sequence[Instance]) -> None:
 def without_duplicates(
     instances: Sequence[Instance], decoder: Decoder
 ) -> tuple[list[Instance], list[str]]:
-    """Each instance once, and a warning for every file that was left out.
+    """The instances without duplicates, and a warning for every file that was left out.
 
     Raises:
-        DuplicateInstanceError: if two files have one SOPInstanceUID and different content.
+        DuplicateInstanceError: if two files have the same SOPInstanceUID and different content.
     """
     kept: dict[str, Instance] = {}
     warnings: list[str] = []
@@ -127,7 +127,7 @@ def without_duplicates(
 
 
 def _same_content(first: Instance, second: Instance, decoder: Decoder) -> bool:
-    """Whether two files hold the same data set, in whatever transfer syntax."""
+    """Whether two files contain the same data set, regardless of the transfer syntax."""
     if (first.image, first.frames) != (second.image, second.frames):
         return False
     return all(

@@ -1,6 +1,6 @@
-"""Files are parsed and decoded in a child process, so that a hostile one cannot hurt this one (S7).
+"""Parses and decodes files in a child process with limits, to isolate hostile files (S7).
 
-with Decoder() as decoder:                  # starts the child: do it before importing torch
+with Decoder() as decoder:                  # starts the child process: before importing torch
     for path, record in decoder.scan(files): ...
     headers, stored = decoder.read([(path, 0)])
 """
@@ -47,7 +47,7 @@ BATCH = 64  # files in one request
 
 
 class Scanned(NamedTuple):
-    """What is known of one file: all, or who it is and its fault, or its fault alone."""
+    """Result for one file: its attributes, or a fault (with its identification if it was read)."""
 
     path: Path
     known: Identification | None
@@ -57,20 +57,20 @@ class Scanned(NamedTuple):
 
     @property
     def instance(self) -> Instance | None:
-        """The image that the file holds, None if something is wrong with it."""
+        """The image in the file; None if the file has a fault."""
         if self.known is None or self.image is None or self.fault is not None:
             return None
         return Instance(self.path, self.known, self.image, self.frames)
 
 
 class DecodedFrame(NamedTuple):
-    """One frame as the child decoded it.
+    """One decoded frame.
 
     Attributes:
         sop_instance_uid: of its instance.
-        header: the clean header of the instance in Explicit VR Little Endian, without pixel data;
-            empty where the frame before has it, or who asks.
-        stored: its stored values in little endian.
+        header: header of the instance in Explicit VR Little Endian, without pixel data; empty if
+            the preceding frame or the caller already has it.
+        stored: stored values in little endian.
     """
 
     sop_instance_uid: str
@@ -78,26 +78,26 @@ class DecodedFrame(NamedTuple):
     stored: bytearray
 
     def dataset(self) -> Dataset:
-        """The header as a data set whose values stay raw bytes until somebody asks for them."""
+        """The header as a data set; values stay raw bytes until they are used."""
         return data_set(self.header)
 
 
 class Decoder:
     """Parses and decodes files in a limited child process; safe to use from several threads.
 
-    A file that ends the child, or for which it takes too long, is reported as that file's fault;
-    the child is started anew for the next.
+    If a file crashes the child process or takes too long, that is reported as a fault of the file,
+    and the child process is restarted for the next file.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
-        """Prepare a decoder; its child starts with the `with` block."""
+        """Prepare a decoder; its child process starts with the `with` block."""
         self.limits = limits or Limits()
         self._lock = threading.Lock()
         self._child: ReadingProcess | None = None
         self._closed = False
 
     def __enter__(self) -> Self:
-        """Start the child."""
+        """Start the child process."""
         with self._lock:
             self._running_process()
         return self
@@ -108,11 +108,11 @@ class Decoder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the child."""
+        """End the child process."""
         self.close()
 
     def close(self) -> None:
-        """End the child; nothing can be read afterwards."""
+        """End the child process; nothing can be read afterwards."""
         with self._lock:
             self._closed = True
             if self._child is not None:
@@ -121,11 +121,11 @@ class Decoder:
 
     @property
     def process_id(self) -> int | None:
-        """Of the child that runs now."""
+        """Process ID of the child process."""
         return None if self._child is None else self._child.process.pid
 
     def scan(self, paths: Iterable[Path]) -> Iterator[Scanned]:
-        """What is known of each file, in the order given; no pixels are read."""
+        """Read the attributes of each file, in the order given, without pixels."""
         remaining = iter(paths)
         while batch := list(islice(remaining, BATCH)):
             with self._lock:
@@ -136,13 +136,13 @@ class Decoder:
     def read(
         self, frames: Sequence[tuple[Path, int]], frame_bytes: int, held: Path | None = None
     ) -> list[DecodedFrame]:
-        """Headers and stored values of these frames, each `frame_bytes` long.
+        """Read headers and stored values of these frames, each `frame_bytes` long.
 
-        Frames of one file that follow each other have one header, that of the first of them; it is
-        left out for the file `held`, of which it is there already.
+        Of consecutive frames of one file only the first has the header; for the file `held`, whose
+        header the caller already has, none has.
 
         Raises:
-            InputError: the first that cannot be read, naming its file.
+            InputError: for the first frame that cannot be read, with the name of its file.
         """
         before = [held, *(path for path, _ in frames)]
         wanted = [
@@ -157,7 +157,7 @@ class Decoder:
         return [DecodedFrame(each.sop_instance_uid, each.header, each.stored) for each in answers]
 
     def _ask(self, frames: Sequence[Wanted], frame_bytes: int) -> list[Answer]:
-        """One answer for each file, also for those over which the child died."""
+        """Yield one answer per file, also for a file that crashed the child process."""
         answers: list[Answer] = []
         while len(answers) < len(frames):
             child = self._running_process()
@@ -171,7 +171,7 @@ class Decoder:
                 self._child = None
                 answers.append(Answer(fault=DecoderStoppedError(str(lost))))
             except BaseException:
-                child.end()  # answers to this request must not be taken for those to the next
+                child.end()  # its remaining answers do not belong to the next request
                 self._child = None
                 raise
         return answers
@@ -184,7 +184,7 @@ class Decoder:
         if self._closed:
             raise ValueError("the decoder is closed")
         if self._child is not None and self._child.process.poll() is not None:
-            self._child.end()  # it died between two requests: no file is to blame
+            self._child.end()  # it ended between two requests: not the fault of a file
             self._child = None
         if self._child is None:
             self._child = ReadingProcess(self.limits)
@@ -203,5 +203,5 @@ def _scanned(answer: Answer) -> Scanned:
             fault=answer.fault,
         )
     except ValueError:
-        nonsense = DecoderStoppedError("the reading process sent nonsense")
+        nonsense = DecoderStoppedError("the reading process sent an invalid answer")
         return Scanned(Path(), None, None, (), nonsense)

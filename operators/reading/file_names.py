@@ -1,7 +1,7 @@
-"""Names of files as messages may have them: none that may be the name of a patient.
+"""File names for messages, without names that may be those of patients.
 
-A name of numbers and the words of the trade is shown as it is (`IM_0001.dcm`, `02_copy.dcm`), any
-other as a digest, by which someone with the files finds it again:
+A name that consists of numbers and technical words is shown as it is (`IM_0001.dcm`,
+`02_copy.dcm`), any other as a digest, by which a person with the files can identify it:
 
     for file in *; do printf '%s  ' "$file"; printf '%s' "$file" | sha256sum | cut -c1-12; done
 """
@@ -38,7 +38,7 @@ def shown(path: Path) -> str:
 
 
 def shown_below(path: Path, folder: Path) -> str:
-    """The same with the folders on the way from `folder`."""
+    """The same, with the path relative to `folder`."""
     if path == folder:
         return shown(path)
     steps = path.relative_to(folder).parts

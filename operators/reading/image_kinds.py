@@ -1,7 +1,7 @@
-"""Decides whether an image is one to denoise, by the table of words in `kind_table`.
+"""Decides whether an image is to be denoised, by the table of words in `kind_table`.
 
-The standard leaves most of ImageType to the manufacturers (PS3.3 C.7.6.1.1.2), who put their words
-at any position and join them ("CT_SOM5 MIP", "MRPET_UMAP3D"); so every value is read.
+The standard leaves most of ImageType to the manufacturers (PS3.3 C.7.6.1.1.2), who use their own
+words at any position and join them ("CT_SOM5 MIP", "MRPET_UMAP3D"); so all values are compared.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MENTIONED = ("ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV", "MTT", "TTP",
 
 @lru_cache(2**8)  # the images of a series have the same attributes
 def kinds_of(facts: Facts, own_rows: tuple[KindRow, ...] = ()) -> tuple[Kind, ...]:
-    """Return the kinds of this image by the rows that match; none if it is one to denoise.
+    """Return the kinds of this image by the rows that match; none if it is to be denoised.
 
     Args:
         facts: the attributes of the image.

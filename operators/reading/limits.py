@@ -1,10 +1,10 @@
-"""How large the header of a file may be."""
+"""Limits for the size of a header."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-MAX_HEADER_BYTES = 64 * 2**20  # what may stand before the pixel data
+MAX_HEADER_BYTES = 64 * 2**20  # maximum length of everything before the pixel data
 
 
 def most_header_bytes(path: str) -> int:

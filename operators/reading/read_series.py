@@ -1,4 +1,4 @@
-"""From a folder of files to series, and from a series to a volume whose pixels are read in blocks.
+"""Finds the series of a folder, and opens a series as a volume whose pixels are read in blocks.
 
 with Decoder() as decoder:
     catalogue = find_series(folder, decoder, SelectionRules())
@@ -69,14 +69,14 @@ LeftOut = tuple[Scanned, NotSelected]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A series that the rules choose and that is consistent: one patient, one matrix, one unit.
+    """A selected, consistent series (one patient, one matrix, one unit), or one radiograph of it.
 
     Attributes:
-        instances: each once, in the order of their paths.
-        warnings: copies of instances that were left out.
-        beside: SOPInstanceUID of the other images of the series, where each is a candidate of its
-            own (radiographs).
-        left_out: which images of the series are none to denoise, in words; "" for none.
+        instances: without duplicates, in the order of their paths.
+        warnings: warnings about duplicates that were left out.
+        beside: SOPInstanceUIDs of the other images of the series, if each is a separate candidate
+            (radiographs).
+        left_out: description of the images of the series that are not denoised; "" for none.
         correction: how often its patient or order had been corrected before.
     """
 
@@ -93,25 +93,25 @@ class Candidate:
 
     @property
     def sop_instance_uid(self) -> str:
-        """The one image that this is about; "" where it is a whole series."""
+        """SOPInstanceUID of the radiograph; "" if the candidate is a whole series."""
         return self.instances[0].known.sop_instance_uid if self.beside else ""
 
     @property
     def slices(self) -> int:
-        """How many images they hold."""
+        """Number of images (frames)."""
         return sum(len(instance.frames) for instance in self.instances)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A series, one radiograph of it, or files of no series, that will not be processed.
+    """A series, one radiograph of it, or files without a series, that will not be processed.
 
     Attributes:
-        series_instance_uid: None where the files do not say it.
+        series_instance_uid: None if the files do not contain it.
         reason: a stable code.
-        message: names the first file that is concerned; no patient data.
-        by_rules: nothing is wrong with it, the selection rules do not choose it.
-        sop_instance_uid: of the radiograph; "" where it is a whole series.
+        message: names the first file concerned; without patient data.
+        by_rules: the selection rules exclude it; nothing is wrong with it.
+        sop_instance_uid: of the radiograph; "" if it is a whole series.
     """
 
     series_instance_uid: str | None
@@ -125,13 +125,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a folder holds.
+    """The contents of a folder.
 
     Attributes:
         candidates: series to read.
-        refused: series that are not chosen, or cannot be processed.
-        skipped: files that are no images (junk, indexes, reports), and images of a candidate's
-            series that are none to denoise.
+        refused: series that are not selected, or cannot be processed.
+        skipped: files that are not images (other formats, indexes, reports), and images of a
+            candidate's series that are not denoised.
     """
 
     candidates: tuple[Candidate, ...]
@@ -140,9 +140,9 @@ class Catalogue:
 
 
 def find_series(source: Path, decoder: Decoder, rules: SelectionRules) -> Catalogue:
-    """Read the header of every file under a folder and sort the files into series.
+    """Read the header of every file under a folder and group the files into series.
 
-    Every series stands alone: what is wrong with one says nothing about the others.
+    Series are independent: a fault of one does not affect the others.
     """
     found = input_files(source)
     refused = [_refused_file(path, error) for path, error in found.passed_over]
@@ -172,11 +172,11 @@ def find_series(source: Path, decoder: Decoder, rules: SelectionRules) -> Catalo
 
 
 def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
-    """Stack the instances of one series into a volume; its pixels are read when they are asked for.
+    """Open the instances of one series as a volume; pixels are read when they are needed.
 
     Returns:
-        The volume, its slices by stack, repetition and position along the slice normal, every frame
-        of every instance once.
+        The volume, with slices ordered by stack, repetition and position along the slice normal;
+        every frame of every instance once.
     """
     placed, unusual = in_space(candidate.instances)
     cleared: set[SliceHeader] = set()
@@ -211,14 +211,14 @@ def read_series(candidate: Candidate, decoder: Decoder) -> Volume:
 
 
 def _warnings_of_description(known: Identification) -> Iterator[str]:
-    """A series that is called as maps are, although nothing else says that it is one."""
+    """Warn if only the description suggests that the series is a quantitative map."""
     word = mentioned_in(known.series_description)
     if word and known.modality in ("MR", "CT", "PT"):
-        yield f"SeriesDescription speaks of {word}: are these images, and no map?"
+        yield f"SeriesDescription contains {word}: check whether this is a quantitative map"
 
 
 def _mosaic(instances: Sequence[Instance]) -> Mosaic | None:
-    """How the pictures hold their slices; None if they are no mosaics, or of different kinds."""
+    """Layout of the tiles; None if the images are not mosaics, or of different layouts."""
     known, image = instances[0].known, instances[0].image
     if any(each.known.tiles != known.tiles or each.image.frames > 1 for each in instances):
         return None
@@ -230,12 +230,12 @@ def _warnings_of_mosaic(instances: Sequence[Instance], mosaic: Mosaic | None) ->
     if mosaic is None and any(each.known.tiles for each in instances):
         yield (
             "the images are mosaics whose tiles do not fit into Rows and Columns, or differ from "
-            "image to image: each was denoised as one picture"
+            "image to image: each image was denoised as one slice"
         )
 
 
 def _tiles(picture: SliceHeader, mosaic: Mosaic) -> Iterator[SliceHeader]:
-    """The slices of a mosaic; where each lies is not in the attributes of the standard."""
+    """The slices of a mosaic; standard attributes do not contain their positions."""
     plane = Plane(spacing_mm=picture.plane.spacing_mm, thickness_mm=picture.plane.thickness_mm)
     for tile in range(mosaic.tiles):
         place = None if picture.place is None else (*picture.place, tile)
@@ -245,7 +245,7 @@ def _tiles(picture: SliceHeader, mosaic: Mosaic) -> Iterator[SliceHeader]:
 
 
 class SeriesReader:
-    """Reads slices of one series through the decoder and checks that they are still the same."""
+    """Reads slices of one series through the decoder and checks that the files are unchanged."""
 
     def __init__(
         self,
@@ -254,7 +254,7 @@ class SeriesReader:
         cleared: set[SliceHeader],
         mosaic: Mosaic | None,
     ) -> None:
-        """`instances` are those whose slices may be asked for; the rest as in `Volume`."""
+        """`instances` are those whose slices can be read; other arguments as in `Volume`."""
         self._decoder = decoder
         self._mosaic = mosaic
         self._cleared = cleared
@@ -265,7 +265,7 @@ class SeriesReader:
         """Headers (without pixel data) and stored values [slice, row, column] of these slices.
 
         Raises:
-            InputError: if one of them cannot be decoded, or is no longer what it was.
+            InputError: if a slice cannot be decoded, or its file was changed.
         """
         image = self._instances[slices[0].path].image
         wanted = [(each.path, 0 if self._mosaic else each.frame) for each in slices]
@@ -347,7 +347,7 @@ def _place(frame: FrameAttributes) -> Place | None:
 
 
 def _why_skipped(scanned: Scanned) -> NotSelected | None:
-    """Why a file is no image at all; None for images, also for broken ones."""
+    """Why a file is not an image; None for images, also for damaged ones."""
     if scanned.path.name.upper() == "DICOMDIR":
         return NotSelected("dicomdir", "is an index of a medium")
     known = scanned.known
@@ -368,7 +368,7 @@ def _candidates_and_refusals(
     numbers: Mapping[str, frozenset[int]],
     decoder: Decoder,
 ) -> tuple[list[Candidate | Refusal], list[LeftOut]]:
-    """What becomes of a series or its radiographs, and which of its images are left out."""
+    """Candidates and refusals of a series or its radiographs, and the images left out."""
     try:
         with setting_aside():
             left_out = [(each, why) for each in instances if (why := _why_left_out(each, rules))]
@@ -379,7 +379,7 @@ def _candidates_and_refusals(
 
 
 def _why_left_out(scanned: Scanned, rules: SelectionRules) -> NotSelected | None:
-    """Why an image of a series is none to denoise; asked before what is wrong with it."""
+    """Why an image of a series is not denoised; checked before its faults."""
     known, instance = scanned.known, scanned.instance
     if known is None:
         return None
@@ -395,7 +395,7 @@ def _sorted_out(
     numbers: Mapping[str, frozenset[int]],
     decoder: Decoder,
 ) -> list[Candidate | Refusal]:
-    """The series as a candidate without what is left out, or why it is none; radiographs alone."""
+    """The series as a candidate without the images left out, or its refusal; or radiographs."""
     if len(left_out) == len(instances):
         first, why = left_out[0]
         return [_refused_series(instances, first, why.reason, why.message, by_rules=True)]
@@ -426,10 +426,10 @@ def _sorted_out(
 def _each_alone(
     kept: Sequence[Scanned], left_out: str, numbers: Mapping[str, frozenset[int]], decoder: Decoder
 ) -> list[Candidate | Refusal]:
-    """Every radiograph of a series as a candidate, or why it is none: its neighbours stay.
+    """Each radiograph of a series as a separate candidate, or its refusal.
 
     Raises:
-        InputError: if they are of several studies, so that one derived series cannot hold them.
+        InputError: if they belong to several studies, so that one derived series is impossible.
     """
     require_one_study([each for one in kept if (each := one.instance) is not None])
     alone = len(kept) > 1

@@ -1,6 +1,6 @@
 """Decides from headers alone which series are processed, and gives a reason for the others.
 
-A rule never reports a fault of a series, only that it is not one to denoise.
+A rule never reports a fault of a series, only that the series is not to be denoised.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ LOSSY_SYNTAXES = (
     "1.2.840.10008.1.2.4.203",  # HTJ2K
 )
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-# Their images are projections, each with a matrix and a noise of its own: one series holds the
-# views of an examination, and is no volume.
+# Radiographs are projections, each with its own matrix and noise: a series contains the views of an
+# examination and is not a volume.
 RADIOGRAPHS = frozenset({"CR", "DX", "IO", "MG", "PX"})
 
 IN_COLOUR = frozenset({"COLOR", "TRUE_COLOR", "MIXED"})
@@ -65,10 +65,10 @@ class SelectionRules:
         localizers, complex_images, maps, reformatted: images of these kinds, by the table of
             `kind_table`.
         burned_in: images with BurnedInAnnotation YES.
-        lossy: images that were compressed with losses at any time.
-        denoised: series that Stillscan made.
+        lossy: images that were compressed with loss at any time.
+        denoised: series that were derived by Stillscan.
         image_kinds: rows of the site, which come before those of the table.
-        descriptions: patterns (`*t1*`, case does not count), one of which SeriesDescription must
+        descriptions: patterns (`*t1*`, not case-sensitive), one of which SeriesDescription must
             match; none: any description.
         excluded_descriptions: patterns that SeriesDescription must not match.
     """
@@ -96,7 +96,7 @@ class NotSelected:
 
 
 def name_of_uid(uid: str) -> str:
-    """Return the name of a UID in PS3.6; the UID itself where it has none."""
+    """Return the name of a UID in PS3.6; the UID itself if it has none."""
     return UID(uid).name if VALID_UID.fullmatch(uid) else "no UID"
 
 
@@ -187,7 +187,7 @@ def _frame_reasons(
 def _header_reasons(known: Identification, rules: SelectionRules) -> Iterator[NotSelected]:
     """Yield the rules that exclude an instance as a whole, by its header."""
     if known.derived_by_us and rules.denoised == "refuse":
-        yield NotSelected("already-denoised", "the series was made by Stillscan")
+        yield NotSelected("already-denoised", "derived by Stillscan")
     yield from _content_reasons(_facts_of_instance(known), rules)
 
 

@@ -1,7 +1,7 @@
-"""Slices in their order in space and time, and what is unusual about it.
+"""Orders slices in space and time, and warns about unusual geometry.
 
-The model works slice by slice, so nothing here is a condition: stacks of several directions,
-repeated positions and gaps are processed, image for image, with a warning.
+Slices are denoised one by one, so no geometry is refused: several stacks, repeated positions and
+gaps are processed image by image, with a warning.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from stillscan.operators.reading.records import FrameAttributes, Instance, Tripl
 
 SAME_DIRECTION = 1e-3  # of direction cosines: real GE series differ in the sixth digit
 SAME_POSITION_MM = 1e-3
-GAP = 1.5  # times the usual step
+GAP = 1.5  # a gap is a step of more than so many times the usual step
 AROUND = tuple(product((-1, 0, 1), repeat=3))
 LAST = 2**63  # the place of instances without InstanceNumber
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedSlice:
-    """A frame and where it lies along the normal of its stack, in mm; None without geometry."""
+    """A frame and its position along the normal of its stack, in mm; None without geometry."""
 
     instance: Instance
     frame: int
@@ -33,23 +33,23 @@ class PlacedSlice:
 
     @property
     def attributes(self) -> FrameAttributes:
-        """What is known of the frame."""
+        """The attributes of the frame."""
         return self.instance.frames[self.frame]
 
     @property
     def name(self) -> str:
-        """For messages: the file, and which of its frames."""
+        """File and frame number, for messages."""
         of_many = f", frame {self.frame + 1}" if len(self.instance.frames) > 1 else ""
         return shown(self.instance.path) + of_many
 
 
 def in_space(instances: Iterable[Instance]) -> tuple[list[PlacedSlice], list[str]]:
-    """Every frame by stack, repetition and position, and warnings about what is unusual.
+    """Order frames by stack, repetition and position; returns them with warnings.
 
-    A stack has one direction (and one StackID). Its first repetition holds the first image of every
-    position (by InstanceNumber and by the dimension indices of the frame), its second the second,
-    as multi-echo, diffusion and dynamic series have them. The frames of one instance stay together:
-    where the first of them belongs, all of them follow.
+    A stack has one direction (and one StackID). Its first repetition contains the first image at
+    every position (by InstanceNumber and by the dimension indices of the frame), its second
+    repetition the second image, as in multi-echo, diffusion and dynamic series. The frames of an
+    instance stay together, at the place of the first of them.
     """
     in_file = [PlacedSlice(each, frame, None) for each in instances for frame in _frames(each)]
     counted = sorted(in_file, key=_number)
@@ -80,7 +80,7 @@ def _number(slice_: PlacedSlice) -> tuple[int, str, tuple[int, ...], int]:
 
 
 def _direction(frame: FrameAttributes) -> Triple | None:
-    """The slice normal; None where the image has no geometry."""
+    """The slice normal; None if the image has no geometry."""
     if frame.position is None or frame.orientation is None:
         return None
     (a, b, c), (x, y, z) = frame.orientation
@@ -96,10 +96,10 @@ def _product(one: Triple, other: Triple) -> float:
 
 
 def _stacks(located: Iterable[tuple[PlacedSlice, Triple]]) -> list[list[PlacedSlice]]:
-    """Frames of one direction together; positions are along the direction of the first.
+    """Group frames by direction; positions are along the direction of the first frame.
 
-    Stacks are looked up by their direction in steps of the tolerance, so that the time does not
-    grow with the square of a series in which every image has a direction of its own.
+    Stacks are looked up by their direction, rounded to the tolerance, so that the time does not
+    grow with the square of the number of images if every image has another direction.
     """
     stacks: list[tuple[Triple, list[PlacedSlice]]] = []
     known: dict[tuple[str, int, int, int], list[int]] = defaultdict(list)
@@ -128,7 +128,7 @@ def _is_one_direction(one: Triple, other: Triple) -> bool:
 
 
 def _repetitions(stack: Iterable[PlacedSlice]) -> list[list[PlacedSlice]]:
-    """The n-th image of every position together, by position."""
+    """Group the n-th image of every position, ordered by position."""
     repetitions: list[list[PlacedSlice]] = []
     seen: dict[int, int] = {}
     for slice_ in stack:
@@ -143,7 +143,7 @@ def _repetitions(stack: Iterable[PlacedSlice]) -> list[list[PlacedSlice]]:
 
 
 def _instance_by_instance(placed: Iterable[PlacedSlice]) -> list[PlacedSlice]:
-    """In the same order, but that the frames of an instance follow its first."""
+    """The same order, but with the frames of an instance together, at its first frame."""
     of_instance: dict[str, list[PlacedSlice]] = defaultdict(list)
     for slice_ in placed:
         of_instance[slice_.instance.known.sop_instance_uid].append(slice_)
@@ -169,7 +169,7 @@ def _warnings_of_stacks(stacks: Sequence[Sequence[Sequence[PlacedSlice]]]) -> It
 
 
 def _warnings_of_gaps(stack: Sequence[Sequence[PlacedSlice]]) -> Iterator[str]:
-    """Of the first repetition that has gaps."""
+    """Warnings of gaps, for the first repetition that has any."""
     for repetition in stack:
         steps = [
             ((second.position or 0.0) - (first.position or 0.0), first, second)

@@ -1,4 +1,4 @@
-"""What a PACS corrects: the same images come again with another patient or order."""
+"""Corrections by a PACS: the same images are sent again with another patient or order."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ PATIENT_AND_ORDER = (
 
 
 def is_newer_copy(newer: Scanned, older: Scanned, decoder: Decoder) -> bool:
-    """Whether two files of one instance show the same image, or the older one is damaged.
+    """Whether two files of one instance contain the same image, or the older one is damaged.
 
-    A scanner that gives two images one SOPInstanceUID corrects nothing: both are kept, and the
-    series is refused.
+    If a scanner uses one SOPInstanceUID for two images, that is not a correction: both are kept,
+    and the series is refused.
     """
     first, second = newer.instance, older.instance
     if first is None or second is None:

@@ -1,9 +1,9 @@
-"""A rejection note: tells a PACS that a derived series has an outdated patient or order.
+"""Rejection notes, which inform a PACS that a derived series has an outdated patient or order.
 
-A Key Object Selection with the title (113038, DCM, "Incorrect Modality Worklist Entry") of CID 7031
-names every instance that was sent (PS3.3 A.35.4, PS3.16 TID 2010; IHE RAD Imaging Object Change
-Management). 113039, "Data Retention Policy Expired", would say that their time is over, 113037 that
-they harm, 113001 that their quality is poor: none is the reason here.
+A rejection note is a Key Object Selection with the title (113038, DCM, "Incorrect Modality Worklist
+Entry") of CID 7031, which references every instance that was sent (PS3.3 A.35.4, PS3.16 TID 2010;
+IHE RAD Imaging Object Change Management). The other titles do not apply: 113039 "Data Retention
+Policy Expired", 113037 (patient safety), 113001 (quality).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEADER = (*WHOSE, "StudyInstanceUID", "SeriesDate", "SeriesTime")
 
 
 def note_on(files: Sequence[Path], folder: Path) -> Path:
-    """Write the note on these instances below the folder; the same for the same instances."""
+    """Write the note for these instances below the folder; it is deterministic."""
     sent = [dcmread(file, stop_before_pixels=True) for file in files]
     note = rejection_note(sent)
     path = folder / "note" / str(note.SeriesInstanceUID) / f"{note.SOPInstanceUID}.dcm"
