@@ -30,6 +30,8 @@ def share_one_heap() -> None:
     every array of the network. If it is kept instead, the student takes a tenth less time, with the
     same peak.
     """
+    if sys.platform == "win32":
+        return  # it has no library of the process itself
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # other C libraries do not have it
         mallopt(M_ARENA_MAX, 1)

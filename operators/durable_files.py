@@ -14,6 +14,8 @@ def sync(path: Path) -> None:
     Raises:
         OSError: if the file system reports an error.
     """
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders; it syncs names by itself
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

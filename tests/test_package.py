@@ -1,5 +1,6 @@
 """The wheel: one name in the environment, and nothing of other people's names in its way."""
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -12,12 +13,13 @@ from tests.series_factory import make_series
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OF_EXTRAS = ("holoscan", "monai", "openvino", "onnxruntime", "onnx", "ray", "pynetdicom", "h11")
 FOREIGN = ("app.py", "models/__init__.py", "operators/__init__.py", "deploy/__init__.py")
 
 pytestmark = pytest.mark.slow
 
 
-def run(*command: object, where: Path, packages: Path) -> str:
+def run(*command: object, where: Path, packages: Path | str) -> str:
     """Output of a command in a folder, with these packages before all others."""
     done = subprocess.run(
         [str(word) for word in command],
@@ -47,6 +49,15 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", folder, wheel], check=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def light(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The wheel where nothing of the extras is installed: their imports fail."""
+    folder = tmp_path_factory.mktemp("light")
+    code = f"import sys; sys.modules.update(dict.fromkeys({OF_EXTRAS}))"
+    (folder / "sitecustomize.py").write_text(code)
+    return f"{folder}:{installed}"
 
 
 @pytest.fixture
@@ -98,3 +109,64 @@ def test_a_series_is_denoised_beside_other_peoples_modules(installed: Path, fore
 def test_every_console_script_runs(installed: Path, foreign: Path, script: str) -> None:
     said = run(installed / "bin" / script, "--help", where=foreign, packages=installed)
     assert script in said
+
+
+def test_without_holoscan_and_the_sdk_the_main_job_is_done(
+    light: str, installed: Path, tmp_path: Path
+) -> None:
+    make_series(tmp_path / "in", slices=3)
+    program = installed / "bin/stillscan"
+    said = run(program, "denoise", "in", "out", "--json", where=tmp_path, packages=light)
+    (line,) = map(json.loads, said.splitlines())
+    assert line["status"] == "derived"
+    assert line["method"]["engine"] in ("torch", "ncnn")
+    assert len(list((tmp_path / "out").glob("*/*.dcm"))) == 3
+    assert "holoscan-cu13" in run(program, "doctor", where=tmp_path, packages=light)
+
+
+def test_without_them_arrays_nifti_and_bids_are_denoised(
+    light: str, installed: Path, tmp_path: Path
+) -> None:
+    code = """
+import sys, nibabel, numpy, stillscan
+image = numpy.random.default_rng(0).normal(100, 5, (48, 48, 3)).astype("float32")
+found = stillscan.denoise(image.T, modality="MR")
+assert found.image.std() < image.std() / 2
+nibabel.save(nibabel.Nifti1Image(image, numpy.eye(4)), "sub-01_T1w.nii.gz")
+stillscan.denoise("sub-01_T1w.nii.gz", modality="MR", output="out.nii.gz")
+assert nibabel.load("out.nii.gz").get_fdata().std() < image.std() / 2
+assert sys.modules["holoscan"] is None
+"""
+    run(sys.executable, "-c", code, where=tmp_path, packages=light)
+    data = tmp_path / "bids/sub-01/anat"
+    data.mkdir(parents=True)
+    (tmp_path / "sub-01_T1w.nii.gz").rename(data / "sub-01_T1w.nii.gz")
+    (tmp_path / "bids/dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    run(installed / "bin/stillscan", "denoise", "bids", "out", where=tmp_path, packages=light)
+    assert (tmp_path / "out/sub-01/anat/sub-01_desc-denoised_T1w.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("name", ["denoise_folder.py", "denoise_arrays.py"])
+def test_without_them_the_examples_run(light: str, tmp_path: Path, name: str) -> None:
+    make_series(tmp_path / "in", slices=2)
+    run(sys.executable, ROOT / "examples" / name, "in", "out", where=tmp_path, packages=light)
+    assert list((tmp_path / "out").iterdir())
+
+
+def test_where_locks_are_missing_results_are_written_all_the_same(
+    light: str, tmp_path: Path
+) -> None:
+    """As on Windows, as far as that can be had here."""
+    code = """
+import sys
+sys.modules["fcntl"] = sys.modules["resource"] = None
+from pathlib import Path
+from stillscan.app.pipeline.output_folder import publish, staging_in
+with staging_in(Path("out")) as staging:
+    (staging / "a").write_text("a")
+    publish(staging, Path("out"))
+assert [each.name for each in Path("out").iterdir()] == ["a"]
+import numpy, stillscan
+stillscan.denoise(numpy.random.default_rng(0).normal(9, 1, (64, 64)), modality="MR")
+"""
+    run(sys.executable, "-c", code, where=tmp_path, packages=light)

@@ -6,7 +6,6 @@ folders of ended processes by a lock, which the kernel releases with the process
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -15,6 +14,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # on Windows: nothing tells there which staging folders are abandoned
+    fcntl = None  # type: ignore[assignment]
 
 from stillscan.operators.durable_files import sync
 from stillscan.operators.errors import SettingsError
@@ -81,6 +85,8 @@ def _take_over(staging: Path, output: Path) -> bool:
     A process that was killed while publishing has moved away files that it was to replace: they are
     put back unless they have been replaced.
     """
+    if fcntl is None:
+        return False
     # NFS locks only files opened for writing, and keeps removed files while they are open
     with suppress(OSError), (staging / LOCK).open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,6 +102,8 @@ def _take_over(staging: Path, output: Path) -> bool:
 
 def _hold(lock: BinaryIO) -> None:
     """Lock the file while it is open, then mark it; the mark tells whether the lock is reliable."""
+    if fcntl is None:
+        return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         mark = _mark(lock)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -79,6 +80,11 @@ def run(job: Job, watch: Watch = _silent) -> RunResult:
         return run_with(job, decoder, load_methods, watch)
 
 
+def holoscan_is_there() -> bool:
+    """Return whether holoscan is installed (the extra `deploy`); without it stages run in turn."""
+    return find_spec("holoscan") is not None
+
+
 def run_with(
     job: Job,
     decoder: Decoder,
@@ -94,12 +100,13 @@ def run_with(
         decoder: the reading process, possibly started long ago.
         load: loads the method for each modality, as `load_methods` does.
         watch: called after each block.
-        overlapped: run the stages in parallel on holoscan; otherwise one after the other.
+        overlapped: run the stages in parallel on holoscan, where that is installed; otherwise one
+            after the other.
 
     Raises:
         StillscanError: for what concerns the whole run (settings, models, output).
     """
-    stages = OVERLAPPED if overlapped else IN_TURN
+    stages = OVERLAPPED if overlapped and holoscan_is_there() else IN_TURN
     started = time.monotonic()
     require_apart(job.source, job.output)
     with staging_in(job.output) as staging:

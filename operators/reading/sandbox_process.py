@@ -56,6 +56,12 @@ class Wanted(NamedTuple):
     with_header: bool
 
 
+class SandboxMissingError(InputError):
+    """The sandbox that reads DICOM needs an operating system with limits for processes."""
+
+    reason = "sandbox-missing"
+
+
 class ProcessLostError(Exception):
     """The reading process ended, takes too long or sent an answer that is not valid."""
 
@@ -75,7 +81,15 @@ class ReadingProcess:
     """A running `stillscan.operators.reading.sandbox.main`, and the socket to it."""
 
     def __init__(self, limits: Limits) -> None:
-        """Start the process."""
+        """Start the process.
+
+        Raises:
+            SandboxMissingError: on Windows, which has neither limits nor sockets as standard input.
+        """
+        if os.name == "nt":
+            raise SandboxMissingError(
+                "DICOM is read on Linux and macOS; on Windows use WSL, or NIfTI and arrays"
+            )
         self._socket, other_end = socket.socketpair()
         names = ("address_space", "cpu_s", "bytes_per_s")
         start = {name: getattr(limits, name) for name in names}
