@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +90,31 @@ def assert_comes_back(derivations: list[Derivation], archive: Path) -> None:
             assert (archive / "rest" / f"{name}.dcm").exists()
 
 
-def test_made_series_come_back_unchanged(tool: Tool, tmp_path: Path) -> None:
-    derivations = derive_all(made_volumes(tmp_path / "made"), tmp_path)
-    assert_comes_back(derivations, archived(derivations, tmp_path, tool))
+@dataclass(frozen=True)
+class Made:
+    """Series that were made, the objects beside those of MR and CT, and where they came back."""
+
+    derivations: list[Derivation]
+    objects: list[Path]
+    archive: Path
+
+
+@pytest.fixture(scope="module")
+def made(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    derivations = derive_all(made_volumes(folder / "made"), folder)
+    objects = [
+        file
+        for each in derivations
+        if each.volume.modality in ("MR", "CT")
+        for files in objects_of(each.volume, folder / "objects").files.values()
+        for file in files
+    ]
+    return Made(derivations, objects, archived(derivations, folder, tool, objects))
+
+
+def test_made_series_come_back_unchanged(made: Made) -> None:
+    assert_comes_back(made.derivations, made.archive)
 
 
 @pytest.mark.data
@@ -102,17 +125,7 @@ def test_real_series_come_back_unchanged(stillscan_data: Path, tool: Tool, tmp_p
     assert_comes_back(derivations, archived(derivations, tmp_path, tool))
 
 
-def test_objects_beside_a_series_come_back_unchanged(tool: Tool, tmp_path: Path) -> None:
-    derivations = derive_all(
-        (volume for volume in made_volumes(tmp_path / "made") if volume.modality in ("MR", "CT")),
-        tmp_path,
-    )
-    files = [
-        file
-        for each in derivations
-        for made in objects_of(each.volume, tmp_path / "objects").files.values()
-        for file in made
-    ]
-    archive = archived(derivations, tmp_path, tool, files)
-    for file in files:
-        assert pydicom.dcmread(archive / "rest" / file.name) == pydicom.dcmread(file)
+def test_objects_beside_a_series_come_back_unchanged(made: Made) -> None:
+    assert made.objects
+    for file in made.objects:
+        assert pydicom.dcmread(made.archive / "rest" / file.name) == pydicom.dcmread(file)

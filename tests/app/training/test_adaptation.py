@@ -68,7 +68,9 @@ def adapted(site, tmp_path_factory):
         start=MR,
         evaluation=site / "other",
     )
-    assert train_tiny(request, Console(file=said, width=200)) == ExitCode.DERIVED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stillscan.app.training.release.PROCEDURAL", 3)
+        assert train_tiny(request, Console(file=said, width=200)) == ExitCode.DERIVED
     return out, said.getvalue()
 
 
