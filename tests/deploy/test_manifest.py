@@ -134,6 +134,7 @@ def test_labels_of_the_packager_are_there(official: Path) -> None:
     assert not [label for label in theirs if f"{label}=" not in ours and label != "tag"]
 
 
+@pytest.mark.slow
 def test_what_the_packager_copies_runs(official: Path, tmp_path: Path) -> None:
     make_series(tmp_path / "in", slices=1)
     dockerfile = (official / "Dockerfile").read_text()

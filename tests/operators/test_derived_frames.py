@@ -200,6 +200,7 @@ def test_an_instance_that_lacks_a_frame_is_not_written(tmp_path: Path) -> None:
     assert list(staging.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_frames_wait_on_the_disk_so_memory_does_not_grow(tmp_path: Path) -> None:
     make_enhanced(tmp_path / "source", modality="CT", frames=96, rows=512, columns=512)
     (volume,) = volumes_in(tmp_path / "source")

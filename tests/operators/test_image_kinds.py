@@ -67,6 +67,7 @@ def matrix() -> list[tuple[KindRow, Facts]]:
     return made
 
 
+@pytest.mark.slow
 def test_no_place_no_glue_and_no_case_hides_a_map():
     combinations = matrix()
     assert len(combinations) > 300

@@ -83,6 +83,7 @@ def test_header_is_what_pydicom_reads(name):
     require_same(clean(PYDICOM_FILES / name), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_headers_of_real_scanners_are_what_pydicom_reads(stillscan_data):
     for path in (stillscan_data / "dev" / "dicom").rglob("*"):

@@ -109,6 +109,7 @@ def test_other_decoders_read_compressed_output(
     assert new_errors(tool, packed) == []
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("syntax", COMPRESSED)
 def test_real_series_are_compressed_without_loss(

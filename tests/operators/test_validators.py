@@ -62,6 +62,7 @@ def test_derived_multi_frame_series_have_no_new_errors(
     assert new_errors(tool, derive(tmp_path / "source")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_derived_series_of_real_sources_have_no_new_errors(
     stillscan_data: Path, tool: Tool, tmp_path: Path
