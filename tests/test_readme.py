@@ -40,6 +40,7 @@ def test_make_commands_exist(command):
     assert command in make_targets()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [each for each in COMMANDS if not each.startswith("make ")])
 def test_commands_run(command, tmp_path):
     make_series(tmp_path / "IN", slices=2)

@@ -232,6 +232,7 @@ def test_help_tells_the_exit_codes() -> None:
         assert re.search(rf"\b{code} \w", text)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_returns_the_exit_code(
     stillscan: Callable, source: Path, tmp_path: Path
 ) -> None:

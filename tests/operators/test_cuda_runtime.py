@@ -11,6 +11,7 @@ print({line.split()[-1] for line in open('/proc/self/maps') if 'libcudart' in li
 """
 
 
+@pytest.mark.slow
 def test_the_cuda_runtime_is_the_wheels_whatever_the_machine_has() -> None:
     wheels = find_cuda_runtime()
     assert wheels is not None
