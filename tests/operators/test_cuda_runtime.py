@@ -2,6 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from stillscan.operators.graph.cuda_runtime import find_cuda_runtime
 
 # what the process has loaded, after the graph was imported
