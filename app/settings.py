@@ -141,7 +141,7 @@ def with_choices(
     """Return the settings with what a command or a call chooses; None chooses nothing.
 
     Raises:
-        SettingsError: if one has a value that it cannot have.
+        SettingsError: if a value is invalid.
     """
     if isinstance(strength, str) and strength not in STRENGTHS:
         raise SettingsError(f"strength is '{strength}'; {STRENGTH_EXPECTED}")

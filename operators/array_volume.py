@@ -1,4 +1,4 @@
-"""Makes a `Volume` of an array, so that images without DICOM files go through the same pipeline."""
+"""Makes a `Volume` of an array, so that images without DICOM files use the same pipeline."""
 
 from __future__ import annotations
 

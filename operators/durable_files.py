@@ -1,4 +1,4 @@
-"""Writes files that survive a loss of power."""
+"""Writes files that survive a power failure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk holds what was written to this file, or the names in this folder.
+    """Wait until the content of this file, or the names in this folder, are on the disk.
 
     Raises:
         OSError: if the file system reports an error.
@@ -24,7 +24,7 @@ def sync(path: Path) -> None:
 
 
 def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file with `write` and wait until the disk holds it; its name needs `sync(folder)`.
+    """Write a file with `write` and wait until it is on the disk; its name needs `sync(folder)`.
 
     Raises:
         OSError: if the file system reports an error.

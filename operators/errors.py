@@ -1,10 +1,10 @@
 """The errors of Stillscan: each has a stable reason code, and no message contains patient data.
 
 StillscanError
-├── InputError          the input cannot be processed as it is (a file or a series is refused)
-├── NothingToDoError    no series in the input that the selection rules choose
+├── InputError          the input cannot be processed (a file or a series is refused)
+├── NothingToDoError    the input contains no series that the selection rules select
 ├── ModelError          the network cannot be loaded or run
-├── ResultError         the result of a series may not be shown (the series is refused)
+├── ResultError         the result of a series is not acceptable (the series is refused)
 ├── OutputError         the result cannot be written
 └── SettingsError       the settings are wrong
 """
@@ -27,9 +27,9 @@ class ExitCode(IntEnum):
 
 
 class StillscanError(Exception):
-    """Root of all errors that are raised on purpose.
+    """Base class of all expected errors.
 
-    `reason` is a stable code (kebab-case) that logs, `result.json` and the gateway carry.
+    `reason` is a stable code (kebab-case), which is used in logs, `result.json` and the gateway.
     """
 
     reason: ClassVar[str] = "internal-fault"
@@ -78,7 +78,7 @@ class SettingsError(StillscanError):
     exit_code = ExitCode.USAGE
 
 
-# What a result is refused for where it is written, and what the file system says there.
+# Errors of writing a result.
 
 
 class NotFinitePixelsError(ResultError):
@@ -123,8 +123,8 @@ class NotWritableError(OutputError):
     reason = "output-not-writable"
 
 
-# What a file or a series is refused for. The reading child raises these and the parent raises them
-# again by their reason, so this module imports nothing but the standard library.
+# Errors of a file or a series. The reading process raises them and the parent raises them again by
+# their reason, so this module imports only the standard library.
 
 
 class EmptyFileError(InputError):

@@ -1,7 +1,7 @@
 """Geometry of a series in the patient: the plane of each image, and one affine for all.
 
-DICOM counts millimetres towards the patient's left, back and head (LPS); NIfTI towards right, front
-and head (RAS).
+DICOM coordinates increase towards the patient's left, back and head (LPS), NIfTI coordinates
+towards right, front and head (RAS); both in mm.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Affine = Float64[np.ndarray, "4 4"]
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where one image lies (PS3.3 C.7.6.2), in mm of the patient's coordinate system.
+    """Position and orientation of an image (PS3.3 C.7.6.2), in mm, patient coordinates.
 
     Attributes:
-        position: of the centre of the first pixel; None where the image has no geometry.
+        position: of the centre of the first pixel; None if the image has no geometry.
         across: direction of a row, in which the column index grows.
         down: direction of a column, in which the row index grows.
         spacing_mm: between rows, between columns (PixelSpacing).
-        thickness_mm: SliceThickness, 1 where the header does not say it.
+        thickness_mm: SliceThickness, 1 if the header does not state it.
     """
 
     position: Vector | None = None

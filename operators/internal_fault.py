@@ -1,10 +1,9 @@
-"""The one border behind which an unforeseen exception concerns one series or instance.
+"""Converts unexpected exceptions, so that a bug affects only one series or instance.
 
     with setting_aside():
-        ...                      # raises StillscanError: a bug becomes InternalFaultError
+        ...                      # any unexpected exception becomes an InternalFaultError
 
-What is raised names its kind and place and nothing else: the message of an exception may quote the
-header of an image.
+The error states only type and place of the exception: its message may quote the header of an image.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ OURS = Path(__file__).resolve().parents[1]
 
 
 class InternalFaultError(StillscanError):
-    """A bug: one series, or one instance, is set aside; the others go on."""
+    """A bug: one series or instance is refused; the others continue."""
 
     reason = "internal-fault"
 
 
 @contextmanager
 def setting_aside(*passing: type[Exception]) -> Iterator[None]:
-    """Let what is not foreseen concern the series or the instance inside, and nothing else.
+    """Convert unexpected exceptions inside the block to an `InternalFaultError`.
 
     Args:
-        passing: exceptions that concern more than that: they go through as they are.
+        passing: exceptions that are not converted, as they concern more than one series.
 
     Raises:
         InternalFaultError: instead of any other exception that is not a StillscanError.
@@ -50,7 +49,7 @@ def setting_aside(*passing: type[Exception]) -> Iterator[None]:
 
 
 def kind_and_place(error: BaseException) -> str:
-    """`TypeError at operators/volume.py:12`: of the innermost frame that is ours."""
+    """Type and place of an exception, such as `TypeError at operators/volume.py:12`."""
     place = "an unknown place"
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)

@@ -1,4 +1,4 @@
-"""Turns errors of the file system into errors with a reason code."""
+"""Converts errors of the file system to errors with a reason code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stillscan.operators.errors import DiskFullError, NotWritableError, OutputEr
 
 @contextmanager
 def naming_output_faults(what: str) -> Iterator[None]:
-    """Turn an `OSError` raised while doing `what` into an `OutputError`."""
+    """Convert an `OSError` inside the block to an `OutputError`; `what` describes the action."""
     try:
         yield
     except OSError as error:

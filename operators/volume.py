@@ -1,9 +1,9 @@
 """A series in memory: geometry of each slice, pixels in modality units, read in blocks on demand.
 
-A slice is a classic instance, one frame of a multi-frame one, or one tile of a mosaic, named by
-`(path, frame)`. For the slices of a volume these rules hold:
+A slice is a classic instance, one frame of a multi-frame instance, or one tile of a mosaic,
+identified by `(path, frame)`. For the slices of a volume these rules hold:
 
-- every frame of every instance is there exactly once, so what is derived has all of them (W1);
+- every frame of every instance occurs exactly once, so the derived series has all of them (W1);
 - the frames of one instance are consecutive, `slices[i].frames` of them, but in the order of space
   and time, not of the file: a writer puts each at its own `frame`. A block may begin and end inside
   an instance;
@@ -12,7 +12,7 @@ A slice is a classic instance, one frame of a multi-frame one, or one tile of a 
   instance, in all blocks that are read one after the other, so that memory does not grow with
   frames: it must not be changed. The functional groups of a frame are item `frame` of its
   PerFrameFunctionalGroupsSequence;
-- what the pipeline needs of a frame's functional groups is in its `SliceHeader`.
+- the values of a frame's functional groups that the pipeline needs are in its `SliceHeader`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stillscan.operators.geometry import NOWHERE, Affine, Plane, affine_lps, aff
 from stillscan.operators.mosaic import Mosaic
 
 BLOCK_PIXELS = 2**21  # pixels in a block: 8 slices of 512x512, 8 MB of float32
-Place = tuple[int, ...]  # the same numbers: the same part of the patient
+Place = tuple[int, ...]  # equal for slices at the same position
 FLOAT64_AT_ONCE = 2**16  # pixels that are rescaled at once: they stay in the cache
 
 
@@ -39,12 +39,12 @@ FLOAT64_AT_ONCE = 2**16  # pixels that are rescaled at once: they stay in the ca
 class SliceHeader:
     """The properties of one image that the pipeline needs before its pixels are read.
 
-    `frame` counts from 0 in the order of the file and is 0 for classic instances; `frames` is how
-    many its instance has. `position` is along the slice normal in mm, None where the image has no
-    geometry; `plane` is where its pixels lie. `slope` and `intercept` are those of this slice
+    `frame` counts from 0 in the order of the file and is 0 for classic instances; `frames` is the
+    number of frames of its instance. `position` is along the slice normal in mm, None if the image
+    has no geometry; `plane` is its geometry. `slope` and `intercept` are those of this slice
     (PS3.3 C.11.1; of a frame, PS3.3 C.7.6.16.2.9), `padding` is the least and the greatest stored
-    value that is pixel padding (PS3.3 C.7.5.1.1.2). Slices of one `place` show the same part of the
-    patient; None where it is not known where a slice lies.
+    value that is pixel padding (PS3.3 C.7.5.1.1.2). Slices with the same `place` are repeated
+    acquisitions at one position; None if the position is not known.
     """
 
     path: Path
@@ -109,14 +109,14 @@ class Volume:
     Attributes:
         slices: by stack, repetition and position along the slice normal, the frames of an
             instance together.
-        rows, columns: the matrix all slices share.
+        rows, columns: matrix of all slices.
         unit: of the pixels: RescaleType or Units, "HU" in a CT that has none, else "1".
-        sibling_series_numbers: SeriesNumber of all series known of the study (W3).
-        beside: SOPInstanceUID of the other images of the series, where each is denoised alone (a
-            radiograph); what is derived of them is one series.
-        left_out: which images of the series are not to be denoised, in words; "" for none.
+        sibling_series_numbers: SeriesNumbers of all known series of the study (W3).
+        beside: SOPInstanceUIDs of the other images of the series, if each is denoised separately
+            (radiographs); the derived images form one series.
+        left_out: description of the images of the series that are not denoised; "" for none.
         correction: how often the patient or order of the series had been corrected before.
-        mosaic: how the pictures of the instances hold the slices; None where each is its own.
+        mosaic: layout of the slices in mosaic images; None if each slice is an image or frame.
         cleared: slices that had bits set above BitsStored, which were cleared when they were read.
         warnings: messages for the user (a gap, a duplicate that was left out).
     """
@@ -140,7 +140,7 @@ class Volume:
 
     @property
     def found_in_pixels(self) -> tuple[str, ...]:
-        """Return warnings about what only the pixels show, as far as they have been read."""
+        """Return warnings about the pixels that have been read so far."""
         if not self.cleared:
             return ()
         number = f"{len(self.cleared)} of {len(self.slices)} slices"
@@ -189,7 +189,7 @@ class Volume:
 
 
 def unit_of(modality: str) -> str:
-    """Return the unit assumed for images of a modality whose header names none."""
+    """Return the unit assumed for images of a modality whose header has none."""
     return "HU" if modality == "CT" else "1"
 
 

@@ -1,10 +1,9 @@
 """Reads and writes single attributes of a header while all others keep their bytes (W1, W9).
 
-The reader gives headers in Explicit VR Little Endian whose elements are raw: the bytes of the file.
-Elements that are not converted are written as they came, whatever their character set says and
-however their numbers are spelled. So what a derived header changes is put in as bytes too, and what
-is read of a header is read here, from the bytes: this works for any content, and takes time in
-proportion to its length.
+The reader returns headers in Explicit VR Little Endian with raw elements, the bytes of the file.
+Elements that are not converted are written unchanged, whatever their character set or number
+format. Therefore values of a derived header are also set as bytes, and values are read here from
+the bytes: this works for any content, in time proportional to its length.
 """
 
 from __future__ import annotations
@@ -136,16 +135,16 @@ def values_of(header: Dataset, keyword: str) -> list[str]:
 
 
 def put(header: Dataset, keyword: str, value: bytes, vr: str = "") -> None:
-    """Give an attribute this value."""
+    """Set the value of an attribute."""
     tag = tag_of(keyword)
     header[tag] = RawDataElement(tag, vr or vr_of(keyword), len(value), value, 0, False, True)
 
 
 def put_text(header: Dataset, keyword: str, text: str) -> None:
-    """Give an attribute this text, in the character set of `header`; no value longer than its VR.
+    """Set the text of an attribute, in the character set of `header`, cut to the length of its VR.
 
-    Where that set cannot hold the text (the source's was broken), only the ASCII in it stays; a
-    code, a UID or a number is ASCII whatever the set.
+    If that character set cannot represent the text (the text of the source was broken), only its
+    ASCII characters are kept; a code, a UID or a number is ASCII in every character set.
     """
     vr = vr_of(keyword)
     values = [text] if vr in ONE_VALUE else text.split("\\")
@@ -157,24 +156,24 @@ def put_text(header: Dataset, keyword: str, text: str) -> None:
 
 
 def put_items(header: Dataset, keyword: str, items: Sequence[Item]) -> None:
-    """Give a sequence these items."""
+    """Set the items of a sequence."""
     put(header, keyword, _items_as_bytes(items))
 
 
 def append_item(header: Dataset, keyword: str, item: Item) -> None:
-    """Append to a sequence: the items that it has stay as they are and come first."""
+    """Append to a sequence; existing items are unchanged and come first."""
     put(header, keyword, sequence_value(header, keyword) + _items_as_bytes([item]))
 
 
 def append_items_of(header: Dataset, keyword: str, other: Dataset) -> None:
-    """Append to a sequence the items that it has in another header, as they are."""
+    """Append the items of the same sequence of another header, unchanged."""
     put(header, keyword, b"".join(sequence_value(each, keyword) for each in (header, other)))
 
 
 def own_items(header: Dataset, keyword: str) -> list[Dataset]:
-    """Return the items of a sequence, parsed for `header` alone: other headers do not share them.
+    """Return the items of a sequence, parsed for this `header` only, not shared with others.
 
-    None where the attribute is absent, or is no sequence.
+    None if the attribute is absent, or is not a sequence.
     """
     tag = tag_of(keyword)
     if tag not in header:

@@ -1,4 +1,4 @@
-"""What became of one series: what the report, the summary table and the exit code are made of."""
+"""The outcome of one series, for the report, the summary table and the exit code."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Status = Literal["derived", "refused", "not-selected"]
 
 @dataclass(frozen=True)
 class SeriesOutcome:
-    """What became of one series.
+    """The outcome of one series, or of one radiograph of it.
 
     Attributes:
-        series_instance_uid: of the source; None where the files do not tell.
-        sop_instance_uid: of the one image that this is about, as radiographs of a series are
-            denoised one by one; "" for a whole series.
-        status: `derived`; `refused` (something is wrong with it); `not-selected` (by the rules).
-        reason: stable code, empty where the series was derived.
-        message: for the person who must act, no patient data.
-        exit_code: what the refusal alone would make the process say.
-        noise_before, noise_after: sigma in `unit`; None where it was not measured.
+        series_instance_uid: of the source; None if it is not in the files.
+        sop_instance_uid: of the radiograph, as radiographs of a series are denoised one by one; ""
+            for a whole series.
+        status: `derived`; `refused` (because of a fault); `not-selected` (by the rules).
+        reason: stable code, "" if the series was derived.
+        message: for the user, without patient data.
+        exit_code: exit code of the process if this were the only series.
+        noise_before, noise_after: sigma in `unit`; None if it was not measured.
         seconds: wall time that the series added to the run.
-        repeats: what repeats inside the series say of the correction; None where there are none.
+        repeats: result of the check by repeated acquisitions; None if there are none.
     """
 
     series_instance_uid: str | None
@@ -59,12 +59,12 @@ class SeriesOutcome:
 
     @property
     def uid(self) -> str | None:
-        """What this is about: the series, or the image."""
+        """UID of the source series, or of the image."""
         return self.sop_instance_uid or self.series_instance_uid
 
     @property
     def page(self) -> str:
-        """Name of its page and picture in the report, without ending; "" unless derived."""
+        """Name of its page and picture in the report, without suffix; "" unless derived."""
         if self.derived is None:
             return ""
         whole = self.derived.series_instance_uid
@@ -73,7 +73,7 @@ class SeriesOutcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one series is; the UID is that of an image where images are denoised one by one.
+    """Progress of one series, or of one image if images are denoised one by one.
 
     Attributes:
         denoised: the block that was written last; the series may still be refused.
@@ -90,7 +90,7 @@ Watch = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A file of the input that is no image to process: junk, an index, a structured report."""
+    """A file of the input that is not an image: another format, an index, a structured report."""
 
     name: str
     reason: str
@@ -98,7 +98,7 @@ class SkippedFile:
 
 
 def unit_suffix(unit: str) -> str:
-    """A unit as it follows a number; nothing where pixels have none ("1" in UCUM)."""
+    """A unit as suffix of a number; "" if pixels have no unit ("1" in UCUM)."""
     return "" if unit in ("", "1") else f" {unit}"
 
 
@@ -108,7 +108,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def noise_change(before: float | None, after: float | None) -> str:
-    """How much lower the noise is, as a person says it: `-72 %`; empty where it is not known."""
+    """The relative change of the noise, such as `-72 %`; "" if it is not known."""
     if not before or after is None:
         return ""
     return f"{100 * (after / before - 1):+.0f} %"
@@ -117,7 +117,7 @@ def noise_change(before: float | None, after: float | None) -> str:
 def refused(
     series_instance_uid: str, files: Sequence[Path], error: StillscanError, modality: str = ""
 ) -> SeriesOutcome:
-    """The outcome of a series that an error stopped; its message names the first file."""
+    """The outcome of a series that was refused with an error; the message names the first file."""
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     which, is_bug = f"{shown(files[0])}{more}", error.exit_code == ExitCode.INTERNAL_FAULT
     return SeriesOutcome(
@@ -132,13 +132,13 @@ def refused(
 
 
 def exit_code_of(outcomes: Sequence[SeriesOutcome]) -> ExitCode:
-    """What the process says: all derived, some, or why none."""
+    """The exit code of the process: all series derived, some, or the reason why none was."""
     derived = any(each.status == "derived" for each in outcomes)
     refusals = [each.exit_code for each in outcomes if each.status == "refused"]
     if derived:
         return ExitCode.PARTLY_DERIVED if refusals else ExitCode.DERIVED
     if not refusals:
         return ExitCode.NOTHING_TO_DO
-    # A fault of the model concerns every series, so it is named before one of ours or of the input.
+    # A fault of the network concerns every series, so it precedes bugs and faults of the input.
     worst = (ExitCode.MODEL_FAULT, ExitCode.INTERNAL_FAULT)
     return next((code for code in worst if code in refusals), ExitCode.BAD_INPUT)

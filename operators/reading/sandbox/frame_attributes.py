@@ -244,7 +244,7 @@ def _padding(tags: Tags, signed: bool) -> tuple[int, int] | None:
 
 
 def _padding_of_frame(tags: Tags, groups: Tags, signed: bool) -> tuple[int, int] | None:
-    """Of the instance; a converted series that had several keeps them among what has no place."""
+    """Return the padding of a frame; converted series may have it in the unassigned attributes."""
     places = (tags, *(_macro(groups, tag) for tag in CONVERTED_ATTRIBUTES))
     return next((found for place in places if (found := _padding(place, signed))), None)
 
@@ -265,7 +265,7 @@ def _position(tags: Tags) -> Triple | None:
 
 
 def _orientation(tags: Tags) -> tuple[Triple, Triple] | None:
-    """Return the directions of rows and columns; six zeros say that they are not known."""
+    """Return the directions of rows and columns; six zeros mean that they are not known."""
     numbers = _numbers(tags, ORIENTATION, 6)
     if numbers is None or not any(numbers):
         return None

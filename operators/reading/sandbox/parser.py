@@ -54,7 +54,7 @@ PIXEL_KEYWORDS = {
 NO_TEXT = re.compile(rb"[^ -~]")
 ITEM_START = b"\xfe\xff\x00\xe0"
 PACKED = {b"PK\3\4": "a zip archive", b"\x1f\x8b": "packed with gzip"}
-NIFTI = "is NIfTI and not DICOM: from Python, stillscan.denoise takes it"
+NIFTI = "is NIfTI, not DICOM: to denoise it, name this file (.nii, .nii.gz) as the input"
 NIFTI_HEAD, PACKED_HEAD = 348, 4096  # bytes
 NO_DICOM = "is not DICOM: it has no 'DICM' at byte 128 and no data set at byte 0"
 
