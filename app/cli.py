@@ -33,7 +33,7 @@ from stillscan.app.settings import (
 )
 from stillscan.operators.errors import ExitCode, SettingsError
 from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.report.outcome import SeriesOutcome
+from stillscan.operators.report.outcome import SeriesOutcome, counted
 
 EXIT_CODES = (
     "Exit codes: 0 every chosen series was derived; 1 internal fault; 2 wrong arguments or "
@@ -268,6 +268,10 @@ def denoise_images(job: Job, modality: str | None, as_json: bool, names: bool) -
         show_image(Console(), name, outcome, as_json, path if names else None)
 
     result = denoise_files(job, modality, report)
+    derived = sum(each.status == "derived" for each in result.outcomes)
+    if derived and not as_json:
+        written = f"{counted(derived, 'denoised image')} in {job.output}"
+        Console().print(written, soft_wrap=True, highlight=False)
     log_warnings(result.outcomes)
     log_refusals(result, job.source)
     return result.exit_code

@@ -32,7 +32,7 @@ def log_warnings(outcomes: Sequence[SeriesOutcome]) -> None:
     """Log the warnings of the derived series."""
     for each in outcomes:
         for warning in each.warnings:
-            log.warning("%s: %s", each.uid, warning)
+            log.warning("%s", f"{each.uid}: {warning}" if each.uid else warning)
 
 
 def log_refusals(result: RunResult, source: Path) -> None:

@@ -59,6 +59,7 @@ def test_a_nifti_file_is_denoised_into_the_file_that_is_named(tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("denoised file-")
     assert "MR, 3 slices, noise" in result.stdout
+    assert result.stdout.endswith(f"1 denoised image in {out}\n")
     assert sorted(each.name for each in out.parent.iterdir()) == ["quiet.json", "quiet.nii.gz"]
     expected = stillscan.denoise(source, modality="MR", device="cpu")
     assert np.array_equal(nibabel.load(out).get_fdata(), expected.image.get_fdata())
