@@ -111,5 +111,5 @@ def _require_even_stack(
             index = int(wrong.argmax())
             raise NotOneVolumeError(
                 f"slice {index + 1} of {len(planes)} {what} ({off_mm[index]:.3g} mm from where an "
-                "even stack has it): one array with one affine cannot hold this series"
+                "even stack has it): the series does not form one array with one affine"
             )

@@ -129,7 +129,7 @@ def backfill(
         if tally.stopped:
             log.error("stopped: %s; continue with --resume", tally.stopped)
         elif tally.total == 0:
-            log.error("nothing to do: the source holds no series")
+            log.error("nothing to do: the source contains no series")
     return tally.exit_code()
 
 

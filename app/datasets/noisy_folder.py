@@ -108,7 +108,7 @@ def read_noisy_folder(
     sources, refused, other_files = find_sources(folder, decoder, rules, modality)
     if not sources and not refused:
         raise NoTrainingImagesError(
-            f"{folder} holds no DICOM, NIfTI, PNG or npz file with images "
+            f"{folder} contains no DICOM, NIfTI, PNG or npz file with images "
             f"({other_files} other files)"
         )
     every = max(1, math.ceil(sum(source.pixels for source in sources) / most_pixels))

@@ -66,7 +66,9 @@ class StackedImage:
             NotFiniteValuesError: if a value is infinite or not a number.
         """
         if not modality:
-            raise ModalityUnknownError("the image does not say its modality: name it, such as MR")
+            raise ModalityUnknownError(
+                "the modality of the image is not known: give it, such as MR"
+            )
         if modality == "CT" and self.spacing_mm is None:
             raise SpacingUnknownError("CT needs the spacing of rows and columns in mm")
         slices, rows, columns = self.stack.shape

@@ -70,7 +70,7 @@ class SeriesDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self.series = tuple(_measured(sources))
         if not self.series:
             self.close()
-            raise NothingToDoError(f"{folder} holds no series that can be denoised")
+            raise NothingToDoError(f"{folder} contains no series that can be denoised")
         self._slices = [
             (number, index)
             for number, series in enumerate(self.series)

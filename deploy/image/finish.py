@@ -150,7 +150,7 @@ def bundles(models: Path) -> Iterator[Component]:
 def licences(components: list[Component]) -> str:
     """Return the licences of all parts as a table for a person."""
     lines = [
-        "# Licences of what lies in this image",
+        "# Licences of the software in this image",
         "",
         "The texts: `*.dist-info` below /opt/stillscan/site-packages, /usr/share/doc/*/copyright.",
         "",

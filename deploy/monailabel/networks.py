@@ -103,7 +103,7 @@ def modality_of(request: Mapping[str, Any], bundle: BundleInfo | None) -> str:
     if bundle is not None:
         return bundle.modalities[0]
     raise ModalityUnknownError(
-        "the file does not say which modality it is: add the parameter modality (MR, CT, CR or "
+        "the file does not state its modality: add the parameter modality (MR, CT, CR or "
         "DX), or choose the model of a modality, such as stillscan_mr"
     )
 

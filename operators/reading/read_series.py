@@ -302,7 +302,7 @@ class SeriesReader:
         if not self._mosaic.is_empty_beyond(picture):
             raise InvalidAttributeError(
                 f"{shown(slice_.path)}: the mosaic holds more than the {self._mosaic.tiles} slices "
-                "that its header says"
+                "that its header states"
             )
         return self._mosaic.tile(picture, slice_.frame)
 
@@ -310,7 +310,8 @@ class SeriesReader:
 def _require_unchanged(frame: DecodedFrame, slice_: SliceHeader) -> None:
     if frame.sop_instance_uid != slice_.sop_instance_uid:
         raise FileChangedError(
-            f"{shown(slice_.path)} is no longer the instance {slice_.sop_instance_uid}"
+            f"{shown(slice_.path)} was changed: it no longer contains the instance "
+            f"{slice_.sop_instance_uid}"
         )
 
 
@@ -358,7 +359,7 @@ def _why_skipped(scanned: Scanned) -> NotSelected | None:
         return NotSelected("dicomdir", "is an index of a medium")
     name = name_of_uid(known.sop_class_uid)
     if known.sop_class_uid and "Image Storage" not in name:
-        return NotSelected("not-an-image", f"holds no image: SOPClassUID is {name}")
+        return NotSelected("not-an-image", f"contains no image: SOPClassUID is {name}")
     return None
 
 

@@ -161,11 +161,12 @@ def _warnings_without_geometry(instance: Instance) -> Iterator[str]:
 def _warnings_of_stacks(stacks: Sequence[Sequence[Sequence[PlacedSlice]]]) -> Iterator[str]:
     if len(stacks) > 1:
         yield (
-            f"{len(stacks)} stacks or orientations in one series: each image is processed by itself"
+            f"{len(stacks)} stacks or orientations in one series: each image is processed "
+            "separately"
         )
     repeated = sum(len(repetition) for stack in stacks for repetition in stack[1:])
     if repeated:
-        yield f"images at positions of others: {repeated}; each image is processed by itself"
+        yield f"images at positions of others: {repeated}; each image is processed separately"
 
 
 def _warnings_of_gaps(stack: Sequence[Sequence[PlacedSlice]]) -> Iterator[str]:

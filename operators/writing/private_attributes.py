@@ -106,7 +106,7 @@ def parse_private_attribute(text: str) -> PrivateAttribute:
     match = _NOTATION.fullmatch(text.strip())
     if match is None or not int(match[1], 16) % 2:
         raise ValueError(
-            f'{text!r} is no private attribute; expected (gggg,"CREATOR",ee) with an odd group'
+            f'{text!r} is not a private attribute; expected (gggg,"CREATOR",ee) with an odd group'
         )
     return PrivateAttribute(int(match[1], 16), match[2], int(match[3], 16))
 

@@ -200,7 +200,7 @@ def test_stacks_stay_apart_even_at_one_direction(read_one, tmp_path):
     volume = read_one()
     assert [each.frame for each in volume.slices] == [0, 2, 4, 1, 3, 5]
     assert volume.warnings == (
-        "2 stacks or orientations in one series: each image is processed by itself",
+        "2 stacks or orientations in one series: each image is processed separately",
     )
 
 

@@ -174,7 +174,7 @@ def test_element_without_a_valid_vr_is_refused(tmp_path):
     good = element(0x00080016, b"UI", b"1.2\0")
     path = tmp_path / "damaged"
     path.write_bytes(part_10(good + struct.pack("<HH2sH", 0x0008, 0x0018, b"zz", 0)))
-    with pytest.raises(DamagedFileError, match=r"\(0008,0018\).* has no VR"):
+    with pytest.raises(DamagedFileError, match=r"\(0008,0018\).* has a VR that is not"):
         parsed(path)
 
 

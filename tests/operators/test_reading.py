@@ -313,7 +313,7 @@ def test_repeated_positions_stay_in_their_repetition(read_one, tmp_path):
     assert [each.instance_number for each in volume.slices] == [1, 3, 5, 2, 4, 6]
     assert [float(each.EchoTime) for each in whole(volume).headers] == [4, 4, 4, 5, 5, 5]
     assert volume.warnings == (
-        "images at positions of others: 3; each image is processed by itself",
+        "images at positions of others: 3; each image is processed separately",
     )
 
 

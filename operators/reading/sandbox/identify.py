@@ -92,7 +92,7 @@ def require_uids(instance: Identification) -> None:
         if not uid:
             raise MissingUidError(f"{keyword} is missing")
         if not VALID_UID.fullmatch(uid):
-            raise InvalidUidError(f"{keyword} is no UID: expected at most 64 digits and dots")
+            raise InvalidUidError(f"{keyword} is not a UID: expected at most 64 digits and dots")
 
 
 def _description(tags: Tags) -> str:

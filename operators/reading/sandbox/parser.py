@@ -203,7 +203,7 @@ def _require_code_string(vr: bytes, value: bytes) -> bytes:
     if vr not in (b"CS", b"UN"):
         raise DamagedFileError(f"SpecificCharacterSet: found VR {vr.decode()}, expected CS")
     if NO_TEXT.search(value.rstrip(b" \0")):
-        raise DamagedFileError("SpecificCharacterSet holds bytes that are no characters")
+        raise DamagedFileError("SpecificCharacterSet contains bytes that are not characters")
     return b"CS"
 
 
@@ -280,7 +280,7 @@ class _Parser:
         group, number = struct.unpack_from(order + "HH", data, position)
         tag = group << 16 | number
         if group == 0xFFFE:
-            raise DamagedFileError(f"a delimiter stands at byte {position}, expected an element")
+            raise DamagedFileError(f"found a delimiter at byte {position}, expected an element")
         if not encoding.explicit:
             (length,) = struct.unpack_from("<I", data, position + 4)
             return tag, vr_in_dictionary(tag, self._signed), position + 8, length
@@ -289,7 +289,9 @@ class _Parser:
             (length,) = struct.unpack_from(order + "H", data, position + 6)
             return tag, vr, position + 8, length
         if vr not in LONG_VRS:
-            raise DamagedFileError(f"{name_of(tag)} at byte {position} has no VR that PS3.5 knows")
+            raise DamagedFileError(
+                f"{name_of(tag)} at byte {position} has a VR that is not in PS3.5"
+            )
         self.source.need(position + 12)
         (length,) = struct.unpack_from(order + "I", data, position + 8)
         return tag, vr, position + 12, length
