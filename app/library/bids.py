@@ -96,7 +96,7 @@ def read_json(file: Path) -> dict[str, Any]:
         DamagedFileError: if it does not.
     """
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except (OSError, ValueError) as error:
         raise DamagedFileError(f"{shown(file)} cannot be read as JSON") from error
     if not isinstance(document, dict):

@@ -254,7 +254,7 @@ def _stacked(source: Any, spacing: Sequence[float] | None) -> StackedImage | Non
         source = read_nifti(Path(source))
     if isinstance(source, np.ndarray):
         return stacked_array(source, spacing)
-    if hasattr(source, "dataobj") and hasattr(source, "affine"):
+    if hasattr(source, "dataobj") and hasattr(source.header, "get_xyzt_units"):
         return stacked_nifti(source)
     if hasattr(source, "detach"):
         return stacked_tensor(source, spacing)

@@ -114,7 +114,9 @@ def stacked_tensor(values: Any, spacing: Sequence[float] | None) -> StackedImage
     """
     import torch
 
-    image = stacked_array(values.detach().cpu().numpy(), spacing)
+    plain = values.detach().cpu()
+    numbers = plain.float() if plain.is_floating_point() else plain  # NumPy has no bfloat16
+    image = stacked_array(numbers.numpy(), spacing)
 
     def restore(result: Stack) -> Any:
         return torch.from_numpy(image.restore(result)).to(values.device)

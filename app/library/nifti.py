@@ -25,7 +25,7 @@ def read_nifti(path: Path) -> Any:
         SettingsError: if there is no such file.
         DamagedFileError: if it is none.
     """
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         raise SettingsError(f"input {path} does not exist")
     return nifti_of(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stillscan.app.settings import Device, Mode, Settings, Strength
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.report.outcome import SeriesOutcome
 
+NOTHING = Result([], None, [], None, None, ())
 OUTCOME = "stillscan_outcome"  # in the metadata of a selected series: what became of it
 
 
@@ -131,9 +133,9 @@ class DenoiseSeriesOperator(Operator):  # type: ignore[misc]  # holoscan has no 
             for instance in each.series.get_sop_instances()
         ]
         try:
-            return denoise(datasets, **self._options)
+            return denoise(datasets, **self._options) if datasets else NOTHING
         except NothingDerivedError as error:
-            return Result([], None, [], None, None, error.outcomes)
+            return replace(NOTHING, outcomes=error.outcomes)
 
     def _derived(
         self, selected: Sequence[StudySelectedSeries], result: Result

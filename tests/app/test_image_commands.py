@@ -137,8 +137,14 @@ def test_a_bids_data_set_becomes_a_derivative_data_set(bids):
     assert result.stderr.count("not-denoised") == 2
 
 
-def test_one_bad_image_of_a_data_set_is_refused_and_the_others_go_on(bids):
-    (bids / "sub-01/anat/sub-01_T1w.nii.gz").write_bytes(b"no image")
+@pytest.mark.parametrize("content", [b"no image", None], ids=["damaged", "a link to nothing"])
+def test_one_bad_image_of_a_data_set_is_refused_and_the_others_go_on(bids, content):
+    image = bids / "sub-01/anat/sub-01_T1w.nii.gz"
+    image.unlink()
+    if content is None:
+        image.symlink_to("not-fetched")
+    else:
+        image.write_bytes(content)
     result = invoke("denoise", bids, bids.parent / "out", "--json", *CPU)
     assert result.exit_code == 5
     assert [(each["status"], each["reason"]) for each in lines(result)] == [

@@ -82,6 +82,8 @@ def test_a_tensor_stays_a_tensor():
     assert isinstance(result.uncertainty, torch.Tensor)
     as_array = stillscan.denoise(image, modality="MR", **EXACT)
     assert np.array_equal(result.image.numpy(), as_array.image)
+    coarse = stillscan.denoise(torch.from_numpy(image).bfloat16(), modality="MR", **EXACT)
+    assert coarse.image.dtype == torch.float32
 
 
 def test_strength_is_a_share_of_the_correction():
@@ -121,6 +123,7 @@ def test_what_is_missing_or_wrong_is_named(options, reason):
         (np.zeros((64, 64), complex), "unsupported-array"),
         ([], "bad-settings"),
         (7, "bad-settings"),
+        (nibabel.MGHImage(np.zeros((64, 64, 2), np.float32), np.eye(4)), "bad-settings"),
     ],
 )
 def test_what_cannot_be_denoised_is_refused(image, reason):

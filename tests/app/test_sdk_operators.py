@@ -182,6 +182,11 @@ def test_a_folder_keeps_the_echoes_that_the_sdks_loader_drops(tmp_path):
     assert len(datasets(selected(tmp_path / "in"))) == 3
 
 
+def test_an_empty_selection_is_passed_on(tmp_path):
+    found = run(OUTPUTS[0], [], tmp_path / "out")
+    assert found == {OUTPUTS[0]: [], "series_outcomes": []}
+
+
 def test_what_concerns_every_series_ends_the_graph(tmp_path):
     make_series(tmp_path / "in", slices=2)
     with pytest.raises(stillscan.StillscanError, match="strength") as caught:
