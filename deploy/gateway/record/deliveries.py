@@ -107,13 +107,13 @@ class Outbox:
         """Set deliveries to destinations that are no longer configured to `dead`; their number."""
         marks = ", ".join("?" * len(known))
         with self._database.transaction() as connection:
-            buried = connection.execute(
+            failed = connection.execute(
                 "UPDATE deliveries SET state = 'dead', reason = 'unknown-destination', "
                 "message = 'the settings have no such destination', finished = ? "
                 f"WHERE state = 'waiting' AND destination NOT IN ({marks})",
                 (time.time(), *known),
             )
-        return buried.rowcount
+        return failed.rowcount
 
 
 def files_of(places: Places, job: int) -> list[Path]:
