@@ -32,8 +32,12 @@ from stillscan.operators.reading.file_names import shown_below
 from stillscan.operators.report.outcome import SeriesOutcome, SkippedFile, exit_code_of, refused
 from stillscan.operators.report.result import series_result
 
-READ_TOGETHER = "Noise was reduced; to be read together with the original image."
 DENOISED, NOISE, UNCERTAINTY = "denoised", "noise", "uncertainty"
+DESCRIPTIONS = {
+    DENOISED: "Noise was reduced; to be read together with the original image.",
+    NOISE: "Standard deviation of the noise of the original image at each voxel.",
+    UNCERTAINTY: "Standard deviation of the error of the denoised image at each voxel.",
+}
 
 Report = Callable[[Path, str, SeriesOutcome], None]  # a file, its shown name, what became of it
 
@@ -126,15 +130,18 @@ def _denoised(task: ImageTask, job: Job) -> SeriesOutcome:
     )
     (outcome,) = result.outcomes
     ending = source.name[len(ending_off(source)) :]
+    facts = series_result(outcome) | {"version": __version__}
+    raw = {"SkullStripped": False} if is_bids(job.source) else {}  # derivatives have to say it
+    sidecar = raw | sidecar | {"Sources": [task.origin], "Stillscan": facts}
     for what, image in _images(result, job):
         write_nifti(image, task.path_of(what, ending))
-    facts = series_result(outcome) | {"version": __version__}
-    sidecar |= {"Sources": [task.origin], "Description": READ_TOGETHER, "Stillscan": facts}
-    _write_json(task.path_of(DENOISED, ".json"), sidecar)
+        _write_json(task.path_of(what, ".json"), sidecar | {"Description": DESCRIPTIONS[what]})
     for ending in (".bval", ".bvec"):
+        own = task.folder / (ending_off(source) + ending)  # without `desc`, for all by inheritance
+        target = own if is_bids(job.source) else task.path_of(DENOISED, ending)
         for file in inherited(task.image, root, ending)[:1]:
             with naming_output_faults("copy a table of directions"):
-                shutil.copyfile(file, task.path_of(DENOISED, ending))
+                shutil.copyfile(file, target)
     return outcome
 
 
