@@ -24,7 +24,7 @@ def run(*command: object, where: Path, packages: Path | str) -> str:
     done = subprocess.run(
         [str(word) for word in command],
         cwd=where,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(packages)},
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(packages)},
         capture_output=True,
         text=True,
         check=False,

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = "app.identity.yaml"
+SPARE = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}  # other tests need the other cores
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def python_app(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         return subprocess.run(
             [sys.executable, str(ROOT / "app"), *map(str, arguments)],
             cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin"} | {k: str(v) for k, v in (environment or {}).items()},
+            env=SPARE | {k: str(v) for k, v in (environment or {}).items()},
             capture_output=True,
             text=True,
             check=False,

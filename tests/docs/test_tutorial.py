@@ -45,7 +45,7 @@ def run(command: str, place: Path) -> str:
         text=True,
         timeout=120,
         check=False,
-        env={"COLUMNS": "400", "PATH": "/usr/bin:/bin"},
+        env={"COLUMNS": "400", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
