@@ -294,8 +294,9 @@ class Planner:
             return series
         notes_to = [each.name for each in self._settings.destinations if each.rejection_notes]
         series, outdated = self._record.replace(series, replaced, corrected, notes_to)
-        for job in outdated:
-            log.warning("derived series outdated", extra={"job": job, "series": series.uid})
+        for job, derived in outdated:
+            about = {"job": job, "series": series.uid, "derived": derived}
+            log.warning("derived series outdated", extra=about)
         return series
 
     def _job_for(self, series: ReadySeries) -> NewJob:

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillscan.deploy.gateway.record.database import Database, count
+from stillscan.deploy.gateway.record.incoming_series import OUTDATED
 from stillscan.deploy.gateway.settings import Places, SenderSection
+
+STOP_OUTDATED = """
+UPDATE deliveries SET state = 'dead', reason = ?, message = ?, finished = ?
+WHERE state = 'waiting' AND NOT note AND destination = ?
+AND job IN (SELECT number FROM jobs WHERE outdated)
+"""
+NOTE_FOLLOWS = """
+UPDATE deliveries SET state = 'waiting', note = 1, attempts = 0, not_before = 0, finished = NULL
+WHERE number = ? AND NOT note AND job IN (SELECT number FROM jobs WHERE outdated)
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class Outbox:
         """Begin an attempt at the next delivery to this destination; None if none is due."""
         now = time.time()
         with self._database.transaction() as connection:
+            connection.execute(STOP_OUTDATED, (*OUTDATED, now, destination))
             row = connection.execute(
                 "UPDATE deliveries SET state = 'sending', attempts = attempts + 1 "
                 "WHERE number = (SELECT deliveries.number FROM deliveries "
@@ -58,14 +70,22 @@ class Outbox:
             bool(row["note"]),
         )
 
-    def sent(self, delivery: ClaimedDelivery, message: str = "") -> None:
-        """Record that all instances were acknowledged; `message`: warnings of the destination."""
+    def sent(self, delivery: ClaimedDelivery, message: str = "", *, note: bool = False) -> None:
+        """Record that all instances were acknowledged.
+
+        Args:
+            delivery: the attempt.
+            message: warnings of the destination.
+            note: a rejection note follows if the series has become outdated meanwhile.
+        """
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE deliveries SET state = 'sent', reason = '', message = ?, finished = ? "
                 "WHERE number = ?",
                 (message, time.time(), delivery.number),
             )
+            if note:
+                connection.execute(NOTE_FOLLOWS, (delivery.number,))
             count(connection, {"deliveries_sent": 1, "instances_sent": delivery.instances})
 
     def failed(self, delivery: ClaimedDelivery, reason: str, message: str) -> bool:

@@ -261,7 +261,7 @@ class SeriesRecord:
         replaced: Sequence[str],
         corrected: Sequence[str],
         notes_to: Sequence[str],
-    ) -> tuple[ReadySeries, list[int]]:
+    ) -> tuple[ReadySeries, list[tuple[int, str]]]:
         """The series without older copies of its instances.
 
         Args:
@@ -271,7 +271,7 @@ class SeriesRecord:
             notes_to: destinations that get a rejection note for what was sent to them.
 
         Returns:
-            The series, and the jobs that are outdated by this.
+            The series, and the jobs that are outdated by this, each with its derived series.
         """
         with self._database.transaction() as connection:
             connection.executemany(
@@ -318,7 +318,7 @@ def _outdated(
     series: ReadySeries,
     corrected: Sequence[str],
     notes_to: Sequence[str],
-) -> list[int]:
+) -> list[tuple[int, str]]:
     """Mark the jobs that were made of these files; what has not been sent is not sent any more."""
     connection.execute("UPDATE series SET corrections = corrections + 1 WHERE id = ?", (series.id,))
     of_these = {
@@ -343,7 +343,11 @@ def _outdated(
             "finished = NULL WHERE job = ? AND state = 'sent' AND NOT note AND destination = ?",
             [(job, name) for name in notes_to],
         )
-    return sorted(of_these)
+    return [
+        (job, row["derived_uid"])
+        for job in sorted(of_these)
+        for row in connection.execute("SELECT derived_uid FROM jobs WHERE number = ?", (job,))
+    ]
 
 
 def mark_lost(connection: sqlite3.Connection, names: Sequence[str]) -> None:

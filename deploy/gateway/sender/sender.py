@@ -97,5 +97,5 @@ def attempt(
             extra={**about, "reason": error.reason, "detail": str(error)},
         )
     else:
-        outbox.sent(delivery, remark)
+        outbox.sent(delivery, remark, note=destination.rejection_notes)
         log.info("delivered", extra={**about, "remark": remark})

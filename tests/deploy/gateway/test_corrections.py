@@ -86,6 +86,24 @@ def test_what_was_not_sent_yet_is_not_sent_any_more(room, tmp_path):
     assert not room.overview.retry_delivery(delivery.number)
 
 
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_delivery_that_was_on_its_way_is_followed_by_a_note_or_stopped(room, tmp_path, arrives):
+    files = make_series(tmp_path / "in", slices=3)
+    come(room, files, 30)
+    room.queue.finish(room.queue.claim(), DERIVED)
+    outbox = Outbox(room.record.database, SenderSection(backoff_s=0.0))
+    on_its_way = outbox.claim("out")
+    come(room, corrected(files, PatientName="B"), 20)
+    if arrives:
+        outbox.sent(on_its_way, note=True)
+        assert outbox.claim("out").note
+    else:
+        outbox.failed(on_its_way, "unreachable", "")
+        assert outbox.claim("out") is None
+        (delivery,) = room.overview.deliveries(1)
+        assert (delivery.state, delivery.reason) == ("dead", "outdated")
+
+
 @pytest.mark.parametrize("running", [False, True])
 def test_a_job_that_is_outdated_before_it_ends_derives_nothing(room, tmp_path, running):
     files = make_series(tmp_path / "in", slices=3)
