@@ -340,6 +340,12 @@ class NoNoiseInSeriesError(InputError):
     reason = "no-noise"
 
 
+class NoiseNotMeasuredError(InputError):
+    """No measurement of the noise can be relied on, so nothing may be removed as noise."""
+
+    reason = "noise-not-measured"
+
+
 class NoiseOutsideBundleError(InputError):
     """The noise is stronger than the bundle was trained for."""
 

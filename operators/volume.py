@@ -118,6 +118,7 @@ class Volume:
         correction: how often the patient or order of the series had been corrected before.
         mosaic: layout of the slices in mosaic images; None if each slice is an image or frame.
         cleared: slices that had bits set above BitsStored, which were cleared when they were read.
+        one_by_one: whether each slice is a block of its own, since its noise is its own.
         warnings: messages for the user (a gap, a duplicate that was left out).
     """
 
@@ -137,6 +138,7 @@ class Volume:
     correction: int = 0
     mosaic: Mosaic | None = None
     cleared: AbstractSet[SliceHeader] = frozenset()
+    one_by_one: bool = False
 
     @property
     def found_in_pixels(self) -> tuple[str, ...]:
@@ -183,7 +185,7 @@ class Volume:
 
     def blocks(self) -> Iterator[VolumeBlock]:
         """Yield the whole series in blocks of at most BLOCK_PIXELS pixels (at least one slice)."""
-        size = max(1, BLOCK_PIXELS // (self.rows * self.columns))
+        size = 1 if self.one_by_one else max(1, BLOCK_PIXELS // (self.rows * self.columns))
         for start in range(0, len(self.slices), size):
             yield self.read(start, min(start + size, len(self.slices)))
 

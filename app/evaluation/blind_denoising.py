@@ -22,7 +22,7 @@ from stillscan.operators.denoising.gate import GateRefusedError
 from stillscan.operators.denoising.intensity import Scaling
 from stillscan.operators.denoising.plan import plan_from, read_sample
 from stillscan.operators.denoising.summary import SeriesSummary
-from stillscan.operators.errors import NoNoiseInSeriesError
+from stillscan.operators.errors import NoiseNotMeasuredError, NoNoiseInSeriesError
 from stillscan.operators.volume import Place
 
 Slices = Float32[np.ndarray, "slice row column"]
@@ -67,8 +67,8 @@ def denoise_series(
         modality: of the series.
 
     Returns:
-        The denoised series. A series that the application refuses comes back as it is: without
-        noise, or because the gate or its repeated acquisitions do not support the result.
+        The denoised series. A series that the application refuses comes back as it is: its noise
+        cannot be measured, or the gate or its repeated acquisitions do not support the result.
     """
     volume = array_volume(noisy.float().numpy(), modality, places or [None] * len(noisy))
     summary = SeriesSummary()
@@ -93,7 +93,7 @@ def denoise_series(
                 spreads.append(None if spread_ is None else spread_[:, 0])
         if gated:
             summary.accepted()
-    except (NoNoiseInSeriesError, GateRefusedError):
+    except (NoNoiseInSeriesError, NoiseNotMeasuredError, GateRefusedError):
         return Denoised(noisy)
     known = [each for each in spreads if each is not None]
     return Denoised(torch.cat(slices), torch.cat(known) if len(known) == len(spreads) else None)

@@ -272,11 +272,11 @@ def _denoise_stack(image: StackedImage, modality: str | None, job: Job, watch: W
     else:
         bundle = bundle_for(volume.modality, available_bundles(job.models, job.bundle))
         method = _LOADED({volume.modality: bundle}, job.settings)[volume.modality]
-    summary, repeats = SeriesSummary(), None
+    summary, plan = SeriesSummary(), None
     pixels, sigma, spread = (np.zeros_like(image.stack) for _ in range(3))
     estimated = True
     for message in denoised_blocks(volume, method):
-        denoised, repeats = message.content, message.series.plan.repeats
+        denoised, plan = message.content, message.series.plan
         block = slice(denoised.block.start, denoised.block.stop)
         summary.add(denoised)
         pixels[block], sigma[block] = denoised.pixels, denoised.sigma
@@ -285,7 +285,7 @@ def _denoise_stack(image: StackedImage, modality: str | None, job: Job, watch: W
             spread[block] = denoised.spread
         watch(Progress(volume.series_instance_uid, block.stop, len(pixels), denoised))
     verdict = summary.accepted()
-    share = repeats.confirmed_share if repeats else 1.0
+    assert plan is not None  # an image has at least one slice
     outcome = SeriesOutcome(
         series_instance_uid=None,
         status="derived",
@@ -296,9 +296,9 @@ def _denoise_stack(image: StackedImage, modality: str | None, job: Job, watch: W
         noise_after=summary.noise_after,
         seconds=time.monotonic() - started,
         verdict=verdict,
-        warnings=(*method.warnings, *([repeats.warning] if repeats and repeats.warning else [])),
-        provenance=replace(method.provenance, confirmed_share=share),
-        repeats=repeats,
+        warnings=(*method.warnings, *plan.warnings),
+        provenance=replace(method.provenance, confirmed_share=plan.confirmed_share),
+        repeats=plan.repeats,
     )
     return Result(
         image.restore(pixels),

@@ -31,7 +31,6 @@ from stillscan.models.noise.blocks import (
     Correlation,
     NoNoiseError,
     Plane,
-    cosines,
     cut_blocks,
     holds_noise,
     spread_out,
@@ -48,17 +47,22 @@ from stillscan.models.noise.levels import (
     level_knots,
     measure_levels,
 )
-from stillscan.models.noise.profile import MAX_LAG, NoiseProfile
+from stillscan.models.noise.profile import MAX_LAG, NoiseProfile, Witness
+from stillscan.models.noise.spectrum import FINE, MIDDLE, BandLevel, measure_band
 
 __all__ = ["NoNoiseError", "estimate_noise_profile", "remaining_share"]
 
+BANDS = {"finest detail": FINE, "middle frequencies": MIDDLE}
+NEAR = 1.4  # factor within which another witness confirms a level
+SAME = 1.12  # the same for two of which neither is proven
+AGREE = 1.25  # two levels that differ by no more than this factor are the same
+SIGNAL_DEPENDENT = ("poisson", "gamma")
 BLOCK_SIZES = (16, 8)  # large ones see wide correlation, small ones find flat places in anatomy
 WIDEST_SCATTER = 0.45  # of block variances: beyond it the blocks are too small for the correlation
 PROOF_BLOCKS, PROOF_PURITY = 100, 0.4  # an intensity range that bears a level out
 LONGEST_TAILS = 0.7  # excess kurtosis of noise; that of a Gamma law of shape 10 is 0.6
 QUIETER, QUIETER_SHARE = 2.5, 0.03  # standard deviations of a block variance; share of the blocks
 FEWEST_FLAT, SHORT = 28, 0.15  # flat blocks, and their correlation at two pixels and more
-FINE_PURITY = 0.5  # the same for the finest detail alone
 UNPROVEN_SHARE = 0.1  # of a level that is not confirmed: it may be structure
 ROUNDING = 1e-7  # of the range of intensities: a level below this is no noise
 QUIET = 0.001  # of the brightest places: the highest level that is reported then
@@ -70,6 +74,8 @@ def estimate_noise_profile(
     slices: Sequence[Float[Tensor, "_ _"]],
     valid: Sequence[Bool[Tensor, "_ _"]] | None = None,
     again: Sequence[Float[Tensor, "_ _"] | None] | None = None,
+    *,
+    signal_dependent: bool = True,
 ) -> NoiseProfile:
     """Level, signal dependence and correlation of the noise in these slices.
 
@@ -77,6 +83,8 @@ def estimate_noise_profile(
         slices: of one series, any sizes, on a scale where 0 means no signal.
         valid: False where a pixel is padding and must not be looked at.
         again: the same slices, acquired once more; None where a slice was not.
+        signal_dependent: False (MR) where a law other than constant or Rician must be proven by
+            flat places and a band of frequencies together.
 
     Raises:
         NoNoiseError: if every part of the image is constant, or smooth to the last bit.
@@ -84,7 +92,7 @@ def estimate_noise_profile(
     images = [_array(image) for image in slices]
     masks = [mask.cpu().numpy() for mask in valid] if valid is not None else [None] * len(images)
     planes = [Plane(image, mask) for image, mask in zip(images, masks, strict=True)]
-    profile = _from_flat_places(planes)
+    profile = _from_one_acquisition(planes, signal_dependent)
     if again is not None:
         repeated = [
             Plane(plane.image, plane.valid, _array(other))
@@ -92,10 +100,103 @@ def estimate_noise_profile(
             if other is not None
         ]
         profile = _lower(profile, _from_repeats(repeated))
-    profile = profile or _from_fine_detail(planes)
+    profile = profile or _unproven(planes)
     if profile.sigma < ROUNDING * max(float(np.ptp(image)) for image in images):
         raise NoNoiseError("the image is smooth to the last bit")
     return profile
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one band of frequencies says."""
+
+    name: str
+    profile: NoiseProfile
+    band: BandLevel
+
+    @property
+    def witness(self) -> Witness:
+        return Witness(self.name, self.profile.sigma, self.band.proven)
+
+
+def _from_one_acquisition(planes: Sequence[Plane], signal_dependent: bool) -> NoiseProfile | None:
+    """What flat places and two bands of frequencies say together; None where none proves a level.
+
+    Structure can only raise a level, so the lower one holds.
+    """
+    bands = _bands(planes)
+    flat = _from_flat_places(planes)
+    flattest = flat.sigma if flat is not None else _flattest(planes)
+    said = _supported(bands, flattest)
+    proven_law = signal_dependent or (said is not None and said.family in SIGNAL_DEPENDENT)
+    if flat is not None and flat.family in SIGNAL_DEPENDENT and not proven_law:
+        flat = _from_flat_places(planes, signal_dependent=False)
+        flattest = flat.sigma if flat is not None else flattest
+    used = flat or said
+    if used is None or not bands:
+        return None
+    if flat is not None and said is not None:
+        same_law = flat.family not in SIGNAL_DEPENDENT or said.family in SIGNAL_DEPENDENT
+        if flat.sigma > AGREE * said.sigma or not same_law:
+            used = said.weakened(min(1.0, flat.sigma / said.sigma))
+    witnesses = (
+        Witness("flat places", flattest, proven=flat is not None),
+        *(each.witness for each in bands),
+    )
+    near = [each for each in witnesses if 1 / NEAR < each.sigma / used.sigma < NEAR]
+    return replace(
+        used, witnesses=witnesses, certainty="confirmed" if len(near) > 1 else "one witness"
+    )
+
+
+def _supported(bands: Sequence[_Said], flattest: float) -> NoiseProfile | None:
+    """The level of the bands: proven by one, or likely and supported by a second measurement."""
+    for each in bands:
+        if each.band.proven:
+            return each.profile
+    levels = [each.profile for each in bands]
+    if len(levels) == len(BANDS) and _ratio(levels[0].sigma, levels[1].sigma) <= AGREE:
+        return min(levels, key=lambda each: each.sigma)
+    for each in bands:
+        if each.band.likely and _ratio(each.profile.sigma, flattest) <= SAME:
+            return each.profile
+    return None
+
+
+def _ratio(one: float, other: float) -> float:
+    return max(one, other) / min(one, other)
+
+
+def _flattest(planes: Sequence[Plane]) -> float:
+    """The level of the flattest small blocks, whether it proves noise or not."""
+    return _estimate(_small_blocks(planes)).profile.sigma
+
+
+def _small_blocks(planes: Sequence[Plane]) -> Blocks:
+    smallest = min(min(plane.image.shape) for plane in planes)
+    return cut_blocks(planes, min(BLOCK_SIZES[-1], smallest))
+
+
+def _bands(planes: Sequence[Plane]) -> list[_Said]:
+    """What each band of frequencies with enough noise says, up to the first that proves a level.
+
+    Where both look like noise and the coarser one like much more, it is structure of all scales:
+    then none says anything.
+    """
+    smallest = min(min(plane.image.shape) for plane in planes)
+    found = []
+    for name, band in BANDS.items():
+        if smallest < 2 * band.block_size:
+            continue
+        blocks = cut_blocks(planes, band.block_size)
+        said = measure_band(blocks, band)
+        if said is not None:
+            profile = _profile(said.curve, said.levels, said.edges, said.correlation, blocks.means)
+            found.append(_Said(name, profile, said))
+    proven = [each.profile.sigma for each in found if each.band.proven]
+    if len(proven) == len(BANDS) and proven[1] > NEAR * proven[0]:
+        return []
+    return found[:1] if found and found[0].band.proven else found
 
 
 def _array(image: Tensor) -> Array:
@@ -105,18 +206,25 @@ def _array(image: Tensor) -> Array:
 def _lower(one: NoiseProfile | None, other: NoiseProfile | None) -> NoiseProfile | None:
     """Structure can only raise a level: the lower of two."""
     found = [profile for profile in (one, other) if profile is not None]
-    return min(found, key=lambda profile: profile.sigma, default=None)
+    if len(found) < 2:
+        return found[0] if found else None
+    lower = min(found, key=lambda profile: profile.sigma)
+    witnesses = tuple(each for profile in found for each in profile.witnesses)
+    return replace(lower, certainty="confirmed", witnesses=witnesses)
 
 
 def _from_repeats(planes: Sequence[Plane]) -> NoiseProfile | None:
     """The noise of slices that were acquired twice; None where their difference proves none."""
     try:
-        return _from_flat_places(planes) if planes else None
+        found = _from_flat_places(planes) if planes else None
+        return found and replace(found, witnesses=(Witness("repeats", found.sigma, proven=True),))
     except NoNoiseError:  # the same image twice, not the same slice
         return None
 
 
-def _from_flat_places(planes: Sequence[Plane]) -> NoiseProfile | None:
+def _from_flat_places(
+    planes: Sequence[Plane], signal_dependent: bool = True
+) -> NoiseProfile | None:
     """Level and correlation where enough blocks of pure noise bear them out, else None.
 
     All slices together first; where their noise differs (thickness, tube current), slice by slice:
@@ -125,29 +233,24 @@ def _from_flat_places(planes: Sequence[Plane]) -> NoiseProfile | None:
     smallest = min(min(plane.image.shape) for plane in planes)
     sizes = [size for size in BLOCK_SIZES if 2 * size <= smallest]
     for size in sizes:
-        found = _estimate(cut_blocks(planes, size))
+        found = _estimate(cut_blocks(planes, size), signal_dependent)
         if found.proven:
             return found.profile
     if len(planes) == 1:
         return None
-    each = [_from_flat_places([plane]) for plane in planes]
+    each = [_from_flat_places([plane], signal_dependent) for plane in planes]
     proven = sorted((p for p in each if p is not None), key=lambda profile: profile.sigma)
     return proven[len(proven) // 4] if 2 * len(proven) >= len(planes) else None
 
 
-def _from_fine_detail(planes: Sequence[Plane]) -> NoiseProfile:
-    """Where no part is flat, only the finest detail can tell noise: the level if it is white.
-
-    Correlated noise has little there, so it is underestimated and too little is removed, never too
-    much. Where even the finest detail is structure, the series counts as quiet.
-    """
-    smallest = min(min(plane.image.shape) for plane in planes)
-    blocks = cut_blocks(planes, min(BLOCK_SIZES[-1], smallest))
-    found = _estimate_white(blocks)
-    if found.proven:
-        return found.profile
-    quiet = QUIET * float(np.quantile(blocks.means, 0.98)) / found.profile.sigma
-    return found.profile.weakened(min(UNPROVEN_SHARE, max(quiet, 0.0)))
+def _unproven(planes: Sequence[Plane]) -> NoiseProfile:
+    """Where nothing proves a level: hardly any noise, so that next to nothing would be removed."""
+    blocks = _small_blocks(planes)
+    profile = _estimate(blocks).profile
+    if len(blocks.means) >= FEWEST_BLOCKS:
+        quiet = QUIET * float(np.quantile(blocks.means, 0.98)) / profile.sigma
+        profile = profile.weakened(min(UNPROVEN_SHARE, max(quiet, 0.0)))
+    return replace(profile, certainty="not measured")
 
 
 @dataclass(frozen=True)
@@ -158,20 +261,20 @@ class _Found:
     proven: bool
 
 
-def _estimate(blocks: Blocks) -> _Found:
+def _estimate(blocks: Blocks, signal_dependent: bool = True) -> _Found:
     """Level and correlation in turns, from the whole variance of the blocks."""
     edges, bins = intensity_ranges(blocks.means)
     correlation = Correlation.white(blocks.size)
     for _ in range(4):
         levels = measure_levels(blocks, bins, correlation)
-        curve = fit_curve(levels)
+        curve = fit_curve(levels, signal_dependent)
         expected = curve.variance(blocks.means) * correlation.kept
         flat = _flat_blocks(blocks, expected, correlation.scatter)
         correlation = Correlation.measure(
             blocks.residuals[flat] / np.sqrt(expected[flat])[:, None], blocks.size
         )
     levels = measure_levels(blocks, bins, correlation)
-    curve = fit_curve(levels)
+    curve = fit_curve(levels, signal_dependent)
     small = blocks.size == BLOCK_SIZES[-1]  # only these find the few flat places of anatomy
     with_signal = blocks.means[flat] > DARK * np.quantile(blocks.means, 0.98)
     proven = _is_pure(levels) or (small and _looks_like_noise(with_signal, correlation))
@@ -215,29 +318,6 @@ def _is_everywhere(blocks: Blocks, curve: Curve, correlation: Correlation) -> bo
     expected = curve.variance(blocks.means[signal]) * correlation.kept
     quieter = blocks.variances[signal] < expected * (1 - QUIETER * correlation.scatter)
     return float(quieter.mean()) <= QUIETER_SHARE
-
-
-def _estimate_white(blocks: Blocks) -> _Found:
-    """The level of white noise from the finest cosines of the blocks."""
-    y, x = (axis.ravel() for axis in np.mgrid[: blocks.size, : blocks.size])
-    fine = y + x > 1.25 * blocks.size
-    detail = blocks.residuals @ cosines(blocks.size)[:, fine]
-    fine_blocks = Blocks(blocks.size, blocks.residuals, blocks.means, (detail**2).mean(1))
-    edges, bins = intensity_ranges(blocks.means)
-    white = Correlation.white(blocks.size)
-    correlation = Correlation(white.acf, 1.0, float(np.sqrt(2 / fine.sum())))
-    levels = measure_levels(fine_blocks, bins, correlation)
-    curve = fit_curve(levels)
-    signal = levels.centres > DARK * levels.centres.max()
-    near = signal & (levels.variances < 1.5 * curve.variance(levels.centres))
-    enough = near.any() and levels.counts[near].sum() >= PROOF_BLOCKS
-    proven = bool(enough and np.median(levels.purity[near]) >= FINE_PURITY)
-    expected = curve.variance(blocks.means)
-    flat = _flat_blocks(fine_blocks, expected, correlation.scatter)
-    proven = proven and _varies_as_noise(detail[flat], expected[flat])
-    proven = proven and _is_everywhere(fine_blocks, curve, correlation)
-    profile = _profile(curve, levels, edges, correlation, blocks.means)
-    return _Found(profile, proven or len(blocks.means) < FEWEST_BLOCKS)
 
 
 def _flat_blocks(blocks: Blocks, expected: Array, scatter: float) -> np.ndarray:

@@ -30,6 +30,8 @@ MIXTURES = np.array(
     [((10 - b - c) / 10, b / 10, c / 10) for b, c in product(range(11), range(11)) if b + c <= 10]
 )
 
+CONSTANT = np.array([(1.0, 0.0, 0.0)])
+
 
 def intensity_ranges(means: Array) -> tuple[Array, np.ndarray]:
     """Edges of BINS ranges, finer towards zero (Poisson, Rician), and each block's range."""
@@ -123,18 +125,23 @@ def _rician_variance(intensity: Array, sigma: float) -> Array:
     return np.asarray(np.interp(intensity, mean, rician_deviation(true, sigma).numpy() ** 2))
 
 
-def fit_curve(levels: Levels) -> Curve:
+def fit_curve(levels: Levels, signal_dependent: bool = True) -> Curve:
     """The curve that runs through the ranges with signal from below, by the lowest quantile loss.
 
     Air takes no part: scanners mask, filter or rectify it. Where its noise is Rayleigh and fits
     what the ranges with signal allow, the law is Rician and air, free of structure, says sigma.
+
+    Args:
+        levels: of the ranges.
+        signal_dependent: False where only a constant or Rician law is possible.
     """
     top = float(levels.centres.max())
+    mixtures = MIXTURES if signal_dependent else CONSTANT
     dark = levels.centres < DARK * top
     if _is_signed(levels.chosen(dark)):
-        return _fit_polynomial(levels, top)
+        return _fit_polynomial(levels, top, mixtures)
     signal = levels.chosen(~dark) if (~dark).sum() >= 3 else levels
-    curve = _fit_polynomial(signal, top, levels.chosen(dark))
+    curve = _fit_polynomial(signal, top, mixtures, levels.chosen(dark))
     sigma = _rayleigh_sigma(levels.chosen(dark))
     if sigma is not None:
         allowed = np.sqrt(curve.variance(np.array([top])))[0]
@@ -160,27 +167,29 @@ def _rayleigh_sigma(dark: Levels) -> float | None:
     return float(deviations[most]) / RAYLEIGH_DEVIATION
 
 
-def _fit_polynomial(levels: Levels, top: float, dark: Levels | None = None) -> Curve:
+def _fit_polynomial(
+    levels: Levels, top: float, mixtures: Array, dark: Levels | None = None
+) -> Curve:
     """The envelope of the ranges; between curves that serve equally, air may choose.
 
     A range with many blocks says more, but the rim of a body fills ranges too: square roots.
     """
     weights = np.sqrt(levels.counts)
     weights = weights / weights.sum()
-    ratios = np.log(levels.variances) - np.log(_polynomial(levels.centres / top, MIXTURES))
+    ratios = np.log(levels.variances) - np.log(_polynomial(levels.centres / top, mixtures))
     offsets = _weighted_quantiles(ratios, weights, ENVELOPE)
     losses = _quantile_losses(ratios - offsets[:, None], weights)
-    largest = MIXTURES.max(1)
-    losses += COMPLEXITY * np.where(MIXTURES[:, 0] == 1, 0, np.where(largest == 1, 1, 2))
+    largest = mixtures.max(1)
+    losses += COMPLEXITY * np.where(mixtures[:, 0] == 1, 0, np.where(largest == 1, 1, 2))
     if dark is not None:
-        losses += AIR_SAYS * _misses(dark, np.exp(offsets), top)
+        losses += AIR_SAYS * _misses(dark, np.exp(offsets), top, mixtures)
     best = int(np.argmin(losses))
-    a, b, c = MIXTURES[best].tolist()
-    family: Family = ("gaussian", "poisson", "gamma")[int(np.argmax(MIXTURES[best]))]
+    a, b, c = mixtures[best].tolist()
+    family: Family = ("gaussian", "poisson", "gamma")[int(np.argmax(mixtures[best]))]
     return Curve(family, float(np.exp(offsets[best])), (a, b, c), top)
 
 
-def _misses(dark: Levels, scales: Array, top: float) -> Array:
+def _misses(dark: Levels, scales: Array, top: float, mixtures: Array) -> Array:
     """How far each mixture's curve is from what quiet air says (0..1), 0 where none says anything.
 
     Scanners mask, filter or rectify air: what is far from every curve speaks for none of them.
@@ -188,7 +197,7 @@ def _misses(dark: Levels, scales: Array, top: float) -> Array:
     clear = dark.chosen((dark.purity > AIR_PURITY) & (dark.counts >= FEWEST_BLOCKS))
     if len(clear.centres) == 0:
         return np.zeros(len(scales))
-    predicted = np.log(scales[:, None] * _polynomial(clear.centres / top, MIXTURES))
+    predicted = np.log(scales[:, None] * _polynomial(clear.centres / top, mixtures))
     far = np.abs(np.log(clear.variances) - predicted) / AIR_REACH
     return np.asarray(np.minimum(far, 1).mean(1))
 

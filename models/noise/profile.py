@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Family = Literal["gaussian", "poisson", "gamma", "rician", "correlated"]
+Certainty = Literal["confirmed", "one witness", "not measured"]
 Image = Float[Tensor, "batch 1 height width"]
 
 CORRELATION_LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 3), (3, 0))  # (rows, columns)
@@ -21,6 +22,21 @@ MAX_LAG = 4
 SMOOTHING = 2.0  # pixels: what the local mean is taken over
 REACH = 5  # pixels
 LOWEST_SHARE = 0.1  # of sigma: the local level is never taken to be below this share of it
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What one way of measuring found.
+
+    Attributes:
+        name: of the way.
+        sigma: the standard deviation that it found, root mean square over the image content.
+        proven: whether what it measured behaves as noise does.
+    """
+
+    name: str
+    sigma: float
+    proven: bool
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,8 @@ class NoiseProfile:
         sigmas: deviation of the noise at each of `levels`; linear between, constant beyond.
         acf: correlation coefficient at lags (-MAX_LAG..MAX_LAG)^2, 1 at the centre.
         family: which noise model describes it best.
+        certainty: whether two independent ways of measuring agree on the level.
+        witnesses: what each way of measuring found.
     """
 
     sigma: float
@@ -40,6 +58,8 @@ class NoiseProfile:
     sigmas: tuple[float, ...]
     acf: Float[np.ndarray, "lag lag"]
     family: Family
+    certainty: Certainty = "confirmed"
+    witnesses: tuple[Witness, ...] = ()
 
     @property
     def radius(self) -> int:
@@ -67,12 +87,12 @@ class NoiseProfile:
 
     def rescaled(self, gain: float, offset: float) -> NoiseProfile:
         """The profile of `gain * image + offset`, gain above 0."""
-        return NoiseProfile(
+        return replace(
+            self,
             sigma=self.sigma * gain,
             levels=tuple(level * gain + offset for level in self.levels),
             sigmas=tuple(sigma * gain for sigma in self.sigmas),
-            acf=self.acf,
-            family=self.family,
+            witnesses=tuple(replace(each, sigma=each.sigma * gain) for each in self.witnesses),
         )
 
 

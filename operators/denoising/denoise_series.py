@@ -15,15 +15,22 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from stillscan.models.denoisers.denoiser import Denoiser, Estimate, Seeded
+from stillscan.models.denoisers.denoiser import Denoiser, Estimate, IdentityDenoiser, Seeded
 from stillscan.models.denoisers.noise_everywhere import denoise_with_noise_everywhere
 from stillscan.models.noise.estimation import remaining_share
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.denoising.gate import GateRefusedError, Verdict, judge
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.denoising.intensity import Scaling, without_padding
-from stillscan.operators.denoising.plan import Plan, SeriesSample, plan_from, read_sample
+from stillscan.operators.denoising.plan import (
+    NOT_CHECKED,
+    Plan,
+    SeriesSample,
+    plan_from,
+    read_sample,
+)
 from stillscan.operators.denoising.repeats import RepeatCheck, are_alike, check_against_repeats
+from stillscan.operators.errors import NoiseNotMeasuredError
 from stillscan.operators.volume import Volume, VolumeBlock
 
 
@@ -54,7 +61,8 @@ class DenoisedBlock:
         block: what was read.
         pixels: pixels in modality units, after gate and strength.
         verdict: verdict of the gate on the full-strength estimate.
-        noise_before: standard deviation of the noise of the series, modality units.
+        noise_before: standard deviation of the noise of the series, modality units; None where it
+            was not measured.
         noise_after: sigma left, in modality units; None where the sample has no slice in the block.
         sigma: standard deviation of the noise at each pixel, modality units.
         spread: standard deviation of the error at each pixel, modality units; None if the denoiser
@@ -65,7 +73,7 @@ class DenoisedBlock:
     block: VolumeBlock
     pixels: Float32[np.ndarray, "slice row column"]
     verdict: Verdict
-    noise_before: float
+    noise_before: float | None
     noise_after: float | None
     sigma: Float32[np.ndarray, "slice row column"] | None = None
     spread: Float32[np.ndarray, "slice row column"] | None = None
@@ -100,11 +108,24 @@ def plan_series(
     Raises:
         InputError: if a slice of the sample cannot be read.
         NoNoiseInSeriesError: if every part of the sample is constant.
+        NoiseNotMeasuredError: if no measurement of the noise can be relied on.
         NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
         GateRefusedError: if repeated acquisitions do not support the denoised result at all.
     """
     sample = read_sample(volume)
     plan = plan_from(sample, noise_range, scaling, noise)
+    if isinstance(denoiser, IdentityDenoiser):  # the control removes nothing
+        return sample.volume, replace(plan, noise_check=NOT_CHECKED)
+    if plan.noise.certainty == "not measured":
+        raise NoiseNotMeasuredError(
+            f"series {volume.series_instance_uid}: no measurement of the noise can be relied on, "
+            "so nothing may be removed as noise"
+        )
+    if plan.noise_check.refuted:
+        raise GateRefusedError(
+            f"the noise level used is {plan.noise_check.excess:.1f} times that of an independent "
+            "measurement"
+        )
     with network or nullcontext():
         repeats = checked_by_repeats(sample, plan, denoiser, limits)
     if repeats is not None and repeats.confirmed_share == 0:
@@ -112,7 +133,7 @@ def plan_series(
             "the repeated acquisitions do not support the denoised result "
             "(0 % of the correction confirmed)"
         )
-    return sample.volume, replace(plan, repeats=repeats)
+    return replace(sample.volume, one_by_one=plan.uneven), replace(plan, repeats=repeats)
 
 
 def checked_by_repeats(
@@ -161,6 +182,8 @@ def denoise_block(
 
 def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> EstimatedBlock:
     """Return what the denoiser makes of one block; the first half of `denoise_block`."""
+    if plan.uneven:
+        plan = plan.for_slice(block)
     noisy = torch.from_numpy(plan.scaling.to_network(without_padding(block.pixels, block.padding)))[
         :, None
     ]
@@ -177,11 +200,10 @@ def judge_block(
 ) -> DenoisedBlock:
     """Apply the quality gate and the strength to an estimate, the second half of `denoise_block`.
 
-    Only the share of the correction is applied that repeats inside the series confirm.
+    Only the share of the correction is applied that repeats or measurements of the noise confirm.
     """
     block, plan, sigma = estimated.block, estimated.plan, estimated.sigma
-    if plan.repeats is not None:
-        strength = strength * plan.repeats.confirmed_share
+    strength = strength * plan.confirmed_share
     before, estimate = estimated.noisy, estimated.estimate
     clean = np.where(block.padding, before, estimate.mean[:, 0].numpy())
     if plan.pass_through is not None:
@@ -190,7 +212,9 @@ def judge_block(
     clean = np.maximum(
         clean, np.minimum(lowest, 0)
     )  # 0 is no signal, so lower values are impossible
-    accepted, verdict = judge(before, clean, sigma, plan.noise.acf, limits or GateLimits())
+    accepted, verdict = judge(
+        before, clean, sigma, plan.noise.acf, limits or GateLimits(), plan.noise_check.bound
+    )
     unit = np.float32(1 / plan.scaling.gain)
     change = np.float32(strength) * (accepted - before) * unit
     pixels = np.where(block.padding, block.pixels, block.pixels + change).astype(np.float32)
@@ -246,7 +270,7 @@ def denoise_volume(
 def _noise_after(block: VolumeBlock, pixels: np.ndarray, plan: Plan) -> float | None:
     """What is left of the noise, in the flattest places of the slices that the plan was made on."""
     inside = [index - block.start for index in plan.sample if block.start <= index < block.stop]
-    if not inside or not np.isfinite(pixels).all():
+    if plan.noise_before is None or not inside or not np.isfinite(pixels).all():
         return None
     shares = [
         remaining_share(

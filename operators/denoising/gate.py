@@ -53,6 +53,7 @@ def judge(
     sigma: Pixels,
     acf: Float[np.ndarray, "lag lag"],
     limits: GateLimits,
+    excess: float | None = None,
 ) -> tuple[Pixels, Verdict]:
     """Clamp a block of slices and decide on it; return the accepted pixels.
 
@@ -62,13 +63,14 @@ def judge(
         sigma: standard deviation of the noise at each pixel, same unit, above 0.
         acf: correlation coefficients of the noise, lag (0, 0) in the middle.
         limits: thresholds of the gate.
+        excess: sigma over that of an independent measurement which contradicts it (NoiseCheck).
     """
     if not np.isfinite(denoised).all():
         return noisy, Verdict("refuse", ("not-finite",))
     accepted = np.empty_like(denoised)
     judged = []
     for index, planes in enumerate(zip(noisy, denoised, sigma, strict=True)):
-        accepted[index], measurements = _judge_slice(*planes, acf, limits)
+        accepted[index], measurements = _judge_slice(*planes, acf, limits, excess)
         judged.append(measurements)
     worst = {name: max((each[name] for each in judged), key=abs) for name in judged[0]}
     drawn_back = worst.pop("drawn_back") > 0
@@ -93,6 +95,7 @@ def _judge_slice(
     sigma: Plane,
     acf: Float[np.ndarray, "lag lag"],
     limits: GateLimits,
+    excess: float | None,
 ) -> tuple[Plane, dict[str, float]]:
     """Return the accepted pixels of one slice, and the figures of `Verdict`.
 
@@ -101,6 +104,8 @@ def _judge_slice(
     residual = (noisy - denoised) / sigma
     deviation = _deviation(noisy, residual)
     kept = np.float32(min(1.0, limits.residual_deviation / max(deviation, 1e-12)))
+    if excess is not None:
+        kept = np.float32(min(float(kept), 1 / max(excess * deviation, 1e-12) ** 2))
     clamped = clamp(torch.from_numpy(kept * residual)[None], acf, limits.clamp_score)
     weight = kept * clamped.weight[0].numpy()
     share = float((clamped.weight < CLAMPED).float().mean())

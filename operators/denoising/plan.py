@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,14 +12,18 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
+from stillscan.models.noise.evenness import is_uneven
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.denoising.intensity import Scaling, scaling_for
+from stillscan.operators.denoising.noise_check import NoiseCheck
 from stillscan.operators.denoising.pass_through import PassThrough
 from stillscan.operators.denoising.repeats import RepeatCheck, acquired_again
 from stillscan.operators.errors import NoiseOutsideBundleError, NoNoiseInSeriesError
 from stillscan.operators.reading.read_ahead import with_slices_in_memory
 from stillscan.operators.volume import Volume, VolumeBlock
 
+NOT_CHECKED = NoiseCheck()
+UNEVEN_WARNING = "the noise differs between the slices; it was measured in each of them"
 SAMPLE_SLICES = 8
 SAMPLE_PIXELS = 2**22  # in all slices of the sample: limits time and memory of the estimate
 
@@ -38,6 +42,8 @@ class Plan:
         repeats: the check of the denoiser against repeated acquisitions; None where the series has
             none, or nothing was corrected.
         pass_through: the low frequencies that are left as they are; None for none.
+        noise_check: the noise level against independent measurements.
+        uneven: whether the slices differ in their noise, so that each has its own.
     """
 
     scaling: Scaling
@@ -45,10 +51,51 @@ class Plan:
     sample: tuple[int, ...]
     repeats: RepeatCheck | None = None
     pass_through: PassThrough | None = None
+    noise_check: NoiseCheck = NOT_CHECKED
+    uneven: bool = False
+
+    def for_slice(self, block: VolumeBlock) -> Plan:
+        """Return the plan of one slice of an uneven series: with its own noise.
+
+        A slice that tells less of its noise than the series keeps the series' noise, if that is
+        lower than its own.
+        """
+        assert len(block.pixels) == 1
+        network = self.scaling.to_network(block.pixels[0])
+        try:
+            own = estimate_noise_profile(
+                [torch.from_numpy(network)],
+                [torch.from_numpy(~block.padding[0])],
+                signal_dependent=block.volume.modality != "MR",
+            )
+        except NoNoiseError:
+            return self
+        if own.certainty == "confirmed" or own.sigma < self.noise.sigma:
+            measured = own.certainty != "not measured"
+            return replace(self, noise=own, noise_check=NoiseCheck.of(own)) if measured else self
+        return self
 
     @property
-    def noise_before(self) -> float:
-        """Standard deviation of the noise in modality units."""
+    def confirmed_share(self) -> float:
+        """Share of the correction that repeats, else measurements of the noise, confirm."""
+        return self.repeats.confirmed_share if self.repeats else self.noise_check.share
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What limits the correction, for users."""
+        repeated = self.repeats is not None and not self.noise_check.bound
+        found = (
+            UNEVEN_WARNING if self.uneven else "",
+            self.repeats.warning if self.repeats else "",
+            "" if repeated else self.noise_check.warning,
+        )
+        return tuple(each for each in found if each)
+
+    @property
+    def noise_before(self) -> float | None:
+        """Standard deviation of the noise in modality units; None where it was not measured."""
+        if self.noise.certainty == "not measured":
+            return None
         return self.noise.sigma / self.scaling.gain
 
 
@@ -108,9 +155,8 @@ def plan_from(
     uid = sample.volume.series_instance_uid
     spacing_mm = sample.volume.slices[0].plane.spacing_mm
     pass_through = PassThrough.of(sample.volume.modality, spacing_mm)
-    if scaling is not None and noise is not None:
-        return Plan(scaling, noise, sample.indices, pass_through=pass_through)
     blocks, repeats = sample.slices(), sample.repeats()
+    told = noise if scaling is not None else None
     try:
         scaling, noise = measure_noise(
             sample.volume.unit,
@@ -118,15 +164,27 @@ def plan_from(
             [block.padding[0] for block in blocks],
             [None if block is None else (block.pixels[0], block.padding[0]) for block in repeats],
             scaling,
+            signal_dependent=sample.volume.modality != "MR",
         )
+        noise = noise if told is None else replace(told, witnesses=noise.witnesses)
     except NoNoiseInSeriesError as error:
-        raise NoNoiseInSeriesError(f"series {uid}: {error}") from error
-    if noise_range is not None and noise.sigma > noise_range[1]:
+        if told is None or scaling is None:
+            raise NoNoiseInSeriesError(f"series {uid}: {error}") from error
+        noise = told
+    if told is None and noise_range is not None and noise.sigma > noise_range[1]:
         raise NoiseOutsideBundleError(
             f"series {uid}: noise of {noise.sigma:.3f} of the intensity range; the bundle was "
             f"trained for at most {noise_range[1]:.3f}"
         )
-    return Plan(scaling, noise, sample.indices, pass_through=pass_through)
+    one_acquisition = told is None and not any(repeats)
+    return Plan(
+        scaling,
+        noise,
+        sample.indices,
+        pass_through=pass_through,
+        noise_check=NoiseCheck.of(noise),
+        uneven=one_acquisition and is_uneven([block.pixels[0] for block in blocks]),
+    )
 
 
 def sample_of(count: int) -> tuple[int, ...]:
@@ -141,6 +199,8 @@ def measure_noise(
     padding: Sequence[Padding],
     again: Sequence[tuple[Pixels, Padding] | None] | None = None,
     scaling: Scaling | None = None,
+    *,
+    signal_dependent: bool = True,
 ) -> tuple[Scaling, NoiseProfile]:
     """Determine scaling and noise, in network numbers, from a sample of slices.
 
@@ -151,6 +211,7 @@ def measure_noise(
         again: the same slices, acquired once more, and their padding; None where a slice was not.
             One whose padding is another is not looked at.
         scaling: in place of the one that the unit and the sample give.
+        signal_dependent: False where such a law must be proven (`estimate_noise_profile`).
 
     Raises:
         NoNoiseInSeriesError: if every part of the sample is constant.
@@ -172,7 +233,8 @@ def measure_noise(
     ]
     valid = [torch.from_numpy(~mask[at]) for mask, at in zip(padding, middles, strict=True)]
     try:
-        return scaling, estimate_noise_profile(images, valid, others)
+        noise = estimate_noise_profile(images, valid, others, signal_dependent=signal_dependent)
+        return scaling, noise
     except NoNoiseError as error:
         raise NoNoiseInSeriesError(str(error)) from error
 

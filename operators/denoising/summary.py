@@ -21,13 +21,14 @@ class SeriesSummary:
         """Add the next block."""
         slices = len(denoised.block.headers)
         self._verdicts.append(denoised.verdict)
-        self._before.append((slices, denoised.noise_before))
+        if denoised.noise_before is not None:
+            self._before.append((slices, denoised.noise_before))
         if denoised.noise_after is not None:
             self._after.append((slices, denoised.noise_after))
 
     @property
     def noise_before(self) -> float | None:
-        """Standard deviation of the noise of the source, in modality units."""
+        """Standard deviation of the noise of the source, modality units; None if not measured."""
         return _pooled(self._before)
 
     @property

@@ -307,11 +307,8 @@ class _OpenSeries:
         if series.plan.pass_through is not None:
             scale_mm = series.plan.pass_through.scale_mm
             self._provenance = replace(self._provenance, pass_through_mm=scale_mm)
-        if self._repeats is not None and self._repeats.warning:
-            self._provenance = replace(
-                self._provenance, confirmed_share=self._repeats.confirmed_share
-            )
-            self._warnings = (*self._warnings, self._repeats.warning)
+        self._provenance = replace(self._provenance, confirmed_share=series.plan.confirmed_share)
+        self._warnings = (*self._warnings, *series.plan.warnings)
         self._summary = SeriesSummary()
         self._writer = SeriesWriter(series.volume, self._provenance, staging, options, header)
         self._objects = SeriesObjects(

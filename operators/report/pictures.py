@@ -41,7 +41,7 @@ class Comparison:
         window: lowest and highest value shown, modality units.
         inverted: whether low values are bright (MONOCHROME1).
         pixel_aspect: height of a pixel over its width.
-        noise_before: sigma of the slice's block, modality units.
+        noise_before: sigma of the slice's block, modality units; None where it was not measured.
         unit: unit of the pixels.
     """
 
@@ -52,7 +52,7 @@ class Comparison:
     window: tuple[float, float]
     inverted: bool
     pixel_aspect: float
-    noise_before: float
+    noise_before: float | None
     unit: str
 
 
@@ -107,7 +107,7 @@ def grey_after(comparison: Comparison) -> Grey:
 
 def grey_residual(comparison: Comparison) -> Grey:
     """Return the removed part: mid grey is nothing, black and white are 3 sigma of the noise."""
-    reach = RESIDUAL_SIGMAS * comparison.noise_before or 1.0
+    reach = RESIDUAL_SIGMAS * (comparison.noise_before or 0.0) or 1.0
     taken = (comparison.before - comparison.after) / reach
     return np.asarray(np.rint(np.clip(taken, -1, 1) * 127 + 128), dtype=np.uint8)
 
@@ -122,8 +122,9 @@ def png(grey: Grey) -> bytes:
 def panel_png(comparison: Comparison, noise_after: float | None) -> bytes:
     """Draw before, after and residual side by side with captions, as one PNG."""
     unit = "" if comparison.unit == "1" else f" {comparison.unit}"
+    known = comparison.noise_before is not None
     captions = (
-        f"before   noise {comparison.noise_before:.3g}{unit}",
+        f"before   noise {comparison.noise_before:.3g}{unit}" if known else "before",
         "after" if noise_after is None else f"after   noise {noise_after:.3g}{unit}",
         f"removed   \N{PLUS-MINUS SIGN}{RESIDUAL_SIGMAS:.0f} x noise",
     )

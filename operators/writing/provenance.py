@@ -23,7 +23,8 @@ class Provenance:
         model_sha256: digest of the weights file.
         mode: the denoiser (student, fast_student, srds, one_step, blind_spot, identity).
         strength: share of the estimated noise that is removed, 0 to 1.
-        confirmed_share: share of the correction that repeats confirm; 1 without repeats.
+        confirmed_share: share of the correction that the series confirms, by repeats or by
+            independent measurements of the noise.
         engine: inference backend (torch, ncnn, openvino, onnxruntime, tensorrt).
         precision: precision of its arithmetic (float32, bfloat16, int8).
         device: kind of device (cpu, cuda).
@@ -66,7 +67,7 @@ class Provenance:
 
     @property
     def _of_it(self) -> str:
-        share = f" of the {100 * self.confirmed_share:.0f} % that repeats confirm"
+        share = f" of the {100 * self.confirmed_share:.0f} % that the series confirms"
         return share if self.confirmed_share < 1 else ""
 
     @property

@@ -9,10 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.app.pipeline.pipeline import Job, run
 from stillscan.app.settings import load_settings
+from stillscan.models.bundle import load_bundle
 from stillscan.models.denoisers.denoiser import IdentityDenoiser
 from stillscan.operators.denoising.denoise_series import plan_series
+from stillscan.operators.errors import NoiseNotMeasuredError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
 from stillscan.operators.reading.selection import SelectionRules
@@ -141,3 +144,40 @@ def test_an_odd_image_is_listed_and_the_others_are_derived(case, tmp_path):
     assert any("left out: 1 of 5 images (localizer)" in each for each in outcome.warnings)
     for path in tmp_path.glob("2.25.*/*.dcm"):
         assert "Left out: 1 of 5 images (localizer)." in pydicom.dcmread(path).DerivationDescription
+
+
+def plan_of(folder: Path, decoder: Decoder):
+    """The plan of the one series of a folder, as the application makes it."""
+    (candidate,) = find_series(folder, decoder, SelectionRules()).candidates
+    denoiser = load_bundle(DEFAULT_BUNDLES / "mr").denoiser
+    return plan_series(read_series(candidate, decoder), denoiser)
+
+
+def test_noise_of_a_small_series_is_measured(case, decoder):
+    """Case 13: two slices of 64 x 64, noise of 20."""
+    _, plan = plan_of(case("13-noise-not-measured"), decoder)
+    assert plan.noise_before == pytest.approx(20, rel=0.1)
+    assert plan.noise.certainty == "confirmed"
+
+
+def test_each_slice_of_an_uneven_series_has_its_own_noise(case, tmp_path):
+    """Case 15: six slices of noise 8, six of 40."""
+    taken = []
+    for before, after in derived(case("15-two-noise-levels"), tmp_path / "out"):
+        change = before.pixel_array.astype(float) - after.pixel_array
+        taken.append(float(change.std()))
+    taken.sort()
+    assert all(4 < each < 8.4 for each in taken[:6])
+    assert all(25 < each < 42 for each in taken[6:])
+
+
+def test_fine_structure_everywhere_is_not_taken_for_noise(case, decoder):
+    """Case 20: discs of 1.2 to 4 px, noise of 20; once 54 to 73 were taken away."""
+    with pytest.raises(NoiseNotMeasuredError):
+        plan_of(case("20-fine-structure-taken-for-noise"), decoder)
+
+
+def test_masked_background_stays_exactly_zero(case, tmp_path):
+    """Case 14."""
+    for before, after in derived(case("14-masked-background"), tmp_path / "out"):
+        assert (after.pixel_array[before.pixel_array == 0] == 0).all()

@@ -56,7 +56,7 @@ def test_time_points_of_a_real_series_judge_the_correction(
     assert warning in result.stderr
     file = min((tmp_path / "out" / series["derived"]["folder"]).iterdir())
     frame = pydicom.dcmread(file).PerFrameFunctionalGroupsSequence[0]
-    assert "that repeats confirm" in frame.DerivationImageSequence[0].DerivationDescription
+    assert "that the series confirms" in frame.DerivationImageSequence[0].DerivationDescription
     (report,) = (tmp_path / "out" / series["objects"][0]["series_instance_uid"]).iterdir()
     assert "CONFIRMED_SHARE" in str(pydicom.dcmread(report))
 

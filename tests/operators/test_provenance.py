@@ -96,7 +96,7 @@ def test_derivation_names_version_model_mode_and_strength() -> None:
 def test_derivation_says_what_repeats_bear_out() -> None:
     assert "strength 1, torch" in STUDENT.derivation
     made = replace(STUDENT, confirmed_share=0.48)
-    assert "strength 1 of the 48 % that repeats confirm, torch" in made.derivation
+    assert "strength 1 of the 48 % that the series confirms, torch" in made.derivation
 
 
 def test_a_control_is_not_called_noise_reduction() -> None:

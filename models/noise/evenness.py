@@ -1,0 +1,36 @@
+"""Whether the noise of the slices of a series differs: thickness, tube current, coil, averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from stillscan.models.noise.levels import DARK
+
+Image = Float[np.ndarray, "row column"]
+
+UNEVEN = 2.0  # ratio of the levels of two slices; anatomy alone changes them by up to 1.9
+FLATTEST = 0.2  # quantile of the blocks that is compared: most of it noise
+CELL = 4  # differences of 2 x 2 pixels along a side of a block
+
+
+def is_uneven(images: Sequence[Image]) -> bool:
+    """Whether the finest detail of the flattest blocks differs strongly between slices."""
+    found = [level for image in images if (level := _quick_level(image)) > 0]
+    return len(found) > 1 and max(found) > UNEVEN * min(found)
+
+
+def _quick_level(image: Image) -> float:
+    """Root mean square of the diagonal detail in the flattest blocks with signal; 0 without any."""
+    rows, columns = (side // (2 * CELL) * 2 * CELL for side in image.shape)
+    if rows == 0 or columns == 0:
+        return 0.0
+    whole = image[:rows, :columns]
+    detail = (whole[::2, ::2] - whole[1::2, ::2] - whole[::2, 1::2] + whole[1::2, 1::2]) / 2
+    blocks = (rows // (2 * CELL), CELL, columns // (2 * CELL), CELL)
+    power = (detail**2).reshape(blocks).mean((1, 3))
+    means = whole.reshape(blocks[0], 2 * CELL, blocks[2], 2 * CELL).mean((1, 3))
+    bright = power[(means > DARK * np.quantile(means, 0.98)) & (power > 0)]
+    return float(np.sqrt(np.quantile(bright, FLATTEST))) if bright.size else 0.0
