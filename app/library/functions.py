@@ -299,6 +299,7 @@ def _denoise_stack(image: StackedImage, modality: str | None, job: Job, watch: W
         warnings=(*method.warnings, *plan.warnings),
         provenance=replace(method.provenance, confirmed_share=plan.confirmed_share),
         repeats=plan.repeats,
+        witnesses=plan.witnesses,
     )
     return Result(
         image.restore(pixels),

@@ -92,7 +92,8 @@ def estimate_noise_profile(
     images = [_array(image) for image in slices]
     masks = [mask.cpu().numpy() for mask in valid] if valid is not None else [None] * len(images)
     planes = [Plane(image, mask) for image, mask in zip(images, masks, strict=True)]
-    profile = _from_one_acquisition(planes, signal_dependent)
+    cut = _Cut(planes)
+    profile = _from_one_acquisition(cut, signal_dependent)
     if again is not None:
         repeated = [
             Plane(plane.image, plane.valid, _array(other))
@@ -100,10 +101,27 @@ def estimate_noise_profile(
             if other is not None
         ]
         profile = _lower(profile, _from_repeats(repeated))
-    profile = profile or _unproven(planes)
+    profile = profile or _unproven(cut)
     if profile.sigma < ROUNDING * max(float(np.ptp(image)) for image in images):
         raise NoNoiseError("the image is smooth to the last bit")
     return profile
+
+
+class _Cut:
+    """Slices and their blocks, cut once for each size."""
+
+    def __init__(self, planes: Sequence[Plane]) -> None:
+        self.planes = planes
+        self.smallest = min(min(plane.image.shape) for plane in planes)
+        self._blocks: dict[int, Blocks] = {}
+
+    def blocks(self, size: int) -> Blocks:
+        if size not in self._blocks:
+            self._blocks[size] = cut_blocks(self.planes, size)
+        return self._blocks[size]
+
+    def small_blocks(self) -> Blocks:
+        return self.blocks(min(BLOCK_SIZES[-1], self.smallest))
 
 
 @dataclass(frozen=True)
@@ -119,18 +137,18 @@ class _Said:
         return Witness(self.name, self.profile.sigma, self.band.proven)
 
 
-def _from_one_acquisition(planes: Sequence[Plane], signal_dependent: bool) -> NoiseProfile | None:
+def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | None:
     """What flat places and two bands of frequencies say together; None where none proves a level.
 
     Structure can only raise a level, so the lower one holds.
     """
-    bands = _bands(planes)
-    flat = _from_flat_places(planes)
-    flattest = flat.sigma if flat is not None else _flattest(planes)
+    bands = _bands(cut)
+    flat = _from_flat_places(cut)
+    flattest = flat.sigma if flat is not None else _flattest(cut)
     said = _supported(bands, flattest)
     proven_law = signal_dependent or (said is not None and said.family in SIGNAL_DEPENDENT)
     if flat is not None and flat.family in SIGNAL_DEPENDENT and not proven_law:
-        flat = _from_flat_places(planes, signal_dependent=False)
+        flat = _from_flat_places(cut, signal_dependent=False)
         flattest = flat.sigma if flat is not None else flattest
     used = flat or said
     if used is None or not bands:
@@ -167,28 +185,22 @@ def _ratio(one: float, other: float) -> float:
     return max(one, other) / min(one, other)
 
 
-def _flattest(planes: Sequence[Plane]) -> float:
+def _flattest(cut: _Cut) -> float:
     """The level of the flattest small blocks, whether it proves noise or not."""
-    return _estimate(_small_blocks(planes)).profile.sigma
+    return _estimate(cut.small_blocks()).profile.sigma
 
 
-def _small_blocks(planes: Sequence[Plane]) -> Blocks:
-    smallest = min(min(plane.image.shape) for plane in planes)
-    return cut_blocks(planes, min(BLOCK_SIZES[-1], smallest))
-
-
-def _bands(planes: Sequence[Plane]) -> list[_Said]:
+def _bands(cut: _Cut) -> list[_Said]:
     """What each band of frequencies with enough noise says, up to the first that proves a level.
 
     Where both look like noise and the coarser one like much more, it is structure of all scales:
     then none says anything.
     """
-    smallest = min(min(plane.image.shape) for plane in planes)
     found = []
     for name, band in BANDS.items():
-        if smallest < 2 * band.block_size:
+        if cut.smallest < 2 * band.block_size:
             continue
-        blocks = cut_blocks(planes, band.block_size)
+        blocks = cut.blocks(band.block_size)
         said = measure_band(blocks, band)
         if said is not None:
             profile = _profile(said.curve, said.levels, said.edges, said.correlation, blocks.means)
@@ -216,36 +228,33 @@ def _lower(one: NoiseProfile | None, other: NoiseProfile | None) -> NoiseProfile
 def _from_repeats(planes: Sequence[Plane]) -> NoiseProfile | None:
     """The noise of slices that were acquired twice; None where their difference proves none."""
     try:
-        found = _from_flat_places(planes) if planes else None
+        found = _from_flat_places(_Cut(planes)) if planes else None
         return found and replace(found, witnesses=(Witness("repeats", found.sigma, proven=True),))
     except NoNoiseError:  # the same image twice, not the same slice
         return None
 
 
-def _from_flat_places(
-    planes: Sequence[Plane], signal_dependent: bool = True
-) -> NoiseProfile | None:
+def _from_flat_places(cut: _Cut, signal_dependent: bool = True) -> NoiseProfile | None:
     """Level and correlation where enough blocks of pure noise bear them out, else None.
 
     All slices together first; where their noise differs (thickness, tube current), slice by slice:
     then one in the lower quartile speaks for the series, since structure can only raise a level.
     """
-    smallest = min(min(plane.image.shape) for plane in planes)
-    sizes = [size for size in BLOCK_SIZES if 2 * size <= smallest]
+    sizes = [size for size in BLOCK_SIZES if 2 * size <= cut.smallest]
     for size in sizes:
-        found = _estimate(cut_blocks(planes, size), signal_dependent)
+        found = _estimate(cut.blocks(size), signal_dependent)
         if found.proven:
             return found.profile
-    if len(planes) == 1:
+    if len(cut.planes) == 1:
         return None
-    each = [_from_flat_places([plane], signal_dependent) for plane in planes]
+    each = [_from_flat_places(_Cut([plane]), signal_dependent) for plane in cut.planes]
     proven = sorted((p for p in each if p is not None), key=lambda profile: profile.sigma)
-    return proven[len(proven) // 4] if 2 * len(proven) >= len(planes) else None
+    return proven[len(proven) // 4] if 2 * len(proven) >= len(cut.planes) else None
 
 
-def _unproven(planes: Sequence[Plane]) -> NoiseProfile:
+def _unproven(cut: _Cut) -> NoiseProfile:
     """Where nothing proves a level: hardly any noise, so that next to nothing would be removed."""
-    blocks = _small_blocks(planes)
+    blocks = cut.small_blocks()
     profile = _estimate(blocks).profile
     if len(blocks.means) >= FEWEST_BLOCKS:
         quiet = QUIET * float(np.quantile(blocks.means, 0.98)) / profile.sigma

@@ -115,7 +115,7 @@ def plan_series(
     sample = read_sample(volume)
     plan = plan_from(sample, noise_range, scaling, noise)
     if isinstance(denoiser, IdentityDenoiser):  # the control removes nothing
-        return sample.volume, replace(plan, noise_check=NOT_CHECKED)
+        return sample.volume, replace(plan, noise_check=NOT_CHECKED, uneven=False)
     if plan.noise.certainty == "not measured":
         raise NoiseNotMeasuredError(
             f"series {volume.series_instance_uid}: no measurement of the noise can be relied on, "
@@ -126,14 +126,17 @@ def plan_series(
             f"the noise level used is {plan.noise_check.excess:.1f} times that of an independent "
             "measurement"
         )
+    repeated = replace(plan, noise_check=replace(plan.noise_check, repeated=True))
     with network or nullcontext():
-        repeats = checked_by_repeats(sample, plan, denoiser, limits)
+        repeats = checked_by_repeats(sample, repeated, denoiser, limits)
     if repeats is not None and repeats.confirmed_share == 0:
         raise GateRefusedError(
             "the repeated acquisitions do not support the denoised result "
             "(0 % of the correction confirmed)"
         )
-    return replace(sample.volume, one_by_one=plan.uneven), replace(plan, repeats=repeats)
+    if repeats is not None:
+        plan = replace(repeated, repeats=repeats)
+    return replace(sample.volume, one_by_one=plan.uneven), plan
 
 
 def checked_by_repeats(

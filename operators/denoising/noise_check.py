@@ -29,10 +29,12 @@ class NoiseCheck:
     Attributes:
         excess: the level over the lowest that a witness found; None without a witness.
         alone: whether only one measurement supports the level.
+        repeated: whether repeated acquisitions judge the correction, so that nothing else must.
     """
 
     excess: float | None = None
     alone: bool = False
+    repeated: bool = False
 
     @classmethod
     def of(cls, noise: NoiseProfile) -> NoiseCheck:
@@ -54,22 +56,19 @@ class NoiseCheck:
     @property
     def bound(self) -> float | None:
         """The excess, where the removed energy must be bounded; None where levels agree."""
-        return self.excess if self.excess is not None and self.excess > TOO_HIGH else None
+        too_high = self.excess is not None and self.excess > TOO_HIGH
+        return self.excess if too_high and not self.repeated else None
 
     @property
     def warning(self) -> str:
         """Warning for users; empty where independent measurements agree."""
+        times = f"the noise level used is {self.excess or 0:.1f} times that of an independent"
         if self.excess is not None and self.excess > TOO_HIGH:
-            return (
-                f"the noise level used is {self.excess:.1f} times that of an independent "
-                "measurement; the correction was reduced"
-            )
+            then = "judged by repeated acquisitions" if self.repeated else "reduced"
+            return f"{times} measurement; the correction was {then}"
         if self.excess is not None and self.excess < TOO_LOW:
-            return (
-                f"the noise level used is {self.excess:.1f} times that of an independent "
-                "measurement; noise is left"
-            )
-        if self.alone:
+            return f"{times} measurement; noise is left"
+        if self.alone and not self.repeated:
             return (
                 "only one measurement of the noise was possible; "
                 f"{100 * self.share:.0f} % of the correction was applied"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
 from stillscan.models.noise.evenness import is_uneven
-from stillscan.models.noise.profile import NoiseProfile
+from stillscan.models.noise.profile import NoiseProfile, Witness
 from stillscan.operators.denoising.intensity import Scaling, scaling_for
 from stillscan.operators.denoising.noise_check import NoiseCheck
 from stillscan.operators.denoising.pass_through import PassThrough
@@ -83,13 +83,17 @@ class Plan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What limits the correction, for users."""
-        repeated = self.repeats is not None and not self.noise_check.bound
         found = (
             UNEVEN_WARNING if self.uneven else "",
             self.repeats.warning if self.repeats else "",
-            "" if repeated else self.noise_check.warning,
+            self.noise_check.warning,
         )
         return tuple(each for each in found if each)
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """What each measurement of the noise found, in modality units."""
+        return self.noise.rescaled(1 / self.scaling.gain, 0.0).witnesses
 
     @property
     def noise_before(self) -> float | None:

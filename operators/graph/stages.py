@@ -370,4 +370,5 @@ class _OpenSeries:
             objects=objects,
             provenance=self._provenance,
             repeats=self._repeats,
+            witnesses=self._series.plan.witnesses,
         )

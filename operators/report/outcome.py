@@ -11,6 +11,7 @@ from stillscan.operators.errors import ExitCode, StillscanError
 from stillscan.operators.reading.file_names import shown
 
 if TYPE_CHECKING:  # the summary needs their values, not their modules
+    from stillscan.models.noise.profile import Witness
     from stillscan.operators.denoising.denoise_series import DenoisedBlock
     from stillscan.operators.denoising.gate import Verdict
     from stillscan.operators.denoising.repeats import RepeatCheck
@@ -36,6 +37,7 @@ class SeriesOutcome:
         noise_before, noise_after: sigma in `unit`; None if it was not measured.
         seconds: wall time that the series added to the run.
         repeats: result of the check by repeated acquisitions; None if there are none.
+        witnesses: what each measurement of the noise found, in `unit`; empty if not measured.
     """
 
     series_instance_uid: str | None
@@ -55,6 +57,7 @@ class SeriesOutcome:
     objects: tuple[SeriesObject, ...] = ()
     provenance: Provenance | None = None
     repeats: RepeatCheck | None = None
+    witnesses: tuple[Witness, ...] = ()
     sop_instance_uid: str = ""
 
     @property

@@ -61,6 +61,13 @@ def _sections(outcome: SeriesOutcome) -> Iterator[Section]:
         measured = outcome.verdict.measurements.items()
         rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in measured]
         yield Section("Measurements", rows=rows)
+    if outcome.witnesses:
+        unit = unit_suffix(outcome.unit)
+        rows = [
+            (each.name, f"{each.sigma:.3g}{unit}{'' if each.proven else ' (may be structure)'}")
+            for each in outcome.witnesses
+        ]
+        yield Section("Noise by independent measurements; the lower level is used", rows=rows)
     if outcome.repeats:
         yield Section("Check by repeated acquisitions", rows=_repeats(outcome))
     if outcome.provenance:

@@ -99,6 +99,10 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
             "before": _finite(outcome.noise_before),
             "after": _finite(outcome.noise_after),
             "unit": outcome.unit or None,
+            "measurements": [
+                {"name": each.name, "sigma": _finite(each.sigma), "proven": each.proven}
+                for each in outcome.witnesses
+            ],
         },
         "repeats": outcome.repeats
         and {
