@@ -28,6 +28,7 @@ from stillscan.operators.errors import ExitCode, InputError, StillscanError
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series
+from stillscan.operators.reading.selection import OF_ONE_IMAGE
 from stillscan.operators.report.outcome import SeriesOutcome
 from stillscan.operators.report.result import not_derived, result_of_series, series_result
 
@@ -163,7 +164,7 @@ class Worker:
         rules = self._order.configuration.settings.selection
         found = find_series(folder, self._decoder, rules)
         for each in (*found.refused, *found.skipped):
-            if each.by_rules:
+            if each.by_rules and each.reason not in OF_ONE_IMAGE:
                 return Outcome(
                     "not-selected", each.reason, _short(each.message), modality=each.modality
                 )

@@ -52,6 +52,19 @@ MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 # examination and is not a volume.
 RADIOGRAPHS = frozenset({"CR", "DX", "IO", "MG", "PX"})
 
+# Reasons that one image may have while others of its series are selected.
+OF_ONE_IMAGE = frozenset(
+    {
+        "localizer",
+        "phase-or-complex",
+        "quantitative-map",
+        "reformatted",
+        "mixed-frame-types",
+        "burned-in-annotation",
+        "lossy-compression",
+        "too-few-pixels",
+    }
+)
 IN_COLOUR = frozenset({"COLOR", "TRUE_COLOR", "MIXED"})
 
 

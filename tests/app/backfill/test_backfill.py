@@ -4,6 +4,7 @@ import csv
 import shutil
 import sys
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom
@@ -11,11 +12,15 @@ import pytest
 
 from stillscan.app.backfill.command import work_on_ray
 from stillscan.app.backfill.configuration import Configuration
+from stillscan.app.backfill.destinations import Destination
 from stillscan.app.backfill.errors import (
     OutputHoldsBackfillError,
     RayMissingError,
     RayUnreachableError,
 )
+from stillscan.app.backfill.work_items import SeriesFiles
+from stillscan.app.backfill.worker import Order, Worker
+from stillscan.app.settings import load_settings
 from stillscan.operators.errors import DiskFullError, ExitCode, SettingsError
 from tests.app.backfill.in_process import derived_in, fill
 from tests.series_factory import make_series
@@ -227,3 +232,42 @@ def test_a_digest_stands_for_the_weights(tmp_path: Path):
 def test_a_worker_leaves_no_working_folder(tmp_path: Path):
     fill(make_archive(tmp_path / "in", 1), tmp_path / "out")
     assert not list((tmp_path / "out" / ".stillscan-backfill" / "work").iterdir())
+
+
+@dataclass(frozen=True)
+class InArchive(SeriesFiles):
+    """A series of which one instance is looked at before the others are retrieved."""
+
+    def bring(self, folder: Path, endpoint: object) -> None:
+        (self.files[0].parent / "retrieved").touch()
+        super().bring(folder, None)
+
+    def bring_one(self, folder: Path, endpoint: object) -> bool:
+        shutil.copy(self.files[0], folder)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("first", "ending", "retrieved"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, ("derived", ""), True),
+        ({"Modality": "OT"}, ("not-selected", "unsupported-modality"), False),
+    ],
+)
+def test_one_odd_image_says_nothing_of_its_series(tmp_path: Path, first, ending, retrieved):
+    files = make_series(tmp_path / "in", slices=4)
+    odd = pydicom.dcmread(files[0])
+    for keyword, value in first.items():
+        setattr(odd, keyword, value)
+    odd.save_as(files[0])
+    settings = load_settings()
+    settings = replace(settings, denoise=replace(settings.denoise, mode="identity", device="cpu"))
+    worker = Worker(Order(Configuration(settings), Destination(tmp_path / "out")))
+    worker.prepare(None)
+    try:
+        item = InArchive(str(odd.SeriesInstanceUID), "x", "", frozenset(), tuple(files))
+        outcome = worker.process(item, "1")
+    finally:
+        worker.close()
+    assert (outcome.state, outcome.reason) == ending
+    assert (tmp_path / "in" / "retrieved").exists() == retrieved
