@@ -92,19 +92,25 @@ def estimate_noise_profile(
     images = [_array(image) for image in slices]
     masks = [mask.cpu().numpy() for mask in valid] if valid is not None else [None] * len(images)
     planes = [Plane(image, mask) for image, mask in zip(images, masks, strict=True)]
-    cut = _Cut(planes)
+    # a slice without anything (beyond the patient, an empty tile of a mosaic) says nothing of noise
+    cut = _Cut([plane for plane in planes if not _is_constant(plane)] or planes)
     profile = _from_one_acquisition(cut, signal_dependent)
     if again is not None:
         repeated = [
             Plane(plane.image, plane.valid, _array(other))
             for plane, other in zip(planes, again, strict=True)
-            if other is not None
+            if other is not None and not _is_constant(plane)
         ]
         profile = _lower(profile, _from_repeats(repeated))
     profile = profile or _unproven(cut)
     if profile.sigma < ROUNDING * max(float(np.ptp(image)) for image in images):
         raise NoNoiseError("the image is smooth to the last bit")
     return profile
+
+
+def _is_constant(plane: Plane) -> bool:
+    seen = plane.image if plane.valid is None else plane.image[plane.valid]
+    return seen.size == 0 or float(np.ptp(seen)) == 0
 
 
 class _Cut:

@@ -281,3 +281,19 @@ def test_slices_without_a_repeat_are_left_to_themselves(generator):
     alone = estimate_noise_profile(slices)
     for again in ([None, None], [slices[0], slices[1]]):
         assert estimate_noise_profile(slices, again=again).sigmas == alone.sigmas
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_an_empty_slice_says_nothing_of_the_noise(generator, repeated):
+    edges = (torch.arange(48)[:, None] // 3 + torch.arange(48) // 3) % 2 * 800.0
+
+    def acquired():
+        return [edges + 20 * torch.randn(edges.shape, generator=generator) for _ in range(3)]
+
+    slices, others = acquired(), acquired() if repeated else None
+    known = estimate_noise_profile(slices, None, others)
+    empty = torch.zeros_like(edges)
+    with_empty = estimate_noise_profile(
+        [*slices, empty], None, None if others is None else [*others, empty]
+    )
+    assert with_empty.sigma == known.sigma
