@@ -43,7 +43,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     help="Denoise DICOM series (MR, CT, PET, X-ray) into derived series. " + EXIT_CODES,
 )

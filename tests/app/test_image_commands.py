@@ -280,3 +280,14 @@ def test_the_doctor_says_what_fails(tmp_path):
     assert result.exit_code == 6
     assert "FAILED: model-fault" in result.output
     assert "FAILED: output-" in result.output
+
+
+def test_the_shell_completes_commands_and_options():
+    def completed(words: str, number: int) -> list[str]:
+        environment = {"COMP_WORDS": words, "COMP_CWORD": str(number)}
+        environment |= {"_STILLSCAN_COMPLETE": "complete_bash"}
+        done = CliRunner().invoke(app, [], env=environment, prog_name="stillscan")
+        return done.stdout.split()
+
+    assert completed("stillscan den", 1) == ["denoise"]
+    assert "--strength" in completed("stillscan denoise --s", 2)

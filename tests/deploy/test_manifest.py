@@ -51,22 +51,39 @@ main()
 """
 
 
-@pytest.fixture(scope="module")
-def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `monai-deploy package` would give to Docker, on app/ as it stands."""
-    folder = tmp_path_factory.mktemp("official")
+def packaged(folder: Path, application: Path, models: Path) -> Path:
+    """The folder that `monai-deploy package` would give to Docker, on an application."""
     (folder / "artifacts.json").write_text(json.dumps(ARTIFACTS))
     shutil.copytree(ROOT / "stillscan", folder / "lib/stillscan", ignore=LEFT_BEHIND)
     shutil.copyfile(ROOT / "pyproject.toml", folder / "lib/pyproject.toml")
-    command = ["package", str(ROOT / "app"), "--platform", "x86_64", "--tag", "stillscan:test"]
+    command = ["package", str(application), "--platform", "x86_64", "--tag", "stillscan:test"]
     command += ["--config", str(ROOT / "app/app.yaml"), "--docs", str(ROOT / "docs")]
-    command += ["--models", str(ROOT / "models/bundles"), "--add", str(folder / "lib")]
+    command += ["--models", str(models), "--add", str(folder / "lib")]
     command += ["--source", str(folder / "artifacts.json")]
     # a process of its own: the packager configures the logging of the process that it runs in
     words = [sys.executable, "-c", PACKAGER, str(folder / "context"), *command]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "context"
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the packager makes of app/ as it stands."""
+    return packaged(tmp_path_factory.mktemp("official"), ROOT / "app", ROOT / "models/bundles")
+
+
+@pytest.mark.slow
+def test_the_example_application_is_packaged(tmp_path: Path) -> None:
+    example, model = ROOT / "examples/denoise_then_segment", tmp_path / "model"
+    model.mkdir()
+    (model / "model.ts").write_text("weights")
+    context = packaged(tmp_path, example, model)
+    assert tree(context / "app") == tree(example)
+    assert (context / "models/model/model.ts").read_text() == "weights"
+    assert (context / "lib/stillscan/app/library/sdk_operators.py").is_file()
+    command = json.loads((context / "map/app.json").read_text())["command"]
+    assert json.loads(command) == ["python3", "/opt/holoscan/app"]
 
 
 @pytest.fixture(scope="module")
