@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from stillscan.models.noise.noise_free import constant_places
 from stillscan.models.noise.profile import MAX_LAG
 
 Array = Float[np.ndarray, "..."]
 
 MAX_BLOCKS = 16_000
+ENOUGH_APART = 0.25  # of the windows that hold noise: fewer would leave parts of the image out
 CONSTANT_SHARE = 0.25  # a block with this share of one extreme value holds no noise
 
 
@@ -59,8 +62,16 @@ class Plane:
         return (self.image + self.again) / 2, (self.image - self.again) / np.sqrt(2)
 
     def usable(self, size: int, step: int) -> np.ndarray:
-        """Which of its windows can hold noise."""
+        """Which of its windows can hold noise.
+
+        Beside a constant place a window varies less than its noise: where others are left, it is
+        not used.
+        """
         usable = holds_noise(self.image, self.valid, size, step)
+        constant = constant_places(torch.from_numpy(self.image)).numpy()
+        if constant.any():
+            apart = usable & ~windows(constant, size, step).any(1)
+            usable = apart if apart.sum() >= ENOUGH_APART * usable.sum() else usable
         if self.again is None:
             return usable
         differs = np.ptp(windows(self.image - self.again, size, step), axis=1) > 0

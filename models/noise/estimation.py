@@ -54,6 +54,7 @@ __all__ = ["NoNoiseError", "estimate_noise_profile", "remaining_share"]
 
 BANDS = {"finest detail": FINE, "middle frequencies": MIDDLE}
 NEAR = 1.4  # factor within which another witness confirms a level
+LAW_PURITY = 0.4  # share of the blocks that must be noise where its law is read
 SAME = 1.12  # the same for two of which neither is proven
 AGREE = 1.25  # two levels that differ by no more than this factor are the same
 SIGNAL_DEPENDENT = ("poisson", "gamma")
@@ -148,14 +149,12 @@ def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | N
 
     Structure can only raise a level, so the lower one holds.
     """
-    bands = _bands(cut)
-    flat = _from_flat_places(cut)
+    bands, flat = _bands(cut), _from_flat_places(cut)
+    if not (signal_dependent or _law_is_proven(bands, flat)):
+        bands = _bands(cut, signal_dependent=False)
+        flat = _from_flat_places(cut, signal_dependent=False)
     flattest = flat.sigma if flat is not None else _flattest(cut)
     said = _supported(bands, flattest)
-    proven_law = signal_dependent or (said is not None and said.family in SIGNAL_DEPENDENT)
-    if flat is not None and flat.family in SIGNAL_DEPENDENT and not proven_law:
-        flat = _from_flat_places(cut, signal_dependent=False)
-        flattest = flat.sigma if flat is not None else flattest
     used = flat or said
     if used is None or not bands:
         return None
@@ -171,6 +170,20 @@ def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | N
     return replace(
         used, witnesses=witnesses, certainty="confirmed" if len(near) > 1 else "one witness"
     )
+
+
+def _law_is_proven(bands: Sequence[_Said], flat: NoiseProfile | None) -> bool:
+    """Whether all find noise that depends on the signal, or none does.
+
+    In ranges of intensity that are mostly structure, bright structure looks like such noise.
+    """
+    said = next((each for each in bands if each.band.proven), None)
+    profiles = (flat, said.profile if said is not None else None)
+    found = [each for each in profiles if each is not None]
+    dependent = [each.family in SIGNAL_DEPENDENT for each in found]
+    if not any(dependent):
+        return True
+    return said is not None and all(dependent) and said.band.purity >= LAW_PURITY
 
 
 def _supported(bands: Sequence[_Said], flattest: float) -> NoiseProfile | None:
@@ -196,7 +209,7 @@ def _flattest(cut: _Cut) -> float:
     return _estimate(cut.small_blocks()).profile.sigma
 
 
-def _bands(cut: _Cut) -> list[_Said]:
+def _bands(cut: _Cut, signal_dependent: bool = True) -> list[_Said]:
     """What each band of frequencies with enough noise says, up to the first that proves a level.
 
     Where both look like noise and the coarser one like much more, it is structure of all scales:
@@ -207,7 +220,7 @@ def _bands(cut: _Cut) -> list[_Said]:
         if cut.smallest < 2 * band.block_size:
             continue
         blocks = cut.blocks(band.block_size)
-        said = measure_band(blocks, band)
+        said = measure_band(blocks, band, signal_dependent)
         if said is not None:
             profile = _profile(said.curve, said.levels, said.edges, said.correlation, blocks.means)
             found.append(_Said(name, profile, said))

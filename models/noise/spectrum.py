@@ -75,8 +75,14 @@ class BandLevel:
     proven: bool
     likely: bool
 
+    @property
+    def purity(self) -> float:
+        """Share of the blocks with signal that are noise, in the median range of intensity."""
+        signal = self.levels.centres > DARK * self.levels.centres.max()
+        return float(np.median(self.levels.purity[signal]))
 
-def measure_band(blocks: Blocks, band: Band) -> BandLevel | None:
+
+def measure_band(blocks: Blocks, band: Band, signal_dependent: bool = True) -> BandLevel | None:
     """Measure the noise in a band; None where there is too little of it."""
     size = blocks.size
     y, x = (axis.ravel() for axis in np.mgrid[:size, :size])
@@ -94,7 +100,7 @@ def measure_band(blocks: Blocks, band: Band) -> BandLevel | None:
         correlation = Correlation(_acf(lengths), 1.0, scatter)
         chooser = Blocks(size, blocks.residuals, blocks.means, variances)
         levels = measure_levels(chooser, bins, correlation)
-        curve = fit_curve(levels)
+        curve = fit_curve(levels, signal_dependent)
         expected = curve.variance(blocks.means)
         members = bright & (variances < expected * (1 + CHOSEN * scatter))
         if members.sum() < FEWEST:
