@@ -29,9 +29,11 @@ def require_one_patient(instances: Sequence[Instance]) -> None:
         first = instances[0].known.patient[index]
         for other in instances[1:]:
             if other.known.patient[index] != first:
+                twice = len({each.known.sop_instance_uid for each in instances}) < len(instances)
+                hint = "; instances are there twice: keep the corrected copies only"
                 raise IdentityConflictError(
                     f"instances {shown(instances[0].path)} and {shown(other.path)} differ in "
-                    f"{keyword}; one series belongs to one patient"
+                    f"{keyword}; one series belongs to one patient{hint if twice else ''}"
                 )
 
 

@@ -181,3 +181,11 @@ def test_masked_background_stays_exactly_zero(case, tmp_path):
     """Case 14."""
     for before, after in derived(case("14-masked-background"), tmp_path / "out"):
         assert (after.pixel_array[before.pixel_array == 0] == 0).all()
+
+
+def test_corrected_copies_beside_the_first_ones_are_named(case, decoder):
+    (refusal,) = find_series(
+        case("10-gateway-corrected-patient"), decoder, SelectionRules()
+    ).refused
+    assert refusal.reason == "identity-conflict"
+    assert "instances are there twice: keep the corrected copies only" in refusal.message
