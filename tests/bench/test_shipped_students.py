@@ -15,6 +15,7 @@ from stillscan.models.bundle import load_mode
 from stillscan.models.denoisers.noise_everywhere import denoise_with_noise_everywhere
 from stillscan.models.metrics.image_quality import psnr
 from stillscan.models.noise.estimation import estimate_noise_profile
+from stillscan.operators.denoising import plan
 from tests.remembered import remembered
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "bundles"
@@ -37,6 +38,14 @@ def students(mode):
     how = dict.fromkeys(DOMAINS, ("cpu", precision, "openvino") if precision else ())
     how["ct"] = ()
     return {domain: load_mode(BUNDLES / domain, name, *how[domain])[0] for domain in DOMAINS}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def noise_of_an_image_is_measured_once():
+    """It does not depend on the student."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "measure_noise", remembered(plan.measure_noise))
+        yield
 
 
 @pytest.fixture(scope="module")

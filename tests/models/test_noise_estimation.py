@@ -63,6 +63,7 @@ def test_white_noise_is_found_within_ten_percent(real_slices, subject, sigma, ge
     assert profile.radius == 0
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(("length", "radius"), [(0.5, 1), (1.2, 3)])
 @pytest.mark.parametrize("sigma", LEVELS, ids=["15", "25"])
