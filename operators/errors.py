@@ -340,6 +340,12 @@ class NoNoiseInSeriesError(InputError):
     reason = "no-noise"
 
 
+class NoSignalError(InputError):
+    """The series holds noise alone: there is nothing to show."""
+
+    reason = "no-signal"
+
+
 class NoiseNotMeasuredError(InputError):
     """No measurement of the noise can be relied on, so nothing may be removed as noise."""
 

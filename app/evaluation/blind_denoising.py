@@ -22,7 +22,11 @@ from stillscan.operators.denoising.gate import GateRefusedError
 from stillscan.operators.denoising.intensity import Scaling
 from stillscan.operators.denoising.plan import plan_from, read_sample
 from stillscan.operators.denoising.summary import SeriesSummary
-from stillscan.operators.errors import NoiseNotMeasuredError, NoNoiseInSeriesError
+from stillscan.operators.errors import (
+    NoiseNotMeasuredError,
+    NoNoiseInSeriesError,
+    NoSignalError,
+)
 from stillscan.operators.volume import Place
 
 Slices = Float32[np.ndarray, "slice row column"]
@@ -93,7 +97,7 @@ def denoise_series(
                 spreads.append(None if spread_ is None else spread_[:, 0])
         if gated:
             summary.accepted()
-    except (NoNoiseInSeriesError, NoiseNotMeasuredError, GateRefusedError):
+    except (NoNoiseInSeriesError, NoiseNotMeasuredError, NoSignalError, GateRefusedError):
         return Denoised(noisy)
     known = [each for each in spreads if each is not None]
     return Denoised(torch.cat(slices), torch.cat(known) if len(known) == len(spreads) else None)

@@ -1,4 +1,7 @@
-"""Whether the noise of the slices of a series differs: thickness, tube current, coil, averages."""
+"""What a series shows at first sight: slices of different noise, or noise alone.
+
+Slices differ in noise by thickness, tube current, coil and averages.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from stillscan.models.noise.levels import DARK
+from stillscan.models.noise.profile import NoiseProfile
 
 Image = Float[np.ndarray, "row column"]
 
 UNEVEN = 2.0  # ratio of the levels of two slices; anatomy alone changes them by up to 1.9
 FLATTEST = 0.2  # quantile of the blocks that is compared: most of it noise
+SIDE = 16  # pixels of the blocks whose means tell signal from noise
+SIGNAL = 1.5  # times what noise lets the means of blocks vary: more is signal
 CELL = 4  # differences of 2 x 2 pixels along a side of a block
 
 
@@ -34,3 +40,18 @@ def _quick_level(image: Image) -> float:
     means = whole.reshape(blocks[0], 2 * CELL, blocks[2], 2 * CELL).mean((1, 3))
     bright = power[(means > DARK * np.quantile(means, 0.98)) & (power > 0)]
     return float(np.sqrt(np.quantile(bright, FLATTEST))) if bright.size else 0.0
+
+
+def is_noise_alone(images: Sequence[Image], noise: NoiseProfile) -> bool:
+    """Whether no image varies over larger distances by more than its noise explains."""
+    of_mean = noise.sigma * float(np.sqrt(max(noise.acf.sum(), 0.1))) / SIDE
+    return all(_varies(image) < SIGNAL * of_mean for image in images)
+
+
+def _varies(image: Image) -> float:
+    """Standard deviation of the means of blocks; infinite where the image has few blocks."""
+    rows, columns = (side // SIDE for side in image.shape)
+    if rows * columns < 9:
+        return float("inf")
+    whole = image[: rows * SIDE, : columns * SIDE].astype(np.float64)
+    return float(whole.reshape(rows, SIDE, columns, SIDE).mean((1, 3)).std())

@@ -30,7 +30,7 @@ from stillscan.operators.denoising.plan import (
     read_sample,
 )
 from stillscan.operators.denoising.repeats import RepeatCheck, are_alike, check_against_repeats
-from stillscan.operators.errors import NoiseNotMeasuredError
+from stillscan.operators.errors import NoiseNotMeasuredError, NoSignalError
 from stillscan.operators.volume import Volume, VolumeBlock
 
 
@@ -109,6 +109,7 @@ def plan_series(
         InputError: if a slice of the sample cannot be read.
         NoNoiseInSeriesError: if every part of the sample is constant.
         NoiseNotMeasuredError: if no measurement of the noise can be relied on.
+        NoSignalError: if the images hold noise alone.
         NoiseOutsideBundleError: if the noise is stronger than the bundle was trained for.
         GateRefusedError: if repeated acquisitions do not support the denoised result at all.
     """
@@ -121,6 +122,8 @@ def plan_series(
             f"series {volume.series_instance_uid}: no measurement of the noise can be relied on, "
             "so nothing may be removed as noise"
         )
+    if sample.is_noise_alone(plan):
+        raise NoSignalError(f"series {volume.series_instance_uid}: the images hold noise alone")
     if plan.noise_check.refuted:
         raise GateRefusedError(
             f"the noise level used is {plan.noise_check.excess:.1f} times that of an independent "

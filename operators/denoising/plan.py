@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
-from stillscan.models.noise.evenness import is_uneven
+from stillscan.models.noise.evenness import is_noise_alone, is_uneven
 from stillscan.models.noise.profile import NoiseProfile, Witness
 from stillscan.operators.denoising.intensity import Scaling, scaling_for
 from stillscan.operators.denoising.noise_check import NoiseCheck
@@ -120,6 +120,11 @@ class SeriesSample:
     def slices(self) -> list[VolumeBlock]:
         """Return the slices of the sample, each a block of one."""
         return [self.volume.read(index, index + 1) for index in self.indices]
+
+    def is_noise_alone(self, plan: Plan) -> bool:
+        """Return whether all slices of the sample hold noise and nothing else."""
+        images = [plan.scaling.to_network(block.pixels[0]) for block in self.slices()]
+        return is_noise_alone(images, plan.noise)
 
     def repeats(self) -> list[VolumeBlock | None]:
         """Return the other acquisition of each of them."""

@@ -16,7 +16,7 @@ from stillscan.operators.denoising.denoise_series import denoise_block, plan_ser
 from stillscan.operators.denoising.gate import GateRefusedError
 from stillscan.operators.denoising.intensity import Scaling
 from stillscan.operators.denoising.noise_check import ONE_WITNESS_SHARE, NoiseCheck
-from stillscan.operators.errors import NoiseNotMeasuredError
+from stillscan.operators.errors import NoiseNotMeasuredError, NoSignalError
 
 SIGMA = 6 / 255
 SCALE = Scaling(0.0, 1.0)
@@ -101,3 +101,20 @@ def test_a_series_whose_noise_cannot_be_measured_is_refused():
     image = (0.5 + 0.1 * smooth / smooth.std()).astype(np.float32)
     with pytest.raises(NoiseNotMeasuredError):
         plan_series(array_volume(image, "MR", [None] * 2), Blurs(), scaling=SCALE)
+
+
+@pytest.mark.parametrize("length", [0.001, 1.2])
+def test_noise_alone_is_refused(length):
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.full((128, 128), 0.5)
+    noisy = torch.stack([synthesis.add_correlated(flat, 0.1, length, generator) for _ in range(2)])
+    with pytest.raises(NoSignalError):
+        plan_series(array_volume(noisy.numpy(), "MR", [None] * 2), Blurs(), scaling=SCALE)
+
+
+def test_a_faint_object_in_noise_is_signal():
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.full((128, 128), 0.5)
+    flat[40:90, 40:90] += 0.05
+    noisy = torch.stack([synthesis.add_gaussian(flat, 0.1, generator) for _ in range(2)])
+    plan_series(array_volume(noisy.numpy(), "MR", [None] * 2), Blurs(), scaling=SCALE)
