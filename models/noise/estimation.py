@@ -156,7 +156,8 @@ def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | N
     flattest = flat.sigma if flat is not None else _flattest(cut)
     said = _supported(bands, flattest)
     used = flat or said
-    if used is None or not bands:
+    scales = [] if bands else _flat_of_each_size(cut)
+    if used is None or not (bands or scales):
         return None
     if flat is not None and said is not None:
         same_law = flat.family not in SIGNAL_DEPENDENT or said.family in SIGNAL_DEPENDENT
@@ -165,6 +166,7 @@ def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | N
     witnesses = (
         Witness("flat places", flattest, proven=flat is not None),
         *(each.witness for each in bands),
+        *scales,
     )
     near = [each for each in witnesses if 1 / NEAR < each.sigma / used.sigma < NEAR]
     return replace(
@@ -202,6 +204,18 @@ def _supported(bands: Sequence[_Said], flattest: float) -> NoiseProfile | None:
 
 def _ratio(one: float, other: float) -> float:
     return max(one, other) / min(one, other)
+
+
+def _flat_of_each_size(cut: _Cut) -> list[Witness]:
+    """Flat places of large blocks beside those of small ones, where both find the same level.
+
+    Structure grows with the size of the blocks, noise does not. Empty where they differ.
+    """
+    sizes = [size for size in BLOCK_SIZES if 2 * size <= cut.smallest]
+    levels = [_estimate(cut.blocks(size)).profile.sigma for size in sizes]
+    if len(levels) < 2 or _ratio(*levels) > SAME:
+        return []
+    return [Witness("flat places of large blocks", levels[0], proven=False)]
 
 
 def _flattest(cut: _Cut) -> float:

@@ -18,7 +18,7 @@ Image = Float[np.ndarray, "row column"]
 UNEVEN = 2.0  # ratio of the levels of two slices; anatomy alone changes them by up to 1.9
 FLATTEST = 0.2  # quantile of the blocks that is compared: most of it noise
 SIDE = 16  # pixels of the blocks whose means tell signal from noise
-SIGNAL = 1.5  # times what noise lets the means of blocks vary: more is signal
+SIGNAL = 2.0  # times what noise lets the means of blocks vary: more is signal
 CELL = 4  # differences of 2 x 2 pixels along a side of a block
 
 
