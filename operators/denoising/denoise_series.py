@@ -22,6 +22,7 @@ from stillscan.models.noise.profile import NoiseProfile
 from stillscan.operators.denoising.gate import GateRefusedError, Verdict, judge
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.denoising.intensity import Scaling, without_padding
+from stillscan.operators.denoising.pass_through import PassThrough
 from stillscan.operators.denoising.plan import (
     NOT_CHECKED,
     Plan,
@@ -31,7 +32,10 @@ from stillscan.operators.denoising.plan import (
 )
 from stillscan.operators.denoising.repeats import RepeatCheck, are_alike, check_against_repeats
 from stillscan.operators.errors import NoiseNotMeasuredError, NoSignalError
+from stillscan.operators.reading.selection import RADIOGRAPHS
 from stillscan.operators.volume import Volume, VolumeBlock
+
+COARSE = PassThrough(0.0, (3.0, 3.0))  # pixels: put back where the gate clamps too much of a film
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,13 @@ def judge_block(
         clean, np.minimum(lowest, 0)
     )  # 0 is no signal, so lower values are impossible
     accepted, verdict = judge(
-        before, clean, sigma, plan.noise.acf, limits or GateLimits(), plan.noise_check.bound
+        before,
+        clean,
+        sigma,
+        plan.noise.acf,
+        limits or GateLimits(),
+        plan.noise_check.bound,
+        COARSE if block.volume.modality in RADIOGRAPHS else None,
     )
     unit = np.float32(1 / plan.scaling.gain)
     change = np.float32(strength) * (accepted - before) * unit

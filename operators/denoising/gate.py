@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32
 
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.denoising.multiscale_clamp import clamp
+from stillscan.operators.denoising.pass_through import PassThrough
 from stillscan.operators.errors import ResultError
 
 Decision = Literal["accept", "accept with clamp", "refuse"]
@@ -54,6 +55,7 @@ def judge(
     acf: Float[np.ndarray, "lag lag"],
     limits: GateLimits,
     excess: float | None = None,
+    coarse: PassThrough | None = None,
 ) -> tuple[Pixels, Verdict]:
     """Clamp a block of slices and decide on it; return the accepted pixels.
 
@@ -64,13 +66,26 @@ def judge(
         acf: correlation coefficients of the noise, lag (0, 0) in the middle.
         limits: thresholds of the gate.
         excess: sigma over that of an independent measurement which contradicts it (NoiseCheck).
+        coarse: frequencies that are put back where too much would have to be clamped; the rest of
+            the estimate is judged again.
     """
     if not np.isfinite(denoised).all():
         return noisy, Verdict("refuse", ("not-finite",))
     accepted = np.empty_like(denoised)
     judged = []
+    put_back = False
     for index, planes in enumerate(zip(noisy, denoised, sigma, strict=True)):
         accepted[index], measurements = _judge_slice(*planes, acf, limits, excess)
+        too_much = measurements["clamped_share"] > limits.clamped_share
+        if (
+            coarse is not None
+            and too_much
+            and measurements["residual_mean"] <= limits.residual_mean
+        ):
+            finer = coarse.apply(noisy[index : index + 1], denoised[index : index + 1])[0]
+            again = _judge_slice(noisy[index], finer, sigma[index], acf, limits, excess)
+            if again[1]["clamped_share"] <= limits.clamped_share:
+                (accepted[index], measurements), put_back = again, True
         judged.append(measurements)
     worst = {name: max((each[name] for each in judged), key=abs) for name in judged[0]}
     drawn_back = worst.pop("drawn_back") > 0
@@ -83,7 +98,8 @@ def judge(
         reasons.append("structure-changed")
     if reasons:
         return noisy, Verdict("refuse", tuple(reasons), worst)
-    clamps = ["change-drawn-back"] if drawn_back else []
+    clamps = ["coarse-change-put-back"] if put_back else []
+    clamps += ["change-drawn-back"] if drawn_back else []
     clamps += ["structure-clamped"] if worst["clamped_share"] > 0 else []
     decision: Decision = "accept with clamp" if clamps else "accept"
     return accepted, Verdict(decision, tuple(clamps), worst)

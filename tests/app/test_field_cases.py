@@ -63,7 +63,7 @@ def test_what_is_no_image_is_left_alone(name, reasons, case, decoder):
 def derived(source: Path, out: Path) -> list[tuple[pydicom.Dataset, pydicom.Dataset]]:
     """Source and derived instances of a folder that the shipped settings derive."""
     outcomes = run(Job(source, out, load_settings())).outcomes
-    assert [(each.status, each.reason) for each in outcomes] == [("derived", "")]
+    assert {(each.status, each.reason) for each in outcomes} == {("derived", "")}
     sources = {each.SOPInstanceUID: each for each in map(pydicom.dcmread, source.glob("*.dcm"))}
     made = [pydicom.dcmread(path) for path in sorted(out.glob("2.25.*/*.dcm"))]
     return [(sources[each.SourceImageSequence[0].ReferencedSOPInstanceUID], each) for each in made]
@@ -94,6 +94,16 @@ def test_films_of_one_series_stand_alone(name, noise, sizes, case, decoder):
     assert [(each.rows, each.columns) for each in volumes] == sizes
     plans = [plan_series(each, IdentityDenoiser())[1] for each in volumes]
     assert [each.noise_before for each in plans] == pytest.approx(noise, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "noise"), [("two-sizes", (24, 24)), ("two-noise-levels", (12, 40))]
+)
+def test_each_film_loses_its_own_noise(name, noise, case, tmp_path):
+    pairs = derived(case("09-radiographs-of-one-series") / name, tmp_path)
+    taken = sorted(float((a.pixel_array.astype(float) - b.pixel_array).std()) for a, b in pairs)
+    assert len(taken) == 2
+    assert all(0.4 * sigma < each < 1.05 * sigma for each, sigma in zip(taken, noise, strict=True))
 
 
 def test_bits_above_those_stored_are_cleared(case, tmp_path):

@@ -11,6 +11,7 @@ from stillscan.models.noise.profile import MAX_LAG
 from stillscan.operators.denoising.gate import Verdict, combine, judge
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.denoising.multiscale_clamp import SCALES, clamp, scores, smoothed_deviation
+from stillscan.operators.denoising.pass_through import PassThrough
 
 LIMITS = GateLimits()
 SIZE = 192
@@ -175,3 +176,20 @@ def test_a_series_is_as_bad_as_its_worst_block():
     assert series.decision == "refuse"
     assert series.reasons == ("structure-clamped", "mean-moved")
     assert series.measurements["residual_mean"] == 0.5
+
+
+def test_coarse_change_is_put_back_and_the_rest_is_judged_again():
+    """The estimate removes the noise and, by mistake, a slow wave of 1.5 sigma."""
+    rng = np.random.default_rng(2)
+    x = np.linspace(0, 8 * np.pi, 128, dtype=np.float32)
+    wave = 1.5 * np.sin(x)[None, :, None] * np.ones((1, 1, 128), np.float32)
+    noise = rng.normal(size=(1, 128, 128)).astype(np.float32)
+    clean = np.full((1, 128, 128), 50, np.float32)
+    acf = np.zeros((9, 9))
+    acf[4, 4] = 1
+    sigma, limits = np.ones_like(clean), GateLimits()
+    assert judge(clean + wave + noise, clean, sigma, acf, limits)[1].decision == "refuse"
+    coarse = PassThrough(0.0, (3.0, 3.0))
+    shown, verdict = judge(clean + wave + noise, clean, sigma, acf, limits, coarse=coarse)
+    assert verdict.reasons[0] == "coarse-change-put-back"
+    assert np.square(shown - clean - wave).mean() < 0.3

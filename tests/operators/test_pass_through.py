@@ -89,6 +89,7 @@ def test_the_bound_holds_through_the_pipeline_and_better_with_less_strength():
     rng = np.random.default_rng(0)
     noise = 10 * rng.standard_normal((SIDE, SIDE)).astype(np.float32)
     background = (40 + noise)[None]
+    background[:, :24, :24] += 200  # an object: images of noise alone are refused
     shares = []
     for strength in (1.0, 0.5):
         with_disc, without = (
