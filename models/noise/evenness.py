@@ -19,6 +19,8 @@ UNEVEN = 2.0  # ratio of the levels of two slices; anatomy alone changes them by
 FLATTEST = 0.2  # quantile of the blocks that is compared: most of it noise
 SIDE = 16  # pixels of the blocks whose means tell signal from noise
 SIGNAL = 2.0  # times what noise lets the means of blocks vary: more is signal
+FAR_FROM_ZERO = 5.0  # times the noise
+SCRAMBLED = 0.7  # excess kurtosis; values that are all equally likely have -1.2
 CELL = 4  # differences of 2 x 2 pixels along a side of a block
 
 
@@ -43,9 +45,24 @@ def _quick_level(image: Image) -> float:
 
 
 def is_noise_alone(images: Sequence[Image], noise: NoiseProfile) -> bool:
-    """Whether no image varies over larger distances by more than its noise explains."""
+    """Whether no image shows an object: nothing but noise around zero, or values in random order.
+
+    Values in random order (pixels that were scrambled) are not normal. An even object that fills
+    the image, such as a flood phantom, is a signal: its noise is normal and far from zero.
+    """
     of_mean = noise.sigma * float(np.sqrt(max(noise.acf.sum(), 0.1))) / SIDE
-    return all(_varies(image) < SIGNAL * of_mean for image in images)
+    return all(
+        _varies(image) < SIGNAL * of_mean
+        and (image.mean() < FAR_FROM_ZERO * noise.sigma or abs(_kurtosis(image)) > SCRAMBLED)
+        for image in images
+    )
+
+
+def _kurtosis(image: Image) -> float:
+    """Excess over a normal law."""
+    centred = image - image.mean()
+    power = float(np.square(centred).mean())
+    return float((centred**4).mean()) / power**2 - 3 if power > 0 else 0.0
 
 
 def _varies(image: Image) -> float:

@@ -103,13 +103,26 @@ def test_a_series_whose_noise_cannot_be_measured_is_refused():
         plan_series(array_volume(image, "MR", [None] * 2), Blurs(), scaling=SCALE)
 
 
+def refused_as_noise(images):
+    try:
+        plan_series(array_volume(images, "MR", [None] * len(images)), Blurs(), scaling=SCALE)
+    except NoSignalError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("length", [0.001, 1.2])
-def test_noise_alone_is_refused(length):
+@pytest.mark.parametrize(("level", "refused"), [(0.3, True), (0.6, False)])
+def test_noise_alone_is_refused_and_an_even_object_is_not(level, length, refused):
     generator = torch.Generator().manual_seed(0)
-    flat = torch.full((128, 128), 0.5)
+    flat = torch.full((128, 128), level)
     noisy = torch.stack([synthesis.add_correlated(flat, 0.1, length, generator) for _ in range(2)])
-    with pytest.raises(NoSignalError):
-        plan_series(array_volume(noisy.numpy(), "MR", [None] * 2), Blurs(), scaling=SCALE)
+    assert refused_as_noise(noisy.numpy()) == refused
+
+
+def test_scrambled_pixels_are_refused():
+    values = np.random.default_rng(0).uniform(0, 1, (2, 128, 128)).astype(np.float32)
+    assert refused_as_noise(values)
 
 
 def test_a_faint_object_in_noise_is_signal():
