@@ -47,7 +47,9 @@ def run(command: str, place: Path) -> str:
         check=False,
         env={"COLUMNS": "400", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    # one image is refused, as the page says, where its noise has to be measured
+    wanted = 5 if " denoise " in command and "identity" not in command else 0
+    assert done.returncode == wanted, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
 
@@ -68,8 +70,9 @@ def source_images(place: Path) -> dict[str, pydicom.Dataset]:
 
 
 @pytest.mark.slow
-def test_every_image_of_the_folder_is_derived(place):
-    assert derived_images(place / "denoised").keys() == source_images(place).keys()
+def test_every_image_is_derived_but_the_one_whose_noise_cannot_be_measured(place):
+    left = source_images(place).keys() - derived_images(place / "denoised").keys()
+    assert [source_images(place)[each].Rows for each in left] == [64]
 
 
 @pytest.mark.slow
@@ -87,14 +90,8 @@ def test_each_series_has_a_page_of_the_report(place):
 
 
 @pytest.mark.slow
-def test_a_quiet_image_is_left_nearly_as_it_is(place):
+def test_the_head_loses_most_of_its_noise(place):
     (head,) = (each for each in read_result(place / "denoised")["series"] if each["slices"] > 1)
-    (small,) = (
-        each
-        for each in read_result(place / "denoised")["series"]
-        if each["modality"] == "MR" and each["slices"] == 1
-    )
-    assert small["noise"]["after"] > 0.9 * small["noise"]["before"]
     assert head["noise"]["after"] < 0.5 * head["noise"]["before"]
 
 
@@ -107,6 +104,8 @@ def test_low_strength_takes_less_and_makes_other_series(place):
     assert denoised.keys() == gentle.keys()
     for source, each in denoised.items():
         other = gentle[source]
+        if each["status"] != "derived":
+            continue
         assert each["noise"]["after"] <= other["noise"]["after"]
         assert each["derived"]["series_instance_uid"] != other["derived"]["series_instance_uid"]
 
