@@ -25,6 +25,7 @@ AIR_SAYS = 0.03  # what a curve may gain that agrees with air, in units of the l
 AIR_PURITY, AIR_REACH = 0.4, 0.6  # of the ranges that may speak; log of variance
 RAYLEIGH_RATIO = (1.6, 2.3)  # mean / deviation of rectified noise in air is 1.91
 RAYLEIGH_DEVIATION = 0.655  # in sigma
+LEAST_OF_AIR = 0.75  # of what ranges with signal allow: scanners also suppress noise in air
 # shares of constant, linear and square term, in tenths [mixture, 3]
 MIXTURES = np.array(
     [((10 - b - c) / 10, b / 10, c / 10) for b, c in product(range(11), range(11)) if b + c <= 10]
@@ -145,7 +146,7 @@ def fit_curve(levels: Levels, signal_dependent: bool = True) -> Curve:
     sigma = _rayleigh_sigma(levels.chosen(dark))
     if sigma is not None:
         allowed = np.sqrt(curve.variance(np.array([top])))[0]
-        if 0.5 * allowed < sigma < 1.15 * allowed:
+        if LEAST_OF_AIR * allowed < sigma < 1.15 * allowed:
             return Curve("rician", sigma**2, (1.0, 0.0, 0.0), top)
     return curve
 

@@ -153,7 +153,7 @@ def test_a_spoilt_fine_tune_is_refused_and_kept_apart(site, tmp_path, monkeypatc
         modalities=(),
         start=MR,
     )
-    with pytest.raises(ReleaseRefusedError, match="simulated noise: gaussian 6: worse") as refused:
+    with pytest.raises(ReleaseRefusedError, match="simulated noise: gaussian 15: worse") as refused:
         train_tiny(request)
     assert refused.value.exit_code == ExitCode.PARTLY_DERIVED
     assert refused.value.reason == "release-refused"
