@@ -3,8 +3,8 @@
     python -m bench.robustness.fuzz --mutants 20000 --seed 1     (real files of STILLSCAN_DATA)
     python -m bench.robustness.fuzz --mutants 500 some.dcm other.dcm    (these files)
 
-Prints how many mutants of each file ended how, the slowest, and the most memory that the reading
-process took. A mutant that is not classified ends the run with a traceback and is kept.
+Prints how many mutants of each file ended how, the slowest, and the most memory. A mutant that is
+not classified ends the run with a traceback and is kept.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import argparse
 import os
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from stillscan.operators.writing.derive_series import SeriesWriter
 from stillscan.operators.writing.provenance import Provenance
 
 DERIVED = "derived"
+FAULTY = ("internal-fault", "not-mentioned", "raised", "good-series-lost", "too-slow")  # ours
 SYNTAX_FOLDER = "ct_chest_transfer_syntaxes"
 REAL_FILES = (
     "mr_siemens_prisma_t1_sag/*.dcm",
@@ -72,7 +73,7 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one mutant: `derived`, or a stable reason code."""
+    """The outcome of one mutant: `derived`, or a stable reason code, and where a fault is."""
 
     source: str
     number: int
@@ -80,6 +81,7 @@ class Outcome:
     reason: str
     seconds: float
     child_kilobytes: int
+    place: str = ""
 
     @property
     def stopped(self) -> bool:
@@ -166,21 +168,28 @@ def main() -> None:
     kept = arguments.keep or Path(tempfile.mkdtemp(prefix="stillscan-fuzz-"))
     print(f"the mutant that is read: {kept / 'mutant.dcm'}")
     found = list(outcomes(files, arguments.mutants, arguments.seed, kept))
-    print(summary(found))
+    print(table(found, lambda each: each.source))
 
 
-def summary(found: Sequence[Outcome]) -> str:
-    """A table of outcomes by file, the slowest mutant, and the memory of the reading process."""
-    lines = []
-    for source in dict.fromkeys(each.source for each in found):
-        counted = Counter(each.reason for each in found if each.source == source)
-        lines.append(f"{source[-48:]}: {sum(counted.values())} mutants")
-        lines += [f"  {number:6d} {reason}" for reason, number in counted.most_common()]
-    slowest = max(found, key=lambda each: each.seconds)
+def table(found: Sequence[Outcome], row_of: Callable[[Outcome], str]) -> str:
+    """Outcomes by row, how many ended for each reason, and the most memory of both processes."""
+    rows: dict[str, list[Outcome]] = defaultdict(list)
+    for each in found:
+        rows[row_of(each)[-48:]].append(each)
+    lines = [f"{'':<48}{'tried':>7}{'derived':>9}{'refused':>9}{'faults':>8}{'slowest':>10}"]
+    for name, here in {**rows, "all": found}.items():
+        derived = sum(each.reason == DERIVED for each in here)
+        faults = sum(each.reason in FAULTY for each in here)
+        slowest = max((each.seconds for each in here), default=0.0)
+        lines.append(
+            f"{name:<48}{len(here):>7}{derived:>9}{len(here) - derived - faults:>9}{faults:>8}"
+            f"{slowest:>8.2f} s"
+        )
+    reasons = Counter(each.reason for each in found).most_common()
+    lines.append(", ".join(f"{reason} {number}" for reason, number in reasons))
+    child = max((each.child_kilobytes for each in found), default=0)
     lines.append(
-        f"slowest: number {slowest.number}, {slowest.seconds:.2f} s, {slowest.reason}; most memory "
-        f"of the reading process: {max(each.child_kilobytes for each in found) >> 10} MiB; it was "
-        f"ended {sum(each.stopped for each in found)} times"
+        f"most memory: {peak_kilobytes(os.getpid()) >> 10} MiB, reading process {child >> 10} MiB"
     )
     return "\n".join(lines)
 

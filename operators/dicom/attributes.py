@@ -259,10 +259,14 @@ def _character_set(
 
 @lru_cache(maxsize=64)  # a misspelled term makes pydicom warn: once is enough
 def _encodings(terms: str) -> tuple[str, ...]:
-    """Return the encodings of the terms of PS3.3 C.12.1.1.2 only; pydicom accepts any codec."""
+    """Return the encodings of SpecificCharacterSet as Python names them."""
+    return tuple(convert_encodings(defined_terms(terms)))
+
+
+def defined_terms(terms: str) -> list[str]:
+    """Return the terms of PS3.3 C.12.1.1.2, "" for others; pydicom accepts any codec of Python."""
     named = [MISSPELLED.sub(_well_spelled, each.strip(" \0")) for each in terms.split("\\")]
-    defined = [term if term in python_encoding else "" for term in named[:MOST_TERMS]]
-    return tuple(convert_encodings(defined))
+    return [term if term in python_encoding else "" for term in named[:MOST_TERMS]]
 
 
 def _well_spelled(found: re.Match[str]) -> str:

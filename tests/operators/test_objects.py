@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from pydicom import Dataset, Sequence
 
+from bench.robustness.headers.tree import HeaderTree
 from stillscan.operators.denoising.gate import Verdict
 from stillscan.operators.dicom.attributes import put
 from stillscan.operators.volume import Volume, VolumeBlock
@@ -168,6 +169,34 @@ def test_objects_are_of_the_same_patient_and_study_byte_for_byte(tmp_path: Path)
                 assert dataset.get_item(tag).value == again.get_item(tag).value
             assert dataset.StudyInstanceUID == source.StudyInstanceUID
             assert dataset.SeriesInstanceUID != source.SeriesInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("terms", "kept"),
+    [
+        (b"zlib_codec\\undefined\\cp037\\utf-8-sig", ["", "", "", ""]),
+        (b"base64_codec\\GB18030\\ISO 2022 IR 58 ", ["", "GB18030", "ISO 2022 IR 58"]),
+        (b"idna", ""),
+        (b"\\".join([b"ISO_IR 999"] * 20_000), [""] * 8),  # too long for a CS: its VR is UN
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # of broken text
+def test_a_codec_of_python_is_no_character_set_of_an_object(
+    tmp_path: Path, terms: bytes, kept: list[str] | str
+) -> None:
+    name = b"\xd7\xff^\x1b$B"
+    (file,) = make_series(tmp_path / "source", slices=1)
+    tree = HeaderTree.of(file)
+    tree.put("SpecificCharacterSet", terms, "CS" if len(terms) < 2**16 else "UN")
+    tree.put("PatientName", name)
+    file.write_bytes(tree.content())
+    (volume,) = volumes_in(tmp_path / "source")
+    made = objects_of(volume, tmp_path / "objects")
+    assert set(made.files) == {"uncertainty", "noise", "measurements"}
+    for kind in made.files:
+        (dataset,) = made.datasets(kind)
+        assert dataset.get_item("PatientName").value == name
+        assert (dataset.SpecificCharacterSet or "") == kept
 
 
 def test_the_same_everything_makes_the_same_objects(tmp_path: Path) -> None:

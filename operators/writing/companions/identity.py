@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydicom import Dataset, Sequence
 from pydicom.uid import UID
 
-from stillscan.operators.dicom.attributes import put_items, put_text, tag_of, text_of
+from stillscan.operators.dicom.attributes import defined_terms, put_items, put_text, tag_of, text_of
 from stillscan.operators.volume import Volume
 from stillscan.operators.writing.derivation_items import equipment
 from stillscan.operators.writing.provenance import (
@@ -75,7 +75,8 @@ def identify(made: Dataset, header: Dataset, provenance: Provenance) -> None:
 
     Args:
         made: the object that highdicom made of an anonymous image.
-        header: of the source, whose patient and study are copied byte for byte.
+        header: of the source, whose patient and study are copied byte for byte; of its character
+            sets, those that DICOM defines.
         provenance: of the derived series.
     """
     is_image = "ImageType" in made
@@ -84,6 +85,9 @@ def identify(made: Dataset, header: Dataset, provenance: Provenance) -> None:
             made[tag_of(keyword)] = header.get_item(tag_of(keyword))
         elif keyword == "SpecificCharacterSet":
             made.pop(tag_of(keyword), None)
+    terms = text_of(made, "SpecificCharacterSet")
+    if (defined := defined_terms(terms)) != terms.split("\\"):  # pydicom would use any codec
+        made.add_new(tag_of("SpecificCharacterSet"), "CS", defined)
     if is_image and all(tag_of(keyword) not in header for keyword in WHERE):
         put_text(made, "Laterality", "")  # type 2C: not known
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
@@ -104,9 +108,8 @@ def refer_to_slices(made: Dataset, volume: Volume) -> None:
     A frame of a multi-frame instance is referenced by its number; lists of instances name each
     instance once.
     """
-    for element in list(made):
-        if element.VR != "SQ":
-            continue
+    sequences = [tag for tag in made.keys() if made.get_item(tag).VR == "SQ"]  # noqa: SIM118
+    for element in map(made.__getitem__, sequences):  # no text is decoded
         indices = [_stands_for(item) for item in element.value]
         if None in indices or not indices:
             for item in element.value:
