@@ -53,7 +53,7 @@ class Plane:
     again: Array | None = None
 
     def level_and_noise(self) -> tuple[Array, Array]:
-        """What says how bright a place is, and what says how it varies there.
+        """The image of local intensity, and the image in which noise is measured.
 
         Half of the squared difference of two acquisitions is the noise of one.
         """

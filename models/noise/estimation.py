@@ -12,7 +12,7 @@ A level counts as proven only where what was measured looks like noise: the flat
 a nearly normal law, and hardly any place with signal is much flatter than they are. Smooth
 structure, taken for correlated noise, fails both.
 
-Where slices were acquired again, their differences tell noise and nothing else; where both ways
+Where slices were acquired again, their differences contain noise alone; where both ways
 prove a level, the lower one holds.
 """
 
@@ -60,7 +60,7 @@ AGREE = 1.25  # two levels that differ by no more than this factor are the same
 SIGNAL_DEPENDENT = ("poisson", "gamma")
 BLOCK_SIZES = (16, 8)  # large ones see wide correlation, small ones find flat places in anatomy
 WIDEST_SCATTER = 0.45  # of block variances: beyond it the blocks are too small for the correlation
-PROOF_BLOCKS, PROOF_PURITY = 100, 0.4  # an intensity range that bears a level out
+PROOF_BLOCKS, PROOF_PURITY = 100, 0.4  # an intensity range that proves a level
 LONGEST_TAILS = 0.7  # excess kurtosis of noise; that of a Gamma law of shape 10 is 0.6
 QUIETER, QUIETER_SHARE = 2.5, 0.03  # standard deviations of a block variance; share of the blocks
 FEWEST_FLAT, SHORT = 28, 0.15  # flat blocks, and their correlation at two pixels and more
@@ -93,7 +93,7 @@ def estimate_noise_profile(
     images = [_array(image) for image in slices]
     masks = [mask.cpu().numpy() for mask in valid] if valid is not None else [None] * len(images)
     planes = [Plane(image, mask) for image, mask in zip(images, masks, strict=True)]
-    # a slice without anything (beyond the patient, an empty tile of a mosaic) says nothing of noise
+    # an empty slice (beyond the patient, an empty tile of a mosaic) has no noise
     cut = _Cut([plane for plane in planes if not _is_constant(plane)] or planes)
     profile = _from_one_acquisition(cut, signal_dependent)
     if again is not None:
@@ -133,7 +133,7 @@ class _Cut:
 
 @dataclass(frozen=True)
 class _Said:
-    """What one band of frequencies says."""
+    """The noise measured in one band of frequencies."""
 
     name: str
     profile: NoiseProfile
@@ -145,7 +145,7 @@ class _Said:
 
 
 def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | None:
-    """What flat places and two bands of frequencies say together; None where none proves a level.
+    """Noise by flat places and two bands of frequencies together; None where none proves a level.
 
     Structure can only raise a level, so the lower one holds.
     """
@@ -224,10 +224,10 @@ def _flattest(cut: _Cut) -> float:
 
 
 def _bands(cut: _Cut, signal_dependent: bool = True) -> list[_Said]:
-    """What each band of frequencies with enough noise says, up to the first that proves a level.
+    """Noise in each band of frequencies that has enough, up to the first that proves a level.
 
     Where both look like noise and the coarser one like much more, it is structure of all scales:
-    then none says anything.
+    then neither is used.
     """
     found = []
     for name, band in BANDS.items():
@@ -268,10 +268,10 @@ def _from_repeats(planes: Sequence[Plane]) -> NoiseProfile | None:
 
 
 def _from_flat_places(cut: _Cut, signal_dependent: bool = True) -> NoiseProfile | None:
-    """Level and correlation where enough blocks of pure noise bear them out, else None.
+    """Level and correlation where enough blocks of pure noise prove them, else None.
 
     All slices together first; where their noise differs (thickness, tube current), slice by slice:
-    then one in the lower quartile speaks for the series, since structure can only raise a level.
+    then the lower quartile is used for the series, since structure can only raise a level.
     """
     sizes = [size for size in BLOCK_SIZES if 2 * size <= cut.smallest]
     for size in sizes:
@@ -297,7 +297,7 @@ def _unproven(cut: _Cut) -> NoiseProfile:
 
 @dataclass(frozen=True)
 class _Found:
-    """A profile, and whether enough blocks of pure noise bear it out."""
+    """A profile, and whether enough blocks of pure noise prove it."""
 
     profile: NoiseProfile
     proven: bool

@@ -13,7 +13,7 @@ from stillscan.models.noise.profile import Family
 from stillscan.models.noise.synthesis import rician_deviation, rician_mean
 
 BINS = 16
-FEWEST_BLOCKS = 24  # in an intensity range; fewer say nothing
+FEWEST_BLOCKS = 24  # in an intensity range; fewer are not used
 CLUSTER = 1.5  # upper edge of the noise cluster, in standard deviations of a block variance
 CLUSTER_SHARE, CLUSTER_BIAS = 0.9332, 0.1388  # of a normal law below that edge: mass, mean shift
 ENVELOPE = 0.12  # quantile at which the level curve runs through what the ranges say
@@ -21,8 +21,8 @@ COMPLEXITY = 0.01  # what a curve that is not one pure family must gain to be pr
 DARK = (
     0.1  # of the 98th percentile: ranges below hold air, where scanners suppress or rectify noise
 )
-AIR_SAYS = 0.03  # what a curve may gain that agrees with air, in units of the loss
-AIR_PURITY, AIR_REACH = 0.4, 0.6  # of the ranges that may speak; log of variance
+AIR_WEIGHT = 0.03  # of the disagreement with air, in units of the loss
+AIR_PURITY, AIR_REACH = 0.4, 0.6  # least purity of a range that is used; log of variance
 RAYLEIGH_RATIO = (1.6, 2.3)  # mean / deviation of rectified noise in air is 1.91
 RAYLEIGH_DEVIATION = 0.655  # in sigma
 LEAST_OF_AIR = 0.75  # of what ranges with signal allow: scanners also suppress noise in air
@@ -130,7 +130,7 @@ def fit_curve(levels: Levels, signal_dependent: bool = True) -> Curve:
     """The curve that runs through the ranges with signal from below, by the lowest quantile loss.
 
     Air takes no part: scanners mask, filter or rectify it. Where its noise is Rayleigh and fits
-    what the ranges with signal allow, the law is Rician and air, free of structure, says sigma.
+    what the ranges with signal allow, the law is Rician, and air, free of structure, gives sigma.
 
     Args:
         levels: of the ranges.
@@ -173,7 +173,7 @@ def _fit_polynomial(
 ) -> Curve:
     """The envelope of the ranges; between curves that serve equally, air may choose.
 
-    A range with many blocks says more, but the rim of a body fills ranges too: square roots.
+    Ranges weigh by the square root of their blocks: the rim of a body fills ranges, too.
     """
     weights = np.sqrt(levels.counts)
     weights = weights / weights.sum()
@@ -183,7 +183,7 @@ def _fit_polynomial(
     largest = mixtures.max(1)
     losses += COMPLEXITY * np.where(mixtures[:, 0] == 1, 0, np.where(largest == 1, 1, 2))
     if dark is not None:
-        losses += AIR_SAYS * _misses(dark, np.exp(offsets), top, mixtures)
+        losses += AIR_WEIGHT * _misses(dark, np.exp(offsets), top, mixtures)
     best = int(np.argmin(losses))
     a, b, c = mixtures[best].tolist()
     family: Family = ("gaussian", "poisson", "gamma")[int(np.argmax(mixtures[best]))]
@@ -191,9 +191,9 @@ def _fit_polynomial(
 
 
 def _misses(dark: Levels, scales: Array, top: float, mixtures: Array) -> Array:
-    """How far each mixture's curve is from what quiet air says (0..1), 0 where none says anything.
+    """Distance of each mixture's curve from the variance of air (0..1); 0 where there is none.
 
-    Scanners mask, filter or rectify air: what is far from every curve speaks for none of them.
+    Scanners mask, filter or rectify air: a variance far from every curve prefers none of them.
     """
     clear = dark.chosen((dark.purity > AIR_PURITY) & (dark.counts >= FEWEST_BLOCKS))
     if len(clear.centres) == 0:
@@ -213,12 +213,12 @@ def _weighted_quantiles(values: Array, weights: Array, quantile: float) -> Array
 
 
 def _quantile_losses(errors: Array, weights: Array) -> Array:
-    """Of each row: what structure adds above the curve is cheap, a range below it is dear."""
+    """Quantile loss of each row: errors above the curve (structure) cost little, below it much."""
     return np.asarray((weights * np.where(errors > 0, ENVELOPE, ENVELOPE - 1) * errors).sum(1))
 
 
 def level_knots(curve: Curve, levels: Levels, edges: Array) -> tuple[Array, Array]:
-    """The curve at every range; where a range without structure says less, what it says."""
+    """The curve at every range; the measured variance where a range without structure is lower."""
     knots = np.unique(np.concatenate([[max(edges[0], 0.0)], levels.centres, [edges[-1]]]))
     variances = curve.variance(knots)
     for centre, variance, purity in zip(

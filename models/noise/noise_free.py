@@ -25,7 +25,7 @@ SHARED = 0.01  # of the pixels of a slice: who holds its lowest or highest value
 FRAME = 256  # pixels: after which the noise that fills repeats, far more than a network sees
 SEED = 17
 BESIDE = (0.399, 0.242, 0.054, 0.004)  # Gaussian of 1 px: what continues beyond a border
-FEW = 0.05  # of the pixels beside: fewer say little of what continues
+FEW = 0.05  # of the pixels beside: with fewer, nothing is continued
 
 
 def exact_places(image: Plane) -> Places:

@@ -24,7 +24,7 @@ ONE_WITNESS_SHARE = 0.75  # of the correction that is applied where one measurem
 
 @dataclass(frozen=True)
 class NoiseCheck:
-    """What independent measurements say of the level that is used.
+    """Comparison of the level that is used with independent measurements.
 
     Attributes:
         excess: the level over the lowest that a witness found; None without a witness.

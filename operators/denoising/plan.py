@@ -57,7 +57,7 @@ class Plan:
     def for_slice(self, block: VolumeBlock) -> Plan:
         """Return the plan of one slice of an uneven series: with its own noise.
 
-        A slice that tells less of its noise than the series keeps the series' noise, if that is
+        A slice whose own noise is not confirmed keeps the series' noise, if that is
         lower than its own.
         """
         assert len(block.pixels) == 1
@@ -165,7 +165,7 @@ def plan_from(
     spacing_mm = sample.volume.slices[0].plane.spacing_mm
     pass_through = PassThrough.of(sample.volume.modality, spacing_mm)
     blocks, repeats = sample.slices(), sample.repeats()
-    told = noise if scaling is not None else None
+    given = noise if scaling is not None else None
     try:
         scaling, noise = measure_noise(
             sample.volume.unit,
@@ -175,17 +175,17 @@ def plan_from(
             scaling,
             signal_dependent=sample.volume.modality != "MR",
         )
-        noise = noise if told is None else replace(told, witnesses=noise.witnesses)
+        noise = noise if given is None else replace(given, witnesses=noise.witnesses)
     except NoNoiseInSeriesError as error:
-        if told is None or scaling is None:
+        if given is None or scaling is None:
             raise NoNoiseInSeriesError(f"series {uid}: {error}") from error
-        noise = told
-    if told is None and noise_range is not None and noise.sigma > noise_range[1]:
+        noise = given
+    if given is None and noise_range is not None and noise.sigma > noise_range[1]:
         raise NoiseOutsideBundleError(
             f"series {uid}: noise of {noise.sigma:.3f} of the intensity range; the bundle was "
             f"trained for at most {noise_range[1]:.3f}"
         )
-    one_acquisition = told is None and not any(repeats)
+    one_acquisition = given is None and not any(repeats)
     return Plan(
         scaling,
         noise,
