@@ -32,7 +32,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def one_shot(source: Path, output: Path) -> None:
     """With the engine that the image takes: another engine's pixels have other UIDs."""
-    engine = "torch" if computes_bfloat16("cpu") else "ncnn"  # the image has no OpenVINO
+    engine = "openvino" if computes_bfloat16("cpu") else "ncnn"
     settings = output.with_name("engine.yaml")
     shipped = (ROOT / "app" / "app.yaml").read_text(encoding="utf-8")
     settings.write_text(shipped.replace("engine: auto", f"engine: {engine}"), encoding="utf-8")
