@@ -1,5 +1,4 @@
 import logging
-import os
 import signal
 
 import pytest
@@ -73,7 +72,7 @@ def test_frames_are_shown_at_level_debug_without_messages(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_its_own_exit_code(number: signal.Signals) -> None:
     def action() -> ExitCode:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         return ExitCode.DERIVED
 
     assert exit_code_of(action) == 128 + number
@@ -82,5 +81,5 @@ def test_a_signal_ends_the_run_with_its_own_exit_code(number: signal.Signals) ->
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped), stopping_on_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
