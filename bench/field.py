@@ -26,26 +26,16 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from bench.derived import EVERYTHING
 from stillscan.app.bundles.warm_networks import WarmNetworks
 from stillscan.app.pipeline.pipeline import run_with
 from stillscan.app.pipeline.survey import Job, survey
 from stillscan.app.settings import load_settings
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import Candidate, find_series, read_series
-from stillscan.operators.reading.selection import SelectionRules
 from stillscan.operators.report.outcome import SeriesOutcome
 
 NO_DATA = (".md", ".json", ".txt")
-EVERYTHING = SelectionRules(
-    min_matrix=1,
-    localizers="process",
-    complex_images="process",
-    maps="process",
-    reformatted="process",
-    burned_in="process",
-    lossy="process",
-    denoised="process",
-)
 SOFTWARE_S = 120  # the longest that a validator may take
 Read = dict[str, object]
 

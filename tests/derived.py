@@ -14,23 +14,13 @@ import pydicom
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
 
+from bench.derived import EVERYTHING
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
-from stillscan.operators.reading.selection import SelectionRules
 from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.derive_series import DerivedSeries, OutputOptions, derive_series
 from stillscan.operators.writing.provenance import Provenance
 
-EVERYTHING = SelectionRules(
-    min_matrix=1,
-    localizers="process",
-    complex_images="process",
-    maps="process",
-    reformatted="process",
-    burned_in="process",
-    lossy="process",
-    denoised="process",
-)
 IDENTITY = Provenance(
     version="0.1.0",
     bundle="mr",

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.derived import EVERYTHING
 from bench.robustness.mutants import mutant
 from stillscan.operators.errors import DecoderStoppedError, StillscanError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import find_series, read_series
-from stillscan.operators.reading.selection import SelectionRules
 from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.derive_series import SeriesWriter
 from stillscan.operators.writing.provenance import Provenance
@@ -41,15 +41,6 @@ REAL_FILES = (
     f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.4.70.dcm",
     f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.5.dcm",
     f"{SYNTAX_FOLDER}/*1.2.840.10008.1.2.2.dcm",
-)
-EVERYTHING = SelectionRules(
-    min_matrix=1,
-    localizers="process",
-    complex_images="process",
-    maps="process",
-    reformatted="process",
-    burned_in="process",
-    lossy="process",
 )
 CONTROL = Provenance(
     version="0",

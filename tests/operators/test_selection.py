@@ -5,23 +5,13 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from bench.derived import EVERYTHING
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.read_series import Catalogue, find_series, read_series
 from stillscan.operators.reading.selection import SelectionRules
 from tests.enhanced_factory import make_enhanced
 from tests.series_factory import make_series
 from tests.series_modules import item
-
-EVERYTHING = SelectionRules(
-    localizers="process",
-    complex_images="process",
-    maps="process",
-    reformatted="process",
-    burned_in="process",
-    lossy="process",
-    denoised="process",
-    min_matrix=1,
-)
 
 
 @pytest.fixture(scope="module")
