@@ -105,6 +105,12 @@ def without_plane(pixels: Float[np.ndarray, "block pixel"], size: int) -> Array:
     return pixels - (pixels @ plane) @ plane.T
 
 
+def excess_kurtosis(values: Array) -> float:
+    """Of values around zero: 0 for a normal law, above for long tails; 0 where all are zero."""
+    power = float((values**2).mean())
+    return float((values**4).mean()) / power**2 - 3 if power > 0 else 0.0
+
+
 def windows(image: np.ndarray, size: int, step: int) -> np.ndarray:
     """Squares of `size` pixels every `step` pixels [block, pixel]."""
     view = np.lib.stride_tricks.sliding_window_view(image, (size, size))[::step, ::step]

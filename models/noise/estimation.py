@@ -32,6 +32,7 @@ from stillscan.models.noise.blocks import (
     NoNoiseError,
     Plane,
     cut_blocks,
+    excess_kurtosis,
     holds_noise,
     spread_out,
     windows,
@@ -350,8 +351,7 @@ def _varies_as_noise(values: Array, variances: Array) -> bool:
         variances: that noise should have in each of them.
     """
     scaled = values / np.sqrt(variances)[:, None]
-    kurtosis = float((scaled**4).mean() / (scaled**2).mean() ** 2) - 3
-    return kurtosis <= LONGEST_TAILS
+    return excess_kurtosis(scaled) <= LONGEST_TAILS
 
 
 def _is_everywhere(blocks: Blocks, curve: Curve, correlation: Correlation) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from stillscan.models.noise.blocks import excess_kurtosis
 from stillscan.models.noise.levels import DARK
 from stillscan.models.noise.profile import NoiseProfile
 
@@ -53,16 +54,12 @@ def is_noise_alone(images: Sequence[Image], noise: NoiseProfile) -> bool:
     of_mean = noise.sigma * float(np.sqrt(max(noise.acf.sum(), 0.1))) / SIDE
     return all(
         _varies(image) < SIGNAL * of_mean
-        and (image.mean() < FAR_FROM_ZERO * noise.sigma or abs(_kurtosis(image)) > SCRAMBLED)
+        and (
+            image.mean() < FAR_FROM_ZERO * noise.sigma
+            or abs(excess_kurtosis(image - image.mean())) > SCRAMBLED
+        )
         for image in images
     )
-
-
-def _kurtosis(image: Image) -> float:
-    """Excess over a normal law."""
-    centred = image - image.mean()
-    power = float(np.square(centred).mean())
-    return float((centred**4).mean()) / power**2 - 3 if power > 0 else 0.0
 
 
 def _varies(image: Image) -> float:

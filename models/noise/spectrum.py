@@ -18,7 +18,7 @@ from itertools import product
 
 import numpy as np
 
-from stillscan.models.noise.blocks import Array, Blocks, Correlation, cosines
+from stillscan.models.noise.blocks import Array, Blocks, Correlation, cosines, excess_kurtosis
 from stillscan.models.noise.levels import (
     DARK,
     Curve,
@@ -115,7 +115,7 @@ def measure_band(blocks: Blocks, band: Band, signal_dependent: bool = True) -> B
     measured = (scaled / np.sqrt(_expected(size, lengths)))[:, measuring]
     quieter = (variances < expected * (1 - QUIETER * scatter))[bright].mean()
     everywhere = float(quieter) <= QUIETER_SHARE
-    normality, tails = _normality(measured)
+    normality, tails = _normality(measured), excess_kurtosis(measured)
     longest = band.tails if len(measured) >= MANY else min(band.tails, TAILS_OF_FEW)
     return BandLevel(
         Curve(curve.family, curve.scale * share, curve.terms, curve.top),
@@ -127,11 +127,10 @@ def measure_band(blocks: Blocks, band: Band, signal_dependent: bool = True) -> B
     )
 
 
-def _normality(values: Array) -> tuple[float, float]:
-    """Robust deviation over deviation, 1 for a normal law, and excess kurtosis."""
-    power = float((values**2).mean())
+def _normality(values: Array) -> float:
+    """Robust deviation over deviation: 1 for a normal law, less for long tails."""
     robust = float(np.median(np.abs(values))) / MEDIAN_OF_NORMAL
-    return robust / power**0.5, float((values**4).mean()) / power**2 - 3
+    return robust / float((values**2).mean()) ** 0.5
 
 
 def _fit(

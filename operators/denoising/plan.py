@@ -57,8 +57,8 @@ class Plan:
     def for_slice(self, block: VolumeBlock) -> Plan:
         """Return the plan of one slice of an uneven series: with its own noise.
 
-        A slice whose own noise is not confirmed keeps the series' noise, if that is
-        lower than its own.
+        A slice whose own noise is not confirmed keeps the series' noise, if that is lower. The
+        share of the correction is that of the series, as provenance and report state it.
         """
         assert len(block.pixels) == 1
         network = self.scaling.to_network(block.pixels[0])
@@ -70,10 +70,11 @@ class Plan:
             )
         except NoNoiseError:
             return self
-        if own.certainty == "confirmed" or own.sigma < self.noise.sigma:
-            measured = own.certainty != "not measured"
-            return replace(self, noise=own, noise_check=NoiseCheck.of(own)) if measured else self
-        return self
+        lower = own.certainty == "one witness" and own.sigma < self.noise.sigma
+        if own.certainty != "confirmed" and not lower:
+            return self
+        check = replace(NoiseCheck.of(own), alone=self.noise_check.alone)
+        return replace(self, noise=own, noise_check=check)
 
     @property
     def confirmed_share(self) -> float:
