@@ -133,7 +133,7 @@ class _Cut:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _BandProfile:
     """The noise measured in one band of frequencies."""
 
     name: str
@@ -155,15 +155,15 @@ def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | N
         bands = _bands(cut, signal_dependent=False)
         flat = _from_flat_places(cut, signal_dependent=False)
     flattest = flat.sigma if flat is not None else _flattest(cut)
-    said = _supported(bands, flattest)
-    used = flat or said
+    in_band = _supported(bands, flattest)
+    used = flat or in_band
     scales = [] if bands else _flat_of_each_size(cut)
     if used is None or not (bands or scales):
         return None
-    if flat is not None and said is not None:
-        same_law = flat.family not in SIGNAL_DEPENDENT or said.family in SIGNAL_DEPENDENT
-        if flat.sigma > AGREE * said.sigma or not same_law:
-            used = said.weakened(min(1.0, flat.sigma / said.sigma))
+    if flat is not None and in_band is not None:
+        same_law = flat.family not in SIGNAL_DEPENDENT or in_band.family in SIGNAL_DEPENDENT
+        if flat.sigma > AGREE * in_band.sigma or not same_law:
+            used = in_band.weakened(min(1.0, flat.sigma / in_band.sigma))
     witnesses = (
         Witness("flat places", flattest, proven=flat is not None),
         *(each.witness for each in bands),
@@ -175,21 +175,21 @@ def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | N
     )
 
 
-def _law_is_proven(bands: Sequence[_Said], flat: NoiseProfile | None) -> bool:
+def _law_is_proven(bands: Sequence[_BandProfile], flat: NoiseProfile | None) -> bool:
     """Whether all find noise that depends on the signal, or none does.
 
     In ranges of intensity that are mostly structure, bright structure looks like such noise.
     """
-    said = next((each for each in bands if each.band.proven), None)
-    profiles = (flat, said.profile if said is not None else None)
+    in_band = next((each for each in bands if each.band.proven), None)
+    profiles = (flat, in_band.profile if in_band is not None else None)
     found = [each for each in profiles if each is not None]
     dependent = [each.family in SIGNAL_DEPENDENT for each in found]
     if not any(dependent):
         return True
-    return said is not None and all(dependent) and said.band.purity >= LAW_PURITY
+    return in_band is not None and all(dependent) and in_band.band.purity >= LAW_PURITY
 
 
-def _supported(bands: Sequence[_Said], flattest: float) -> NoiseProfile | None:
+def _supported(bands: Sequence[_BandProfile], flattest: float) -> NoiseProfile | None:
     """The level of the bands: proven by one, or likely and supported by a second measurement."""
     for each in bands:
         if each.band.proven:
@@ -224,7 +224,7 @@ def _flattest(cut: _Cut) -> float:
     return _estimate(cut.small_blocks()).profile.sigma
 
 
-def _bands(cut: _Cut, signal_dependent: bool = True) -> list[_Said]:
+def _bands(cut: _Cut, signal_dependent: bool = True) -> list[_BandProfile]:
     """Noise in each band of frequencies that has enough, up to the first that proves a level.
 
     Where both look like noise and the coarser one like much more, it is structure of all scales:
@@ -235,10 +235,12 @@ def _bands(cut: _Cut, signal_dependent: bool = True) -> list[_Said]:
         if cut.smallest < 2 * band.block_size:
             continue
         blocks = cut.blocks(band.block_size)
-        said = measure_band(blocks, band, signal_dependent)
-        if said is not None:
-            profile = _profile(said.curve, said.levels, said.edges, said.correlation, blocks.means)
-            found.append(_Said(name, profile, said))
+        in_band = measure_band(blocks, band, signal_dependent)
+        if in_band is not None:
+            profile = _profile(
+                in_band.curve, in_band.levels, in_band.edges, in_band.correlation, blocks.means
+            )
+            found.append(_BandProfile(name, profile, in_band))
     proven = [each.profile.sigma for each in found if each.band.proven]
     if len(proven) == len(BANDS) and proven[1] > NEAR * proven[0]:
         return []

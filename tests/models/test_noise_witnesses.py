@@ -56,13 +56,13 @@ def test_structure_of_all_scales_is_not_measured_as_noise(generator):
 def test_a_band_finds_level_and_correlation_of_pure_noise(generator, band, length):
     flat = torch.full((256, 256), 0.5)
     noisy = synthesis.add_correlated(flat, 0.05, max(length, 1e-3), generator).double().numpy()
-    said = measure_band(cut_blocks([Plane(noisy)], band.block_size), band)
+    found = measure_band(cut_blocks([Plane(noisy)], band.block_size), band)
     expected = synthesis.autocorrelation(
         synthesis.gaussian_spectrum(64, 64, max(length, 1e-3), max(length, 1e-3))
     )
-    assert said.proven
-    assert said.curve.variance(np.array([0.5])) ** 0.5 == pytest.approx(0.05, rel=0.1)
-    assert said.correlation.acf[4, 5] == pytest.approx(float(expected[0, 1]), abs=0.1)
+    assert found.proven
+    assert found.curve.variance(np.array([0.5])) ** 0.5 == pytest.approx(0.05, rel=0.1)
+    assert found.correlation.acf[4, 5] == pytest.approx(float(expected[0, 1]), abs=0.1)
 
 
 def test_a_band_says_nothing_of_noise_that_has_no_power_in_it(generator):
