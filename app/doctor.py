@@ -17,8 +17,7 @@ from stillscan.operators.durable_files import write_synced
 from stillscan.operators.errors import ExitCode, StillscanError
 
 PACKAGES = (
-    "torch openvino ncnn onnxruntime pydicom highdicom nibabel numpy holoscan-cu13 "
-    "monai-deploy-app-sdk monai"
+    "torch openvino ncnn pydicom highdicom nibabel numpy holoscan-cu13 monai-deploy-app-sdk monai"
 )
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd")
 SYNTAXES = {

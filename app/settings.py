@@ -24,7 +24,7 @@ DEFAULT_SETTINGS = Path(__file__).with_name("app.yaml")
 Mode = Literal["student", "fast_student", "srds", "one_step", "blind_spot", "identity"]
 Strength = Literal["low", "medium", "high"]
 Device = Literal["auto", "cpu", "cuda"]
-Engine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
+Engine = Literal["auto", "torch", "ncnn", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 # Share of the estimated noise that is removed: `out = in + strength * (denoised - in)`.

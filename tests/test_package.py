@@ -13,7 +13,7 @@ from tests.series_factory import make_series
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OF_EXTRAS = ("holoscan", "monai", "openvino", "onnxruntime", "onnx", "ray", "pynetdicom", "h11")
+OF_EXTRAS = ("holoscan", "monai", "openvino", "ray", "pynetdicom", "h11")
 FOREIGN = ("app.py", "models/__init__.py", "operators/__init__.py", "deploy/__init__.py")
 
 pytestmark = pytest.mark.slow

@@ -44,7 +44,7 @@ from stillscan.operators.writing.provenance import Provenance
 MATRIX = 512
 TEACHER_CROP = 256  # its time is in proportion to the pixels
 SLICES = 8  # read and written
-ENGINES: tuple[WantedEngine, ...] = ("torch", "ncnn", "openvino", "onnxruntime")
+ENGINES: tuple[WantedEngine, ...] = ("torch", "ncnn", "openvino")
 PEER_RUNS = 2
 CONTROL = Provenance("0", "none", "0" * 64, "identity", 1.0, "none", "float32", "cpu")
 
@@ -119,7 +119,7 @@ def _student(
         for engine in ENGINES:
             if engine != "torch" and not find_spec(engine):
                 continue
-            if precision != "float32" and engine in ("ncnn", "onnxruntime"):
+            if precision != "float32" and engine == "ncnn":
                 continue
             if precision == "int8" and (engine != "openvino" or not has_int8):
                 continue

@@ -34,7 +34,7 @@ def choose_engine(
     Args:
         network: the student with its weights.
         wanted: the name of an engine, or "auto".
-        device: torch device; on a GPU only torch and tensorrt are available.
+        device: torch device; on a GPU only torch is available.
         precision: "float32", "bfloat16", "int8" (for a network that was trained for it), or "auto":
             bfloat16 where the hardware computes it.
         large: whether the images are large (radiographs), so that memory decides.
@@ -79,26 +79,15 @@ def prefers_int8(wanted: WantedEngine, device: str, precision: str) -> bool:
 
 
 def _engine(network: nn.Module, name: EngineName, device: str, precision: str) -> Engine:
-    on_gpu = device != "cpu"
     if precision == "int8" and name != "openvino":
         raise EngineError(f"engine {name} has no int8; engine openvino has it, on a CPU")
-    if on_gpu and name not in ("torch", "tensorrt"):
+    if device != "cpu" and name != "torch":
         raise EngineError(f"engine {name} runs on a CPU only; device is {device}")
-    if not on_gpu and name == "tensorrt":
-        raise EngineError("engine tensorrt runs on a GPU only; device is cpu")
     best: Precision = "bfloat16" if computes_bfloat16(device) else "float32"
     if name == "ncnn":
         from stillscan.models.engines.ncnn_engine import NcnnEngine
 
         return NcnnEngine(network, _chosen(precision, "float32"))
-    if name == "onnxruntime":
-        from stillscan.models.engines.onnxruntime_engine import OnnxRuntimeEngine
-
-        return OnnxRuntimeEngine(network, _chosen(precision, "float32"))
-    if name == "tensorrt":
-        from stillscan.models.engines.onnxruntime_engine import TensorRtEngine
-
-        return TensorRtEngine(network, device, _chosen(precision, best))
     if name == "openvino":
         from stillscan.models.engines.openvino_engine import OpenVinoEngine
 

@@ -15,8 +15,8 @@ from torch import nn
 from stillscan.models.engines.cuda_graphs import CapturedFunction
 from stillscan.models.networks.student import Planes, Seen
 
-EngineName = Literal["torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
-WantedEngine = Literal["auto", "torch", "ncnn", "openvino", "onnxruntime", "tensorrt"]
+EngineName = Literal["torch", "ncnn", "openvino"]
+WantedEngine = Literal["auto", "torch", "ncnn", "openvino"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
 PIECE = 512  # half-resolution pixels: the longest side that is computed without tiles

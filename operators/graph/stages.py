@@ -43,7 +43,7 @@ from stillscan.operators.writing.companions.measurement_report import Measured
 from stillscan.operators.writing.derive_series import OutputOptions, SeriesWriter
 from stillscan.operators.writing.derived_header import SeriesHeader
 
-# Messages of torch, OpenVINO and ONNX Runtime on a CPU, which have no exception type for this.
+# Messages of torch and OpenVINO on a CPU, which have no exception type for this.
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "Failed to allocate memory")
 
 

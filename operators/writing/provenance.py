@@ -25,7 +25,7 @@ class Provenance:
         strength: share of the estimated noise that is removed, 0 to 1.
         confirmed_share: share of the correction that the series confirms, by repeats or by
             independent measurements of the noise.
-        engine: inference backend (torch, ncnn, openvino, onnxruntime, tensorrt).
+        engine: inference backend (torch, ncnn, openvino).
         precision: precision of its arithmetic (float32, bfloat16, int8).
         device: kind of device (cpu, cuda).
         application: name of the software.

@@ -12,13 +12,12 @@ from stillscan.models.denoisers.student import StudentDenoiser
 from stillscan.models.engines.choice import choose_engine, preferred_engines
 from stillscan.models.engines.engine import EngineError, TorchEngine
 from stillscan.models.engines.ncnn_engine import NcnnEngine
-from stillscan.models.engines.onnxruntime_engine import OnnxRuntimeEngine, TensorRtEngine
 from stillscan.models.engines.openvino_engine import OpenVinoEngine
 from stillscan.models.networks.student import StudentNetwork
 from tests.models.test_student import white_profile
 
 TOLERANCE = 1e-3  # of sigma: what engines may differ by in float32
-ENGINES = {"ncnn": NcnnEngine, "openvino": OpenVinoEngine, "onnxruntime": OnnxRuntimeEngine}
+ENGINES = {"ncnn": NcnnEngine, "openvino": OpenVinoEngine}
 
 
 def make_network():
@@ -132,29 +131,6 @@ def test_auto_goes_on_where_an_engine_does_not_start(network, monkeypatch, caplo
     assert choose_engine(network, precision="float32").name == "torch"
     assert "ncnn does not start" in caplog.text
     assert "openvino does not start" in caplog.text
-
-
-def test_tensorrt_reads_and_writes_our_memory(network):
-    """Its bindings, run by ONNX Runtime's own provider: there is no GPU to test on."""
-    engine = TensorRtEngine(network, "cpu", provider="CPUExecutionProvider")
-    for shape in [(2, 13, 16, 24), (1, 13, 8, 8)]:
-        seen = torch.randn(shape)
-        expected = TorchEngine(network).run(seen)
-        for plane, of_torch in zip(engine.run(seen), expected, strict=True):
-            torch.testing.assert_close(plane, of_torch, rtol=0, atol=TOLERANCE)
-
-
-def test_tensorrt_that_is_not_installed_is_named(network, monkeypatch):
-    with pytest.raises(EngineError, match="onnxruntime here has no TensorrtExecutionProvider"):
-        TensorRtEngine(network)
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(EngineError, match="tensorrt is not installed"):
-        TensorRtEngine(network)
-
-
-def test_tensorrt_computes_on_a_gpu_alone(network):
-    with pytest.raises(EngineError, match="tensorrt runs on a GPU only"):
-        choose_engine(network, "tensorrt")
 
 
 def test_ncnn_tells_that_memory_is_short(network):

@@ -6,7 +6,6 @@ import torch
 from stillscan.models.denoisers.student import StudentDenoiser
 from stillscan.models.engines.engine import TorchEngine
 from stillscan.models.engines.one_thread_per_slice import SideBySide
-from stillscan.models.engines.onnxruntime_engine import OnnxRuntimeEngine
 from stillscan.models.engines.openvino_engine import OpenVinoEngine
 from stillscan.models.networks.student import StudentNetwork
 from tests.models.test_student import white_profile
@@ -20,7 +19,7 @@ def network():
     return network
 
 
-@pytest.mark.parametrize("engine", [TorchEngine, OpenVinoEngine, OnnxRuntimeEngine])
+@pytest.mark.parametrize("engine", [TorchEngine, OpenVinoEngine])
 @pytest.mark.parametrize(("slices", "tile"), [(5, 512), (2, 24)])
 def test_one_more_thread_changes_no_number(network, engine, slices, tile):
     image, profile = torch.rand(slices, 1, 48, 72), white_profile(0.1)
