@@ -35,6 +35,29 @@ Place = tuple[int, ...]  # equal for slices at the same position
 FLOAT64_AT_ONCE = 2**16  # pixels that are rescaled at once: they stay in the cache
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a header says of an image's place in time; None where an attribute is absent.
+
+    Attributes:
+        trigger_time_ms: TriggerTime.
+        delay_ms: NominalCardiacTriggerDelayTime.
+        temporal_identifier: TemporalPositionIdentifier.
+        temporal_index: TemporalPositionIndex.
+        interval_ms: NominalInterval, or RRIntervalTimeNominal.
+        phases: CardiacNumberOfImages, or NumberOfTemporalPositions.
+        rejected: 1 where BeatRejectionFlag is Y.
+    """
+
+    trigger_time_ms: float | None = None
+    delay_ms: float | None = None
+    temporal_identifier: float | None = None
+    temporal_index: float | None = None
+    interval_ms: float | None = None
+    phases: float | None = None
+    rejected: float | None = None
+
+
 @dataclass(frozen=True)
 class SliceHeader:
     """The properties of one image that the pipeline needs before its pixels are read.
@@ -44,7 +67,7 @@ class SliceHeader:
     has no geometry; `plane` is its geometry. `slope` and `intercept` are those of this slice
     (PS3.3 C.11.1; of a frame, PS3.3 C.7.6.16.2.9), `padding` is the least and the greatest stored
     value that is pixel padding (PS3.3 C.7.5.1.1.2). Slices with the same `place` are repeated
-    acquisitions at one position; None if the position is not known.
+    acquisitions at one position, or phases of a cine; None if the position is not known.
     """
 
     path: Path
@@ -58,6 +81,7 @@ class SliceHeader:
     frames: int = 1
     place: Place | None = None
     plane: Plane = NOWHERE
+    timing: Timing = Timing()
 
 
 class SliceReader(Protocol):

@@ -14,6 +14,7 @@ from torch import Tensor
 from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
 from stillscan.models.noise.evenness import is_noise_alone, is_uneven
 from stillscan.models.noise.profile import NoiseProfile, Witness
+from stillscan.operators.cine import heart_phases
 from stillscan.operators.denoising.intensity import Scaling, scaling_for
 from stillscan.operators.denoising.noise_check import NoiseCheck
 from stillscan.operators.denoising.pass_through import PassThrough
@@ -139,7 +140,11 @@ def read_sample(volume: Volume) -> SeriesSample:
         InputError: if one of them cannot be read.
     """
     indices = sample_of(len(volume.slices))
-    again = tuple(acquired_again([each.place for each in volume.slices], indices))
+    phases = heart_phases(volume)  # another phase of a cine is no repeat: the heart has moved
+    places = [
+        each.place and (*each.place, *at) for each, at in zip(volume.slices, phases, strict=True)
+    ]
+    again = tuple(acquired_again(places, indices))
     wanted = sorted({*indices, *(index for index in again if index is not None)})
     return SeriesSample(with_slices_in_memory(volume, wanted), indices, again)
 

@@ -58,7 +58,7 @@ from stillscan.operators.reading.selection import (
 )
 from stillscan.operators.reading.slice_order import PlacedSlice, in_space
 from stillscan.operators.reading.unused_bits import without_unused_bits
-from stillscan.operators.volume import Place, SliceHeader, Volume
+from stillscan.operators.volume import Place, SliceHeader, Timing, Volume
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 NOTHING_HELD: tuple[Path | None, Dataset] = (None, Dataset())
@@ -329,6 +329,7 @@ def _slice_header(placed: PlacedSlice) -> SliceHeader:
         frames=placed.instance.image.frames,
         place=_place(frame),
         plane=_plane(frame),
+        timing=Timing(*frame.timing),
     )
 
 

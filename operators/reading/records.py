@@ -123,6 +123,9 @@ class FrameAttributes(_Answer):
         volume_index: the dimension indices other than those of space: time, echo, b value.
         spacing: between rows and between columns in mm.
         thickness: SliceThickness in mm.
+        timing: TriggerTime (ms), NominalCardiacTriggerDelayTime (ms), TemporalPositionIdentifier,
+            TemporalPositionIndex, the nominal R-R interval (ms), the stated number of phases, and 1
+            where BeatRejectionFlag is Y; None where absent.
     """
 
     slope: float
@@ -140,6 +143,7 @@ class FrameAttributes(_Answer):
     volume_index: tuple[int, ...] = ()
     spacing: tuple[float, float] | None = None
     thickness: float | None = None
+    timing: tuple[float | None, ...] = (None,) * 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,9 @@ CONVERTED_ATTRIBUTES = (0x00209170, 0x00209171)  # unassigned, of Legacy Convert
 FRAME_TYPE, COMPLEX_COMPONENT, CALCULATION = 0x00089007, 0x00089208, 0x00089207
 STACK_ID, IN_STACK_POSITION, TEMPORAL_POSITION = 0x00209056, 0x00209057, 0x00209128
 DIMENSIONS, DIMENSION_POINTER, DIMENSION_VALUES = 0x00209222, 0x00209165, 0x00209157
+CARDIAC_SYNCHRONIZATION, DELAY_TIME, RR_INTERVAL = 0x00189118, 0x00209153, 0x00209251
+TRIGGER_TIME, NOMINAL_INTERVAL, REJECTED_BEAT = 0x00181060, 0x00181062, 0x00181080
+TEMPORAL_IDENTIFIER, PHASES, TEMPORAL_POSITIONS = 0x00200100, 0x00181090, 0x00200105
 LARGEST_NUMBER = 1e30  # of slope and intercept: pixels are float32
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([Ee][+-]?\d+)?", re.ASCII)
 GEOMETRY = {
@@ -102,6 +105,7 @@ def _classic(tags: Tags, image: ImageAttributes) -> FrameAttributes:
         orientation=_orientation(tags),
         spacing=_spacing(tags),
         thickness=_thickness(tags),
+        timing=_timing(tags, tags, tags),
         mapped_units=mapped,
         quantities=_quantities(tags),
     )
@@ -143,6 +147,7 @@ def _frame(
         volume_index=_volume_index(content, dimensions),
         spacing=_spacing(measures),
         thickness=_thickness(measures),
+        timing=_timing(tags, content, _macro(groups, CARDIAC_SYNCHRONIZATION)),
     )
 
 
@@ -293,6 +298,30 @@ def _spacing(tags: Tags) -> tuple[float, float] | None:
 def _thickness(tags: Tags) -> float | None:
     thickness = _number(tags[THICKNESS].text) if THICKNESS in tags else None
     return thickness if thickness is not None and 0 < thickness <= THICKEST_MM else None
+
+
+def _timing(tags: Tags, content: Tags, cardiac: Tags) -> tuple[float | None, ...]:
+    """Return `FrameAttributes.timing` of a data set and its two functional groups."""
+
+    def binary(group: Tags, tag: int, code: str) -> float | None:
+        value = group[tag].value if tag in group else b""
+        size = array(code).itemsize
+        number = float(array(code, value[:size])[0]) if len(value) >= size else math.nan
+        return number if math.isfinite(number) else None
+
+    def decimal(*names: int) -> float | None:
+        return next((found for each in names if (found := _number(text_in(tags, each)))), None)
+
+    interval = binary(cardiac, RR_INTERVAL, "d")
+    return (
+        _number(text_in(tags, TRIGGER_TIME)),
+        binary(cardiac, DELAY_TIME, "d"),
+        decimal(TEMPORAL_IDENTIFIER),
+        binary(content, TEMPORAL_POSITION, "I"),
+        decimal(NOMINAL_INTERVAL) if interval is None else interval,
+        decimal(PHASES, TEMPORAL_POSITIONS),
+        1.0 if text_in(tags, REJECTED_BEAT).upper() == "Y" else None,
+    )
 
 
 def _numbers(tags: Tags, tag: int, count: int) -> list[float] | None:
