@@ -6,11 +6,22 @@ for `app.yaml` and `gateway.yaml`.
 
 from __future__ import annotations
 
+import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import yaml
 
@@ -18,13 +29,45 @@ from stillscan.operators.errors import SettingsError
 
 T = TypeVar("T")
 
+MAX_WHOLE = 2**53  # larger whole numbers are not exact as a floating-point number
 NAMES: Mapping[type, str] = {
     str: "a text",
     bool: "true or false",
     int: "a whole number",
-    float: "a number",
+    float: "a finite number",
     Path: "a path",
 }
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Which values of its type a setting may have: `Annotated[int, between(1, 65535)]`.
+
+    Attributes:
+        expected: what is allowed, for the message.
+        holds: whether a value is allowed.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def between(least: float, most: float) -> Allowed:
+    """A number in this range, both ends included."""
+    return Allowed(f"a number from {least:g} to {most:.12g}", lambda value: least <= value <= most)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML, except that a key which is there twice is an error, not ignored the first time."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"key '{key.value}' is there twice, again in line {line}")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> object:
@@ -34,7 +77,7 @@ def read_yaml(path: Path) -> object:
         SettingsError: if the file cannot be read or is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise SettingsError(f"settings {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -88,7 +131,7 @@ def _dataclass(kind: type[T], value: object, place: _Place) -> T:
         if key not in known:
             listed = ", ".join(sorted(known))
             raise place.error(f"unknown key '{place.below(key)}'; known here: {listed}")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     arguments = {}
     for key, each in known.items():
         hint = hints[each.name]
@@ -116,6 +159,8 @@ def _value(hint: Any, value: object, place: _Place) -> object:
     match get_origin(hint):
         case None:
             return _plain(hint, value, place)
+        case origin if origin is Annotated:
+            return _allowed(of, value, place)
         case origin if origin is Literal:
             return _choice(of, value, place)
         case origin if origin in (Union, types.UnionType):
@@ -124,6 +169,15 @@ def _value(hint: Any, value: object, place: _Place) -> object:
             return _mapping(of, value, place)
         case origin:
             return _sequence(origin, of[0], value, place)
+
+
+def _allowed(of: tuple[Any, ...], value: object, place: _Place) -> object:
+    hint, *limits = of
+    checked = _value(hint, value, place)
+    for limit in limits:
+        if not limit.holds(checked):
+            raise place.error(f"'{place}' is {value!r}; expected {limit.expected}")
+    return checked
 
 
 def _choice(allowed: tuple[object, ...], value: object, place: _Place) -> object:
@@ -163,8 +217,9 @@ def _mapping(hints: tuple[Any, ...], value: object, place: _Place) -> object:
 def _plain(hint: Any, value: object, place: _Place) -> object:
     if hint is Path and isinstance(value, str) and value:
         return Path(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int and abs(value) <= MAX_WHOLE:
         return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    wrong = isinstance(value, bool) and hint is not bool
+    if wrong or not isinstance(value, hint) or (hint is float and not math.isfinite(value)):
         raise place.wrong_type(value, NAMES.get(hint, hint.__name__))
     return value

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+
+from stillscan.deploy.gateway.settings import GatewaySettings, Tls
 
 PEM = re.compile(
     r"-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----",
 )
 SEQUENCE, VERSION, UTC_TIME, GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
 BEFORE_VALIDITY = 3  # serialNumber, signature, issuer
+
+
+def tls_sections(settings: GatewaySettings) -> Iterator[tuple[str, Tls]]:
+    """The certificates of the settings, with the section that they are in."""
+    sections = [("receiver", settings.receiver.tls), ("web", settings.web.tls)]
+    sections += [(f"destinations.{each.name}", each.tls) for each in settings.destinations]
+    yield from ((section, tls) for section, tls in sections if tls is not None)
 
 
 def expires_at(path: Path) -> float:

@@ -12,10 +12,10 @@ import typer
 
 from stillscan.app.exit_status import exit_code_of, leave
 from stillscan.deploy.gateway.json_logs import set_up_logging
-from stillscan.deploy.gateway.planner.planner import configuration_digest
-from stillscan.deploy.gateway.planner.rules import choose_rule, header_of, require_known_keywords
+from stillscan.deploy.gateway.planner.rules import choose_rule, header_of
 from stillscan.deploy.gateway.record.overview import Overview
 from stillscan.deploy.gateway.settings import GatewaySettings, Places, load_gateway_settings
+from stillscan.deploy.gateway.usable_settings import usable_settings
 from stillscan.operators.errors import ExitCode
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.file_names import shown
@@ -45,7 +45,7 @@ def serve(config: Config = None) -> None:
     from stillscan.deploy.gateway.supervisor import serve as serve_until_stopped
 
     def action() -> ExitCode:
-        serve_until_stopped(checked_settings(config))
+        serve_until_stopped(usable_settings(config))
         return ExitCode.DERIVED
 
     set_up_logging("service", os.environ.get("STILLSCAN_LOG_LEVEL", "info"))
@@ -57,7 +57,7 @@ def check(config: Config = None) -> None:
     """Check the settings file; print the settings as JSON, or the first error."""
 
     def action() -> ExitCode:
-        settings = checked_settings(config)
+        settings = usable_settings(config)
         typer.echo(json.dumps(asdict(settings), indent=2, default=str))
         return ExitCode.DERIVED
 
@@ -74,7 +74,7 @@ def inspect(
     """Show which rule each series of a folder matches (see also `stillscan inspect`)."""
 
     def action() -> ExitCode:
-        settings = checked_settings(config)
+        settings = usable_settings(config)
         seen: set[str] = set()
         with Decoder() as decoder:
             for path in input_files(source).files:
@@ -95,7 +95,7 @@ def status(config: Config = None) -> None:
     """Print the number of series, jobs and deliveries by state, and the last jobs, as JSON."""
 
     def action() -> ExitCode:
-        overview = Overview(Places(checked_settings(config).data))
+        overview = Overview(Places(load_gateway_settings(config).data))
         shown = {
             "counts": asdict(overview.counts()),
             "jobs": [asdict(each) for each in overview.recent_jobs(20)],
@@ -105,18 +105,6 @@ def status(config: Config = None) -> None:
 
     set_up_logging("status", "info")
     raise typer.Exit(exit_code_of(action))
-
-
-def checked_settings(config: Path | None) -> GatewaySettings:
-    """Read and check the settings, including the DICOM keywords of rules.
-
-    Raises:
-        SettingsError: if a setting is wrong.
-    """
-    settings = load_gateway_settings(config)
-    require_known_keywords(settings.rules)
-    configuration_digest(settings)  # reads the settings of the application
-    return settings
 
 
 def _rule_text(name: str | None, settings: GatewaySettings) -> str:

@@ -6,13 +6,16 @@ folders below `data`, no destinations.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from stillscan.app.settings import Mode, Strength
-from stillscan.app.settings_reader import parse_dataclass, read_yaml
+from stillscan.app.settings_reader import Allowed, between, parse_dataclass, read_yaml
 from stillscan.operators.errors import SettingsError
 
 DestinationKind = Literal["c-store", "stow-rs", "folder"]
@@ -20,7 +23,61 @@ MissingPolicy = Literal["refuse", "process"]
 
 LOOPBACK = "127.0.0.1"
 MAX_PDU = 128 * 2**10  # bytes; checked before anything is allocated (S6)
-AE_TITLE_LENGTH = 16
+YEAR_S = 31_536_000
+HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_service(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # ValueError if it is not a port
+    except ValueError:
+        return False
+    plain = not (parts.username or parts.query or parts.fragment or re.search(r"[\s\\]", url))
+    whole = parts.scheme in ("http", "https") and parts.hostname and plain
+    return bool(whole) and not parts.path.rstrip("/").endswith("/studies")
+
+
+Port = Annotated[int, between(1, 65535)]
+Seconds = Annotated[float, between(0, YEAR_S)]
+Limit = Annotated[float, between(0.05, YEAR_S)]  # seconds; 0 would allow nothing
+Count = Annotated[int, between(1, 10_000)]
+Megabytes = Annotated[int, between(1, 65_536)]
+Share = Annotated[float, Allowed("a share above 0, up to 1", lambda value: 0 < value <= 1)]
+AeTitle = Annotated[  # PS3.5 table 6.2-1
+    str,
+    Allowed(
+        "1 to 16 printable ASCII characters, no backslash, no space at the ends",
+        lambda value: re.fullmatch(r"(?! )[ -\[\]-~]{1,16}(?<! )", value) is not None,
+    ),
+]
+Address = Annotated[str, Allowed("the IP address of one host, no range, no name", _is_address)]
+Host = Annotated[
+    str,
+    Allowed(
+        "an IP address or the name of a host, without a port",
+        lambda value: _is_address(value) or HOST_NAME.fullmatch(value) is not None,
+    ),
+]
+Url = Annotated[
+    str,
+    Allowed("an address that begins with http:// or https://, without '/studies'", _is_service),
+]
+Name = Annotated[
+    str,
+    Allowed(
+        "1 to 64 characters, no control characters, no space at the ends",
+        lambda value: 0 < len(value) <= 64 and value.isprintable() and value == value.strip(),
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -52,8 +109,8 @@ class Peer:
         hosts: permitted addresses; empty: any.
     """
 
-    ae_title: str
-    hosts: tuple[str, ...] = ()
+    ae_title: AeTitle
+    hosts: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,19 +130,19 @@ class ReceiverSection:
         drain_s: how long open associations may continue after SIGTERM.
     """
 
-    host: str = LOOPBACK
-    port: int = 11112
-    ae_title: str = "STILLSCAN"
+    host: Host = LOOPBACK
+    port: Port = 11112
+    ae_title: AeTitle = "STILLSCAN"
     any_called_ae_title: bool = False
     peers: tuple[Peer, ...] = ()
-    max_pdu: int = MAX_PDU
-    max_associations: int = 32
-    max_associations_per_host: int = 16
-    negotiation_s: float = 5.0
-    idle_s: float = 60.0
-    association_s: float = 14400.0
-    max_instance_mb: int = 2048
-    drain_s: float = 30.0
+    max_pdu: Annotated[int, between(4096, 2**20)] = MAX_PDU
+    max_associations: Count = 32
+    max_associations_per_host: Count = 16
+    negotiation_s: Limit = 5.0
+    idle_s: Limit = 60.0
+    association_s: Limit = 14400.0
+    max_instance_mb: Megabytes = 2048
+    drain_s: Seconds = 30.0
     tls: Tls | None = None
 
 
@@ -99,11 +156,11 @@ class WebSection:
         max_request_mb: maximum size of a STOW-RS request.
     """
 
-    host: str = LOOPBACK
-    port: int = 8080
+    host: Host = LOOPBACK
+    port: Port = 8080
     token_file: Path | None = None
     stow: bool = True
-    max_request_mb: int = 2048
+    max_request_mb: Megabytes = 2048
     tls: Tls | None = None
 
 
@@ -117,14 +174,9 @@ class StorageSection:
         history_days: how long the records of jobs are kept.
     """
 
-    most_used: float = 0.9
-    retention_h: float = 72.0
-    history_days: float = 365.0
-
-    def __post_init__(self) -> None:
-        """Refuse a share that is not between 0 and 1."""
-        if not 0 < self.most_used <= 1:
-            raise ValueError(f"'most-used' is {self.most_used}; expected a share above 0, up to 1")
+    most_used: Share = 0.9
+    retention_h: Annotated[float, between(0.1, 87_600)] = 72.0
+    history_days: Annotated[float, between(0.1, 36_500)] = 365.0
 
 
 @dataclass(frozen=True)
@@ -139,10 +191,18 @@ class CompletenessSection:
             `process`.
     """
 
-    quiet_s: float = 60.0
-    settled_s: float = 5.0
-    patience_s: float = 600.0
+    quiet_s: Seconds = 60.0
+    settled_s: Seconds = 5.0
+    patience_s: Seconds = 600.0
     missing: MissingPolicy = "refuse"
+
+    def __post_init__(self) -> None:
+        """Refuse to close an incomplete series before a complete one."""
+        if self.patience_s < self.settled_s:
+            raise ValueError(
+                f"'patience-s' is {self.patience_s:g}; expected at least 'settled-s', "
+                f"{self.settled_s:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -158,11 +218,11 @@ class WorkerSection:
         drain_s: how long a running job may continue after SIGTERM.
     """
 
-    timeout_s: float = 1800.0
-    attempts: int = 3
-    backoff_s: float = 10.0
-    memory_mb: int | None = None
-    drain_s: float = 60.0
+    timeout_s: Limit = 1800.0
+    attempts: Count = 3
+    backoff_s: Seconds = 10.0
+    memory_mb: Annotated[int, between(64, 2**20)] | None = None
+    drain_s: Seconds = 60.0
 
 
 @dataclass(frozen=True)
@@ -177,11 +237,19 @@ class SenderSection:
         drain_s: how long a running delivery may continue after SIGTERM.
     """
 
-    attempts: int = 8
-    backoff_s: float = 30.0
-    backoff_most_s: float = 3600.0
-    timeout_s: float = 30.0
-    drain_s: float = 30.0
+    attempts: Count = 8
+    backoff_s: Seconds = 30.0
+    backoff_most_s: Seconds = 3600.0
+    timeout_s: Limit = 30.0
+    drain_s: Seconds = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse a longest wait that is shorter than the first."""
+        if self.backoff_most_s < self.backoff_s:
+            raise ValueError(
+                f"'backoff-most-s' is {self.backoff_most_s:g}; expected at least 'backoff-s', "
+                f"{self.backoff_s:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -201,33 +269,46 @@ class Destination:
         tls: certificates for C-STORE over TLS, or for STOW-RS.
     """
 
-    name: str
+    name: Name
     kind: DestinationKind
-    host: str = ""
-    port: int = 104
-    ae_title: str = ""
-    calling_ae_title: str = "STILLSCAN"
-    url: str = ""
+    host: Host = ""
+    port: Port = 104
+    ae_title: AeTitle = ""
+    calling_ae_title: AeTitle = "STILLSCAN"
+    url: Url = ""
     token_file: Path | None = None
     folder: Path | None = None
     rejection_notes: bool = False
     tls: Tls | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a destination without an address."""
-        needed: dict[DestinationKind, dict[str, object]] = {
-            "c-store": {"host": self.host, "ae-title": self.ae_title},
-            "stow-rs": {"url": self.url},
-            "folder": {"folder": self.folder},
-        }
-        for key, value in needed[self.kind].items():
-            if not value:
-                raise ValueError(f"destination '{self.name}' of kind {self.kind} needs '{key}'")
-        for title in (self.ae_title, self.calling_ae_title):
-            if len(title) > AE_TITLE_LENGTH:
-                raise ValueError(f"AE title '{title}' is longer than {AE_TITLE_LENGTH}")
-        if self.kind == "stow-rs" and not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url '{self.url}' must begin with http:// or https://")
+        """Refuse a destination without an address, or with keys of another kind."""
+        required, others = KEYS[self.kind]
+        for key in required:
+            if not getattr(self, key):
+                shown = key.replace("_", "-")
+                raise ValueError(f"destination '{self.name}' of kind {self.kind} needs '{shown}'")
+        for each in fields(self)[2:]:
+            value = getattr(self, each.name)
+            if each.name not in (*required, *others) and value != each.default:
+                shown = each.name.replace("_", "-")
+                raise ValueError(
+                    f"'{shown}' is {str(value)!r}; a destination of kind {self.kind} has no such "
+                    "key"
+                )
+        if self.tls is not None and self.url.startswith("http://"):
+            raise ValueError(f"'url' is '{self.url}'; with 'tls' expected https://")
+
+
+# by kind of destination: required keys, and the others that it may have
+KEYS: Mapping[DestinationKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "c-store": (
+        ("host", "ae_title"),
+        ("port", "calling_ae_title", "rejection_notes", "tls"),
+    ),
+    "stow-rs": (("url",), ("token_file", "rejection_notes", "tls")),
+    "folder": (("folder",), ("rejection_notes",)),
+}
 
 
 @dataclass(frozen=True)
@@ -246,13 +327,13 @@ class Rule:
         destinations: names of the destinations of the derived series.
     """
 
-    name: str
-    match: Mapping[str, str] = field(default_factory=dict)
+    name: Name
+    match: Mapping[str, Name] = field(default_factory=dict)
     process: bool = True
-    bundle: str | None = None
+    bundle: Name | None = None
     mode: Mode | None = None
     strength: Strength | None = None
-    priority: int = 0
+    priority: Annotated[int, between(-1_000_000, 1_000_000)] = 0
     destinations: tuple[str, ...] = ()
 
 
@@ -283,12 +364,25 @@ class GatewaySettings:
     rules: tuple[Rule, ...] = (EVERYTHING,)
 
     def __post_init__(self) -> None:
-        """Refuse duplicate names, and rules with an unknown destination."""
+        """Refuse duplicate names, rules with an unknown destination, one port for two purposes."""
+        receiver, web = self.receiver, self.web
+        one_host = receiver.host == web.host or {receiver.host, web.host} & {"0.0.0.0", "::"}
+        if receiver.port == web.port != 0 and one_host:
+            raise ValueError(
+                f"'web.port' is {web.port}; expected another port than 'receiver.port'"
+            )
+        if receiver.max_associations_per_host > receiver.max_associations:
+            raise ValueError(
+                f"'receiver.max-associations-per-host' is {receiver.max_associations_per_host}; "
+                f"expected at most 'max-associations', {receiver.max_associations}"
+            )
         known = [each.name for each in self.destinations]
         for names, what in ((known, "destinations"), ([r.name for r in self.rules], "rules")):
             if len(set(names)) < len(names):
                 raise ValueError(f"two {what} have the same name")
         for rule in self.rules:
+            if len(set(rule.destinations)) < len(rule.destinations):
+                raise ValueError(f"rule '{rule.name}' names a destination twice")
             for name in rule.destinations:
                 if name not in known:
                     raise ValueError(
@@ -371,14 +465,14 @@ def token_of(file: Path | None) -> str | None:
     """The content of a token file without surrounding white space; None without a file.
 
     Raises:
-        SettingsError: if the file cannot be read or is empty.
+        SettingsError: if the file cannot be read, is empty or is not ASCII.
     """
     if file is None:
         return None
     try:
-        token = file.read_text(encoding="utf-8").strip()
+        token = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"token file {file} cannot be read") from error
-    if not token:
-        raise SettingsError(f"token file {file} is empty")
+        raise SettingsError(f"token file '{file}' cannot be read; expected ASCII text") from error
+    if not token or not token.isprintable():
+        raise SettingsError(f"token file '{file}' is empty or has several lines; expected one line")
     return token

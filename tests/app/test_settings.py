@@ -70,7 +70,7 @@ def test_unknown_section_is_an_error_that_names_it() -> None:
         ("selection", "min-matrix", True, "a whole number"),
         ("selection", "modalities", "MR", "a list"),
         ("selection", "modalities", [1], "a text"),
-        ("gate", "residual-deviation", "high", "a number"),
+        ("gate", "residual-deviation", "high", "a finite number"),
         ("output", "series", [], "a mapping"),
     ],
 )

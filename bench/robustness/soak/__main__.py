@@ -35,6 +35,7 @@ SCENARIOS = {
     "model-faults": "model_faults.model_faults",
     "partial-series": "partial.partial_series",
     "network": "network.network",
+    "poison": "poison.poison",
 }
 
 

@@ -64,6 +64,8 @@ def model_faults(place: Workplace) -> Figures:
         for number, (name, (state, reason)) in enumerate(FAULTS.items()):
             if name == "slow":
                 make_wait(models / name)
+            elif name == "missing":  # the gateway does not start without it
+                shutil.rmtree(models / name)
             matrix = MATRIX.get(name, 128)
             broken, sound = (
                 make_series(
@@ -103,8 +105,7 @@ def make_bundles(models: Path) -> None:
     """The shipped bundle, and others that are broken in one way each."""
     shutil.copytree(DEFAULT_BUNDLES / SOUND, models / SOUND)
     for name in FAULTS:
-        if name != "missing":
-            shutil.copytree(DEFAULT_BUNDLES / SOUND, models / name)
+        shutil.copytree(DEFAULT_BUNDLES / SOUND, models / name)
     file = models / "no-numbers" / WEIGHTS
     weights = {name: torch.full_like(each, torch.nan) for name, each in load_file(file).items()}
     save_file(weights, file)

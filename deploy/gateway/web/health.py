@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stillscan.deploy.gateway.certificates import expires_at
+from stillscan.deploy.gateway.certificates import expires_at, tls_sections
 from stillscan.deploy.gateway.heartbeat import seconds_late
 from stillscan.deploy.gateway.processes import PARTS
 from stillscan.deploy.gateway.receiver.spool import Spool
@@ -75,11 +75,9 @@ def certificates(settings: GatewaySettings) -> Iterator[tuple[str, float]]:
 
     A certificate that cannot be read counts as expired (time 0).
     """
-    places = {"receiver": settings.receiver.tls, "web": settings.web.tls}
-    places |= {f"destinations.{each.name}": each.tls for each in settings.destinations}
-    for place, tls in places.items():
-        if tls is not None and tls.certificate is not None:
-            yield place, _expires_at(tls.certificate)
+    for section, tls in tls_sections(settings):
+        if tls.certificate is not None:
+            yield section, _expires_at(tls.certificate)
 
 
 def _expires_at(certificate: Path) -> float:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,7 +97,14 @@ def test_the_service_ends_with_0_after_sigterm_and_leaves_no_process(tmp_path):
     # from a folder with a `deploy` of its own, and with data where the service was started
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy" / "__init__.py").write_text("raise ImportError\n")
-    (tmp_path / "gateway.yaml").write_text("data: here\nreceiver: {port: 0}\nweb: {port: 0}\n")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+    ):
+        ports = one.getsockname()[1], two.getsockname()[1]
+    (tmp_path / "gateway.yaml").write_text(
+        "data: here\nreceiver: {{port: {}}}\nweb: {{port: {}}}\n".format(*ports)
+    )
     script = Path(sys.executable).with_name("stillscan-gateway")
     service = subprocess.Popen(
         [script, "serve", "-c", "gateway.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
