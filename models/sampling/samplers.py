@@ -1,4 +1,4 @@
-"""Few-step sampling of a diffusion model, and the stabilised mean of sample pairs (SRDS).
+"""Few-step sampling, encoding, inpainting and guidance; the mean of sample pairs (SRDS).
 
 The stepper is not MONAI's: a schedule's timesteps and the alpha_bar of the *next* timestep are
 passed together, so that few steps are exact where the closed form is. (MONAI 1.6's
@@ -9,7 +9,7 @@ times the right variance.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,9 @@ Level = Float[Tensor, "*broadcast"]
 
 Predict = Callable[[Tensor, float], Tensor]
 """`z0_hat = predict(z_t, alpha_bar_t)`: the expected z_0 given z_t (batch channel height width)."""
+
+LogProbability = Callable[[Tensor, float], Tensor]
+"""`log p(class | z_t) = f(z_t, alpha_bar_t)` for each image of the batch."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def ddim_sample(
     eta: float = 0.0,
     generator: Generator | None = None,
     start: int | None = None,
+    keep: Callable[[Tensor, float], Tensor] | None = None,
 ) -> Image:
     """Draw one sample for each image of `noise` (DDIM: Song et al. 2021, eq. 12).
 
@@ -58,6 +62,7 @@ def ddim_sample(
         eta: 0 is deterministic (DDIM); 1 has the variance of the DDPM posterior.
         generator: source of the fresh noise, needed if eta is above 0.
         start: begin at this timestep instead of T - 1 (then S steps from there to 0).
+        keep: changes z after each step, given z and its alpha_bar (`inpaint_sample`).
     """
     timesteps = schedule.timesteps(steps)
     if start is not None:
@@ -72,7 +77,109 @@ def ddim_sample(
         if sigma > 0:
             fresh = torch.randn(z.shape, generator=generator)
             z = z + sigma * fresh.to(z.device)
+        if keep is not None:
+            z = keep(z, a_next)
     return z
+
+
+def inpaint_sample(
+    predict: Predict,
+    z_0: Image,
+    mask: Level,
+    noise: Image,
+    schedule: NoiseSchedule,
+    steps: int,
+    start: int,
+) -> Image:
+    """Sample what is masked, given the rest (RePaint, Lugmayr et al. 2022, without jumps).
+
+    Outside the mask every step is replaced by the original with the noise of its timestep.
+
+    Args:
+        predict: returns z0_hat.
+        z_0: the original.
+        mask: 1 where a sample is wanted, 0 where the original stays; broadcastable to z_0.
+        noise: standard normal, for the start and for the part that stays.
+        schedule: noise schedule of the model.
+        steps: number of steps from `start` to 0.
+        start: first timestep.
+    """
+
+    def forward(a: float) -> Tensor:
+        return math.sqrt(a) * z_0 + math.sqrt(1 - a) * noise
+
+    def keep(z: Tensor, a: float) -> Tensor:
+        return mask * z + (1 - mask) * forward(a)
+
+    begin = forward(float(schedule.alpha_bar[start]))
+    return ddim_sample(predict, begin, schedule, steps, start=start, keep=keep)
+
+
+def encode(
+    predict: Predict, z_0: Image, schedule: NoiseSchedule, steps: int, level: int, order: int = 2
+) -> Image:
+    """Return the z at timestep `level` from which `decode` gives z_0 back.
+
+    Args:
+        predict: returns z0_hat.
+        z_0: images or latents.
+        schedule: noise schedule of the model.
+        steps: number of steps from timestep 0 to `level`.
+        level: L, the last timestep.
+        order: 2 is Heun's method, 1 the published DDIM encoder, which loses contrast.
+    """
+    alpha_bars = _alpha_bars(schedule, steps, level)
+    return math.sqrt(alpha_bars[-1]) * _flow(predict, z_0, alpha_bars, order)
+
+
+def decode(
+    predict: Predict, z: Image, schedule: NoiseSchedule, steps: int, level: int, order: int = 2
+) -> Image:
+    """Follow the same path back from timestep `level` to 0; arguments as in `encode`."""
+    alpha_bars = _alpha_bars(schedule, steps, level)[::-1]
+    return _flow(predict, z / math.sqrt(alpha_bars[0]), alpha_bars, order)
+
+
+def _alpha_bars(schedule: NoiseSchedule, steps: int, level: int) -> list[float]:
+    timesteps = torch.linspace(0, level, steps + 1).round().long()
+    return schedule.alpha_bar[timesteps].tolist()
+
+
+def _flow(predict: Predict, u: Image, alpha_bars: Sequence[float], order: int) -> Image:
+    """Solve `du / dsigma = (u - z0_hat) / sigma` (Karras et al. 2022, eq. 1 and algorithm 1).
+
+    u = z / sqrt(a) and sigma = sqrt((1 - a) / a); the same in both directions.
+    """
+
+    def slope(u: Tensor, a: float, sigma: float) -> Tensor:
+        return (u - predict(math.sqrt(a) * u, a)) / sigma
+
+    sigmas = [math.sqrt((1 - a) / a) for a in alpha_bars]
+    for a, a_next, sigma, sigma_next in zip(
+        alpha_bars, alpha_bars[1:], sigmas, sigmas[1:], strict=False
+    ):
+        first = slope(u, a, sigma)
+        ahead = u + (sigma_next - sigma) * first
+        if order == 2:
+            second = slope(ahead, a_next, sigma_next)
+            ahead = u + (sigma_next - sigma) * (first + second) / 2
+        u = ahead
+    return u
+
+
+def guided(predict: Predict, log_probability: LogProbability, scale: float) -> Predict:
+    """Return `predict`, shifted towards a class (Dhariwal and Nichol 2021, algorithm 2).
+
+    `z0_hat + scale (1 - a) / sqrt(a) grad log p(class | z_t)`: Bayes' rule for scale 1.
+    """
+
+    def shifted(z: Tensor, a: float) -> Tensor:
+        with torch.enable_grad():
+            seen = z.detach().float().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_probability(seen, a).sum(), seen)
+        return predict(z, a) + scale * (1 - a) / math.sqrt(a) * gradient.to(z.dtype)
+
+    return shifted
 
 
 def srds_sample(

@@ -27,9 +27,11 @@ class NoiseSchedule:
     alpha_bar: Float[Tensor, " step"]
 
     @classmethod
-    def linear(cls, steps: int = STEPS) -> NoiseSchedule:
-        """Let beta grow linearly from 1e-4 to 2e-2 (Ho et al. 2020)."""
-        beta = torch.linspace(BETA_FIRST, BETA_LAST, steps, dtype=torch.float64)
+    def linear(
+        cls, steps: int = STEPS, first: float = BETA_FIRST, last: float = BETA_LAST
+    ) -> NoiseSchedule:
+        """Let beta grow linearly, by default from 1e-4 to 2e-2 (Ho et al. 2020)."""
+        beta = torch.linspace(first, last, steps, dtype=torch.float64)
         return cls(torch.cumprod(1 - beta, 0))
 
     @classmethod
