@@ -46,13 +46,12 @@ python -m monai.bundle run --bundle_root . --config_file configs/train.yaml \\
     --dataset_dir DATA --output_dir NEW --modality MR
 ```
 
-IN and DATA hold DICOM, NIfTI, PNG or npz; `--modality` is for files that do not state it. OUT
-gets float32 in the unit of the input: NIfTI for DICOM and NIfTI, npz for the rest. Noise and
-scaling are determined for each series, as in the application."""
+IN holds NIfTI files, DATA DICOM, NIfTI, PNG or npz; `--modality` is for files that do not state
+it. OUT gets NIfTI, float32 in the unit of the input, with the pixels of `stillscan denoise`: noise
+and scaling are determined for each image, and the quality gate bounds what is changed."""
 LIMITS = (
-    "The configs write the network's own output: the quality gate that bounds changes, the "
-    "strength and the DICOM objects belong to `stillscan denoise`. Noise beyond `noise_range` was "
-    "not trained. Read the result with the original."
+    "Noise beyond `noise_range` was not trained and is refused. Read the result with the original. "
+    "Derived DICOM series are written by `stillscan denoise`."
 )
 
 
@@ -121,7 +120,8 @@ def bundle_metadata(text: BundleText) -> dict[str, Any]:
         "references": list(REFERENCES),
         "network_data_format": {
             "inputs": {"image": _tensor(CHANNELS, text.modalities)},
-            "outputs": {"pred": _tensor(ESTIMATE, text.modalities)},
+            # two numbers for each pixel; of an "image" the SDK's operator would make 8 bits
+            "outputs": {"pred": _tensor(ESTIMATE, text.modalities) | {"type": "tuples"}},
         },
         "stillscan": {
             "modalities": list(text.modalities),

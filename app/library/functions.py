@@ -36,10 +36,16 @@ from stillscan.operators.errors import InputError, SettingsError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.report.outcome import Progress, SeriesOutcome, Watch
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch
     from stillscan.operators.denoising.gate import Verdict
+    from stillscan.operators.graph.messages import Method
+    from stillscan.operators.volume import Volume
 
 NAMED = 3  # refusals in a message
+
+
+def _silent(progress: Progress) -> None:
+    """Ignore the progress."""
 
 
 class NothingDerivedError(InputError):
@@ -239,10 +245,6 @@ def inspect(
     return findings_of(found)
 
 
-def _silent(progress: Progress) -> None:
-    """Ignore the progress."""
-
-
 _LOADED = WarmNetworks()  # of this process
 
 
@@ -262,16 +264,26 @@ def _stacked(source: Any, spacing: Sequence[float] | None) -> StackedImage | Non
 
 
 def _denoise_stack(image: StackedImage, modality: str | None, job: Job, watch: Watch) -> Result:
+    volume = image.volume(modality)
+    if job.settings.denoise.mode == "identity":
+        return denoise_stack(image, volume, identity_method(job.settings), watch)
+    bundle = bundle_for(volume.modality, available_bundles(job.models, job.bundle))
+    method = _LOADED({volume.modality: bundle}, job.settings)[volume.modality]
+    return denoise_stack(image, volume, method, watch)
+
+
+def denoise_stack(
+    image: StackedImage, volume: Volume, method: Method, watch: Watch = _silent
+) -> Result:
+    """Denoise and judge an image without a DICOM header; `volume` is that of the image.
+
+    Raises:
+        StillscanError: if it is refused.
+    """
     from stillscan.operators.denoising.summary import SeriesSummary
     from stillscan.operators.graph.stages import denoised_blocks
 
     started = time.monotonic()
-    volume = image.volume(modality)
-    if job.settings.denoise.mode == "identity":
-        method = identity_method(job.settings)
-    else:
-        bundle = bundle_for(volume.modality, available_bundles(job.models, job.bundle))
-        method = _LOADED({volume.modality: bundle}, job.settings)[volume.modality]
     summary, plan = SeriesSummary(), None
     pixels, sigma, spread = (np.zeros_like(image.stack) for _ in range(3))
     estimated = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,35 +46,59 @@ def write_nifti(image: Any, path: Path) -> None:
             staged.rename(path)
 
 
-def stacked_nifti(image: Any) -> StackedImage:
-    """Return a NIfTI image of nibabel as a scanner's DICOM series would have its slices.
+def stacked_voxels(
+    values: np.ndarray, affine: np.ndarray, spacing_mm: tuple[float, float]
+) -> StackedImage:
+    """Return voxels with a RAS affine as a scanner's DICOM series would have its slices.
 
     The planes of the first two axes are slices, the third axis counts them, later ones repeats.
     Rows and columns are turned to run to the left, the back or the feet and slices along their
     normal, as in DICOM: so the network sees the pixels that it sees in the series.
 
+    Args:
+        values: at least two axes, real numbers in modality units.
+        affine: from the first three axes to mm, or any matrix with the same directions.
+        spacing_mm: between rows (along the second axis), between columns.
+
+    Returns:
+        The slices; `restore` gives an array of the shape of `values`.
+
     Raises:
-        UnsupportedArrayError: if it has fewer than two axes, or does not hold real numbers.
+        UnsupportedArrayError: if there are fewer than two axes, or no real numbers.
     """
-    shape = image.shape
-    if len(shape) < 2 or image.get_data_dtype().kind not in "iuf" or 0 in shape:
+    shape = values.shape
+    if len(shape) < 2 or values.dtype.kind not in "iuf" or 0 in shape:
         raise UnsupportedArrayError(
-            f"a NIfTI image of shape {shape} and type {image.get_data_dtype()}, expected planes of "
-            "real numbers"
+            f"an image of shape {shape} and type {values.dtype}, expected planes of real numbers"
         )
     columns, rows, slices = (*shape, 1)[:3]
-    flipped = _flipped(np.asarray(image.affine, float)[:3, :3])
-    values = np.asarray(image.dataobj, np.float32).reshape(columns, rows, slices, -1)
-    stack = np.ascontiguousarray(np.flip(values, flipped).transpose(3, 2, 1, 0))
+    flipped = _flipped(np.asarray(affine, float)[:3, :3])
+    voxels = values.astype(np.float32, copy=False).reshape(columns, rows, slices, -1)
+    stack = np.ascontiguousarray(np.flip(voxels, flipped).transpose(3, 2, 1, 0))
+
+    def restore(result: Stack) -> np.ndarray:
+        turned = result.reshape(stack.shape).transpose(3, 2, 1, 0)
+        return np.ascontiguousarray(np.flip(turned, flipped)).reshape(shape)
+
+    return StackedImage(stack.reshape(-1, rows, columns), len(stack), spacing_mm, restore)
+
+
+def stacked_nifti(image: Any) -> StackedImage:
+    """Return a NIfTI image of nibabel as `stacked_voxels` does; results are images like it.
+
+    Raises:
+        UnsupportedArrayError: as `stacked_voxels`.
+    """
+    kind = image.get_data_dtype().kind
+    values = np.asarray(image.dataobj, np.float32 if kind in "iuf" else None)
+    unit_mm = MM.get(image.header.get_xyzt_units()[0], 1.0)
+    across, down = (float(each) * unit_mm for each in (*image.header.get_zooms(), 1.0, 1.0)[:2])
+    voxels = stacked_voxels(values, image.affine, (down, across))
 
     def restore(result: Stack) -> Any:
-        turned = result.reshape(stack.shape).transpose(3, 2, 1, 0)
-        return nifti_like(image, np.flip(turned, flipped).reshape(shape))
+        return nifti_like(image, voxels.restore(result))
 
-    unit_mm = MM.get(image.header.get_xyzt_units()[0], 1.0)
-    across, down = (float(each) * unit_mm for each in image.header.get_zooms()[:2])
-    slices_of_all = stack.reshape(-1, rows, columns)
-    return StackedImage(slices_of_all, len(stack), (down, across), restore, is_nifti=True)
+    return replace(voxels, restore=restore, is_nifti=True)
 
 
 def nifti_like(image: Any, values: np.ndarray) -> Any:

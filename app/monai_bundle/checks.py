@@ -38,7 +38,10 @@ FILES = (
 LARGEST_FILE = 25 * 10**6  # bytes: the zoo's limit; checkpoints of a run do not count
 SECTIONS = ("Model", "Intended use", "Data", "Performance", "Limits", "Licence")
 SIZES = (1, 3)  # n of "8*n"
-INFERENCE_KEYS = ("bundle_root", "device", "network_def", "inferer", "output_dir", "dataset_dir")
+INFERENCE_KEYS = (
+    *("bundle_root", "device", "network_def", "preprocessing", "inferer", "postprocessing"),
+    *("output_dir", "dataset_dir"),
+)
 TRAIN_KEYS = ("bundle_root", "device", "dataset_dir", "output_dir", "train")
 
 

@@ -1,178 +1,245 @@
-"""Classes of `configs/inference.yaml`: a dataset of slices with their noise, and an evaluator.
+"""Transforms and evaluator of `configs/inference.yaml`, for MONAI's tools.
 
-Series are found, scaled and measured by the functions of the application. The results are the
-network's own estimate: gate and strength belong to `stillscan denoise`.
+The network of a bundle takes planes, not images (`OneTensorStudent`). `NoisePlanesd` measures the
+noise of an image and makes the planes; `QualityGated` runs the pipeline of `stillscan denoise` with
+what the network answered, so that the pixels are those of the command line.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from stillscan.app.datasets.noisy_folder import find_sources
-from stillscan.app.datasets.noisy_series import Padding, Pixels, SeriesSource
-from stillscan.app.monai_bundle.results import save_result
-from stillscan.models.noise.noise_free import exact_places
+from stillscan.app.bundles.choice import NoBundleError, identity_method
+from stillscan.app.library.functions import denoise_stack
+from stillscan.app.library.images import StackedImage
+from stillscan.app.library.nifti import stacked_voxels
+from stillscan.app.settings import Strength, load_settings, with_choices
+from stillscan.models.denoisers.denoiser import Estimate, Image
 from stillscan.models.noise.profile import NoiseProfile
 from stillscan.models.one_tensor import input_planes
-from stillscan.operators.denoising.intensity import Scaling, without_padding
-from stillscan.operators.denoising.plan import measure_noise, sample_of
-from stillscan.operators.denoising.repeats import acquired_again
-from stillscan.operators.errors import InputError, NothingToDoError
-from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.reading.selection import SelectionRules
-from stillscan.operators.volume import unit_of
+from stillscan.operators.denoising.denoise_series import seeds_of
+from stillscan.operators.denoising.intensity import without_padding
+from stillscan.operators.denoising.plan import plan_from, read_sample
+from stillscan.operators.errors import NothingToDoError, StillscanError
+from stillscan.operators.volume import Volume
 
 log = logging.getLogger("stillscan")
 
+VOXELS, MODALITY = "stillscan_voxels", "stillscan_modality"  # in the metadata of the planes
+
+Data = Mapping[Hashable, Any]
 Inferer = Callable[[Tensor, nn.Module], Tensor]
 
 
-@dataclass(frozen=True)
-class MeasuredSeries:
-    """A series with its scaling and noise profile."""
+class NoisePlanesd(MapTransform):  # type: ignore[misc]  # MONAI has no type information
+    """Measures the noise of an image and makes the planes that the network takes.
 
-    source: SeriesSource
-    scaling: Scaling
-    noise: NoiseProfile
-
-
-class SeriesDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """The slices of every series of a folder as inputs of `OneTensorStudent`.
-
-    An item has `image` (the channels, padded to the network's multiple), `series` and `slice`. A
-    series that cannot be used is logged and left out.
+    Input: [repeat, i, j, k] in modality units, one channel for each acquisition, as `LoadImaged`
+    and `EnsureChannelFirstd` give it, with its affine. Output: [channel, row, column, slice], the
+    channels of `stillscan.models.one_tensor.CHANNELS`; its metadata keep the voxels.
 
     Args:
-        folder: folder with DICOM, NIfTI, PNG or npz files.
-        modality: modality of files that do not state it.
-        multiple: divisor of height and width after padding.
+        keys: of images.
+        modality: DICOM Modality of images whose metadata do not state it (key `Modality`).
+        modalities: those that the bundle is for; empty for any.
+        multiple: divisor of rows and columns after padding (`OneTensorStudent.multiple`).
+        allow_missing_keys: as in MONAI.
 
     Raises:
-        NothingToDoError: if there is no usable series.
+        StillscanError: if an image cannot be denoised.
     """
 
-    def __init__(self, folder: str | Path, modality: str = "", multiple: int = 8) -> None:
+    def __init__(
+        self,
+        keys: str | Sequence[str],
+        modality: str = "",
+        modalities: Sequence[str] = (),
+        multiple: int = 8,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.modality = modality
+        self.modalities = tuple(modalities)
         self.multiple = multiple
-        self._decoder = Decoder()
-        sources, refused, _ = find_sources(
-            Path(folder), self._decoder, SelectionRules(), modality or ""
-        )
-        for each in refused:
-            log.warning("not used (%s): %s", each.reason, each.message)
-        self.series = tuple(_measured(sources))
-        if not self.series:
-            self.close()
-            raise NothingToDoError(f"{folder} contains no series that can be denoised")
-        self._slices = [
-            (number, index)
-            for number, series in enumerate(self.series)
-            for index in range(len(series.source.sizes))
-        ]
-        self._open: tuple[int, list[tuple[Pixels, Padding]]] = (-1, [])
 
-    def __len__(self) -> int:
-        """Return the number of slices."""
-        return len(self._slices)
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Replace the images by planes."""
+        found = dict(data)
+        for key in self.key_iterator(found):
+            found[key] = self._planes(found[key])
+        return found
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        """Return one slice."""
-        which, index = self._slices[number]
-        series = self.series[which]
-        pixels, padding = self.pixels(which, index)
-        image = torch.from_numpy(series.scaling.to_network(without_padding(pixels, padding)))
-        planes = input_planes(image, series.noise, self.multiple)
-        return {"image": planes, "series": which, "slice": index}
+    def _planes(self, image: MetaTensor) -> MetaTensor:
+        modality = str(self.modality or image.meta.get("Modality") or "")
+        if modality and self.modalities and modality not in self.modalities:
+            known = ", ".join(self.modalities)
+            raise NoBundleError(f"Modality is {modality}; the bundle is for {known}")
+        voxels = torch.as_tensor(image.array, dtype=torch.float32).cpu()
+        volume = _stacked(voxels, image).volume(modality)
+        sample = read_sample(volume)
+        plan = plan_from(sample)
+        planes = []
+        for block in replace(sample.volume, one_by_one=plan.uneven).blocks():
+            own = plan.for_slice(block) if plan.uneven else plan
+            for each in own.scaling.to_network(without_padding(block.pixels, block.padding)):
+                planes.append(input_planes(torch.from_numpy(each), own.noise, self.multiple))
+        kept = {"affine": image.affine, VOXELS: voxels, MODALITY: modality}
+        return MetaTensor(torch.stack(planes, -1), meta={**image.meta, **kept})
 
-    def pixels(self, which: int, index: int) -> tuple[Pixels, Padding]:
-        """Return a slice in modality units; its series is read once."""
-        if self._open[0] != which:
-            source = self.series[which].source
-            self._open = (which, list(source.read(range(len(source.sizes)))))
-        return self._open[1][index]
 
-    def close(self) -> None:
-        """Stop the process that reads DICOM."""
-        self._decoder.close()
+class QualityGated(MapTransform):  # type: ignore[misc]  # as above
+    """Makes the denoised image of what the network answered, and judges it.
+
+    Input: [2, row, column, slice], the channels of `stillscan.models.one_tensor.ESTIMATE`. Output:
+    [repeat, i, j, k], float32, in the unit and the shape of the image that `NoisePlanesd` got.
+
+    Args:
+        keys: of what the network answered.
+        image: key of its planes.
+        strength: share of the noise to remove, as for `stillscan denoise`.
+        noise_range: of the bundle; stronger noise is refused.
+        uncertainty: key for the standard deviation of the error of the (last) image.
+        allow_missing_keys: as in MONAI.
+
+    Raises:
+        StillscanError: if the image is refused.
+    """
+
+    def __init__(
+        self,
+        keys: str | Sequence[str],
+        image: str = "image",
+        strength: Strength | float = 1.0,
+        noise_range: tuple[float, float] | None = None,
+        uncertainty: str = "uncertainty",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image = image
+        self.settings = with_choices(load_settings(), None, strength, None)
+        self.noise_range = noise_range
+        self.uncertainty = uncertainty
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Replace the answers by images."""
+        found = dict(data)
+        planes = found[self.image]
+        image = _stacked(planes.meta[VOXELS], planes)
+        volume = image.volume(planes.meta[MODALITY])
+        control = identity_method(self.settings)
+        for key in self.key_iterator(found):
+            answered = torch.as_tensor(found[key]).float().cpu()
+            method = replace(
+                control,
+                denoiser=_Answered(answered, volume),
+                strength=self.settings.denoise.share,
+                noise_range=self.noise_range,
+            )
+            result = denoise_stack(image, volume, method)
+            for warning in result.outcomes[0].warnings:
+                log.warning("%s", warning)
+            found[key] = _like(planes, result.image)
+            found[self.uncertainty] = _like(planes, result.uncertainty)
+        return found
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A denoiser that returns what the network has answered for the slices of a volume."""
+
+    planes: Tensor  # [2, row, column, slice]
+    volume: Volume
+    chosen: tuple[int, ...] = ()
+
+    def seeded(self, seeds: Sequence[int]) -> _Answered:
+        """Choose slices by their seeds, which no other slice has."""
+        known = seeds_of(self.volume.read(0, len(self.volume.slices)))
+        return replace(self, chosen=tuple(known.index(seed) for seed in seeds))
+
+    def denoise(self, image: Image, noise: NoiseProfile) -> Estimate:
+        """Return the answers for the chosen slices."""
+        height, width = image.shape[-2:]
+        mean, spread = self.planes[:, :height, :width, list(self.chosen)].moveaxis(-1, 1)
+        return Estimate(mean=mean[:, None], spread=spread[:, None])
 
 
 @dataclass
 class SeriesEvaluator:
-    """Runs the network over a dataset and writes each series when it is complete.
+    """Denoises the images of a dataset; one that is refused is logged and left out.
 
     Args:
-        dataset: the slices.
+        dataset: of MONAI, whose transform makes planes.
         network: the network of `configs/inference.yaml`.
-        inferer: applies the network to a slice, whole or in windows.
+        inferer: applies it to the planes.
+        postprocessing: makes images of its answers, and saves them.
         device: torch device of the network.
-        output_dir: folder for one file per series, float32, in the unit of the input.
-        save_spread: also write the standard deviation of the error.
     """
 
-    dataset: SeriesDataset
+    dataset: Sequence[Data]
     network: nn.Module
     inferer: Inferer
-    device: torch.device | str
-    output_dir: str | Path
-    save_spread: bool = False
+    postprocessing: Callable[[Data], Data]
+    device: torch.device | str = "cpu"
+    refused: list[StillscanError] = field(default_factory=list)
 
-    def run(self) -> list[Path]:
-        """Denoise every series and return the files that were written."""
-        written: list[Path] = []
-        means: list[Pixels] = []
-        spreads: list[Pixels] = []
+    def run(self) -> int:
+        """Denoise every image and return how many are done.
+
+        Raises:
+            NothingToDoError: if there is none.
+        """
+        done = 0
         for number in range(len(self.dataset)):
-            item = self.dataset[number]
-            series = self.dataset.series[item["series"]]
-            mean, spread = self.denoise(item)
-            means.append(mean)
-            spreads.append(spread)
-            if len(means) == len(series.source.sizes):
-                written += save_result(series.source, means, Path(self.output_dir), "denoised")
-                if self.save_spread:
-                    written += save_result(series.source, spreads, Path(self.output_dir), "spread")
-                log.info("%d slices written to %s", len(means), written[-1])
-                means, spreads = [], []
-        return written
-
-    @torch.inference_mode()
-    def denoise(self, item: dict[str, Any]) -> tuple[Pixels, Pixels]:
-        """Estimate one slice and the standard deviation of its error, in the unit of the input."""
-        scaling = self.dataset.series[item["series"]].scaling
-        pixels, padding = self.dataset.pixels(item["series"], item["slice"])
-        rows, columns = pixels.shape
-        planes = item["image"][None].to(self.device)
-        estimate = self.inferer(planes, self.network)[0].float().cpu()
-        mean, spread = estimate[:, :rows, :columns].numpy()
-        before = scaling.to_network(without_padding(pixels, padding))
-        exact = padding | exact_places(torch.from_numpy(before)).numpy()
-        unit = np.float32(1 / scaling.gain)
-        quiet = np.where(exact, pixels, pixels + (mean - before) * unit)
-        return quiet.astype(np.float32), np.where(exact, 0, spread * unit).astype(np.float32)
+            try:
+                item = dict(self.dataset[number])
+                with torch.inference_mode():
+                    item["pred"] = self.inferer(item["image"][None].to(self.device), self.network)
+                self.postprocessing({**item, "pred": item["pred"][0]})
+                done += 1
+            except RuntimeError as error:  # MONAI raises it from the error of a transform
+                cause = _refusal(error)
+                if cause is None:
+                    raise
+                log.warning("not used (%s): %s", cause.reason, cause)
+                self.refused.append(cause)
+        if not done:
+            raise NothingToDoError("no image of the dataset can be denoised")
+        return done
 
 
-def _measured(sources: list[SeriesSource]) -> Iterator[MeasuredSeries]:
-    """Yield the series with scaling and noise from the application's sample of slices."""
-    for source in sources:
-        indices = sample_of(len(source.sizes))
-        again = acquired_again(source.places or [None] * len(source.sizes), indices)
-        try:
-            found = list(source.read(indices))
-            others = iter(list(source.read([index for index in again if index is not None])))
-            scaling, noise = measure_noise(
-                unit_of(source.modality),
-                [pixels for pixels, _ in found],
-                [mask for _, mask in found],
-                [None if index is None else next(others) for index in again],
-            )
-        except InputError as error:
-            log.warning("not used (%s): %s: %s", error.reason, source.name, error)
-            continue
-        yield MeasuredSeries(source, scaling, noise)
+def images_in(folder: str | Path) -> list[dict[str, str]]:
+    """Return the NIfTI files of a folder and the folders below it, as the items of a dataset."""
+    return [{"image": str(path)} for path in sorted(Path(folder).rglob("*.nii*"))]
+
+
+def _stacked(voxels: Tensor, image: MetaTensor) -> StackedImage:
+    affine = np.asarray(image.affine, float)
+    across, down = np.linalg.norm(affine[:3, :2], axis=0).tolist()
+    # the SDK's affine has the spacing of rows and columns exchanged, its metadata have not
+    down = float(image.meta.get("row_pixel_spacing", down))
+    across = float(image.meta.get("col_pixel_spacing", across))
+    return stacked_voxels(np.moveaxis(voxels.numpy(), 0, -1), affine, (down, across))
+
+
+def _like(planes: MetaTensor, values: np.ndarray) -> MetaTensor:
+    own = (VOXELS, MODALITY)
+    meta = {key: value for key, value in planes.meta.items() if key not in own}
+    image = torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0)))
+    return MetaTensor(image, meta=meta)
+
+
+def _refusal(error: BaseException | None) -> StillscanError | None:
+    """Return the refusal that an error of MONAI was raised from."""
+    while error is not None and not isinstance(error, StillscanError):
+        error = error.__cause__
+    return error

@@ -35,9 +35,13 @@ from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.networks.weights import load_network, save_network
 from stillscan.models.training.noisy_examples import SIGMA_RANGE
 
-BUNDLE_VERSION = "0.6.0"
-CHANGES = "the configs name the package stillscan; the weights are those of 0.5.0"
+BUNDLE_VERSION = "0.7.0"
+CHANGES = (
+    "configs in the form of the MONAI model zoo, with preprocessing, inferer, postprocessing and "
+    "the quality gate; the weights are those of 0.5.0"
+)
 EARLIER = {
+    "0.6.0": "the configs name the package stillscan; the weights are those of 0.5.0",
     "0.5.0": "MR and radiographs: the fast student also in int8; the others are those of 0.4.0",
     "0.4.0": "a fast student joins the bundle; the student is that of 0.3.0",
     "0.3.0": "student trained further with faint structures: low contrast stays; configs for "
@@ -66,33 +70,29 @@ FAST_WIDTHS = (24, 48, 96)  # a quarter of the student's arithmetic
 IN_INT8 = ("mr", "xray")  # on CT at low dose it finds less of low contrast
 SERVES = {"mr": ["MR"], "xray": ["CR", "DX"], "ct": ["CT"]}
 NAMES = {"mr": "MR", "xray": "radiographs", "ct": "CT (preliminary)"}
-SOURCES = {
-    "mr": "Colin27 (MNI terms), 3 T head of the 0.055 T study (CC0), Siemens XA30 T1 and GE fruit "
-    "(BSD-2-Clause)",
-    "xray": "NIH ChestX-ray14, 16 images (NIH Clinical Center, unrestricted use with attribution)",
-    "ct": "GE HiSpeed head (BSD-2-Clause): 12 slices of one subject",
-}
+# all of it: the same networks are in every bundle, trained on all domains together
+SOURCE = (
+    "MR: Colin27 (MNI terms), 3 T head of the 0.055 T study (CC0), Siemens XA30 T1 and GE fruit "
+    "(BSD-2-Clause). Radiographs: NIH ChestX-ray14, 16 images (NIH Clinical Center, unrestricted "
+    "use with attribution). CT: GE HiSpeed head (BSD-2-Clause), 12 slices of one subject"
+)
 
 HEADING = "The images that the networks were trained on. No image is part of this bundle."
 PROCEDURAL = (
     "Procedural images (dead leaves) are computed by this project; they have no other owner."
 )
 BSD = "BSD 2-Clause License, Copyright (c) Chris Rorden and others"
-TERMS = {
-    "mr": [
-        "i. Colin27 average brain: Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging "
-        "Centre, Montreal Neurological Institute, McGill University. Permission to use, copy, "
-        "modify, and distribute for any purpose and without fee is granted, provided that this "
-        "notice appears in all copies; the authors make no representations about its suitability.",
-        "ii. 3 T head of the 0.055 T study (Liu et al., Nat Commun 2021): CC0 1.0.",
-        f"iii. Siemens XA30 T1 (dcm_qa_xa30) and GE fruit (dcm_qa_deident): {BSD}.",
-    ],
-    "xray": [
-        "i. NIH ChestX-ray14, 16 images: provided by the NIH Clinical Center, unrestricted use "
-        "with attribution (Wang et al., CVPR 2017).",
-    ],
-    "ct": [f"i. GE HiSpeed head (dcm_qa_ct): {BSD}."],
-}
+TERMS = (
+    "i. Colin27 average brain: Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging "
+    "Centre, Montreal Neurological Institute, McGill University. Permission to use, copy, "
+    "modify, and distribute for any purpose and without fee is granted, provided that this "
+    "notice appears in all copies; the authors make no representations about its suitability.",
+    "ii. 3 T head of the 0.055 T study (Liu et al., Nat Commun 2021): CC0 1.0.",
+    f"iii. Siemens XA30 T1 (dcm_qa_xa30), GE fruit (dcm_qa_deident) and GE HiSpeed head "
+    f"(dcm_qa_ct): {BSD}.",
+    "iv. NIH ChestX-ray14, 16 images: provided by the NIH Clinical Center, unrestricted use "
+    "with attribution (Wang et al., CVPR 2017).",
+)
 
 
 def main(
@@ -164,7 +164,7 @@ def _choice(folder: Path) -> dict[str, Any]:
 
 def _add_files(domain: str, metadata: dict[str, Any], folder: Path) -> None:
     """Write all files of a bundle except weights and metadata."""
-    terms = "\n".join([HEADING, "", *TERMS[domain], "", PROCEDURAL])
+    terms = "\n".join([HEADING, "", *TERMS, "", PROCEDURAL])
     add_bundle_files(folder, LICENSE.read_text(encoding="utf-8"), terms + "\n")
     (folder / "docs" / "README.md").write_text(_readme(domain, metadata), encoding="utf-8")
 
@@ -185,7 +185,7 @@ def _metadata(domain: str, training: dict[str, Any], figures: dict[str, Any]) ->
     return bundle_metadata(
         BundleText(
             name=f"Stillscan student, {NAMES[domain]}",
-            data_source=SOURCES[domain],
+            data_source=SOURCE,
             version=BUNDLE_VERSION,
             changelog=CHANGES,
             modalities=SERVES[domain],
@@ -219,8 +219,10 @@ def _figures(domain: str, figures: dict[str, Any]) -> dict[str, Any]:
 def _readme(domain: str, metadata: dict[str, Any]) -> str:
     figures = metadata["stillscan"]["figures"]["psnr_db"]
     data = (
-        f"Trained on: {metadata['data_source']}; procedural images; simulated noise (Gaussian, "
-        "correlated, Poisson, Gamma, Rician) of 0.2/255 to 50/255."
+        "The bundles mr, xray and ct hold the same student and teacher, trained on all of these "
+        "images; what differs is the modality that they serve, the figures and the fast student.\n"
+        f"\n{metadata['data_source']}; procedural images; simulated noise (Gaussian, correlated, "
+        "Poisson, Gamma, Rician) of 0.2/255 to 50/255."
     )
     if domain == "ct":
         data += " Preliminary: real CT of one subject only."

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,17 @@ import pydicom
 import pytest
 import torch
 from monai.deploy.conditions import CountCondition
-from monai.deploy.core import Application, Image, Operator
+from monai.deploy.core import Application, Image, IOType, Operator
 from monai.deploy.core.domain.dicom_series_selection import SelectedSeries, StudySelectedSeries
-from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesToVolumeOperator
+from monai.deploy.operators import (
+    DICOMDataLoaderOperator,
+    DICOMSeriesToVolumeOperator,
+    IOMapping,
+    MonaiBundleInferenceOperator,
+)
 
 import stillscan
+from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.operators import DenoiseSeriesOperator, DerivedSeriesWriterOperator
 from stillscan.operators.errors import InputError
 from tests.series_factory import make_series
@@ -235,3 +242,44 @@ def test_the_example_denoises_then_segments(model, tmp_path):
     bright = [each.pixel_array > 1024 for each in derived]
     assert 0.1 < np.mean(bright) < 0.9
     assert np.array_equal(segmentation.pixel_array[np.argsort(places)].astype(bool), bright)
+
+
+class BundleGraph(Application):
+    """A message into the SDK's own bundle operator, and what it emits."""
+
+    def __init__(self, image: Image) -> None:
+        self.image, self.found = image, {}
+        super().__init__([sys.executable, "test"])
+
+    def compose(self):
+        source = Emit(self, CountCondition(self, 1), port="image", message=self.image, name="s")
+        bundle = MonaiBundleInferenceOperator(
+            self,
+            app_context=Application.init_app_context([sys.executable]),
+            input_mapping=[IOMapping("image", Image, IOType.IN_MEMORY)],
+            output_mapping=[IOMapping("pred", np.ndarray, IOType.IN_MEMORY)],
+            bundle_path=DEFAULT_BUNDLES / "ct",
+            name="bundle",
+        )
+        self.add_flow(source, bundle, {("image", "image")})
+        self.add_flow(bundle, Collect(self, "pred", self.found), {("pred", "pred")})
+
+
+def test_the_bundle_in_the_sdks_own_operator_gives_the_pixels_of_the_command_line(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # the SDK takes a folder `models` of where it runs for its models
+    make_series(tmp_path / "in", modality="CT", slices=5, rows=64, columns=48)
+    settings = stillscan.load_settings()
+    exact = replace(settings.denoise, engine="torch", precision="float32", device="cpu")
+    settings = replace(settings, denoise=exact)
+    expected = stillscan.denoise(tmp_path / "in", settings=settings)
+    to_volume = DICOMSeriesToVolumeOperator(Application([sys.executable]))
+    image = to_volume.convert_to_image(selected(tmp_path / "in"))
+    graph = BundleGraph(image)
+    graph.run()
+    (found,) = graph.found["pred"]  # one channel [column, row, slice]
+    assert found.dtype == np.float32
+    stored = np.stack([each.pixel_array for each in expected.image]) - 1024.0
+    assert np.abs(found.transpose(2, 1, 0) - stored).max() <= 0.501
+    assert np.abs(found.transpose(2, 1, 0) - image.asnumpy()).std() > 5

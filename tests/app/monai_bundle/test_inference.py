@@ -1,151 +1,139 @@
-"""`python -m monai.bundle run` of a bundle's inference config gives the student's own pixels."""
+"""MONAI's tools on the configs of a bundle give the pixels of `stillscan denoise`."""
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 import torch
 
+import stillscan
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES
-from stillscan.app.datasets.noisy_folder import find_sources
-from stillscan.app.monai_bundle.inference import SeriesDataset
 from stillscan.models.bundle import load_bundle
 from stillscan.models.one_tensor import OneTensorStudent, input_planes
 from stillscan.operators.denoising.plan import measure_noise
 from stillscan.operators.errors import NothingToDoError
-from stillscan.operators.reading.decoder import Decoder
-from stillscan.operators.reading.selection import SelectionRules
-from stillscan.operators.volume import unit_of
 from tests.app.training.tiny_training import noisy_stack
-from tests.series_factory import make_series
 
-SLICES = noisy_stack(2, 60)[:, :, :52]  # no multiple of 8
+SLICES = noisy_stack(4, 60)[:, :, :52]  # no multiple of 8
 SERVES = {"ct": "CT", "mr": "MR", "xray": "CR"}
+# oblique, and against the order of a scanner along the second and the third axis
+TURNED = np.array(
+    [[-0.8, 0.12, 0.3, -61.0], [-0.1, 1.1, -0.6, -77.5], [0.05, 0.2, -2.9, 14.25], [0, 0, 0, 1]]
+)
 
 
-def run_inference(name, folder, out, **changes):
-    """What `python -m monai.bundle run` calls."""
+def save(path, slices=SLICES, affine=TURNED, repeats=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.moveaxis(slices, 0, -1)
+    if repeats > 1:
+        noise = np.random.default_rng(5).normal(0, 20, (repeats, *values.shape))
+        values = np.stack([values, *(values + each for each in noise[1:])], -1)
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), affine), path)
+    return path
+
+
+def config_of(name, source, out, **changes):
+    root = DEFAULT_BUNDLES / name
+    return {
+        "config_file": str(root / "configs" / "inference.yaml"),
+        "logging_file": False,
+        "bundle_root": str(root),
+        "dataset_dir": str(source.parent),
+        "output_dir": str(out),
+        "device": "cpu",
+        "modality": SERVES[name],
+        **changes,
+    }
+
+
+def expected_of(source, name, **options):
+    """What the command line makes of it, with the arithmetic of MONAI's tools."""
+    settings = stillscan.load_settings()
+    exact = replace(settings.denoise, engine="torch", precision="float32", device="cpu")
+    settings = replace(settings, denoise=exact)
+    return stillscan.denoise(source, modality=SERVES[name], settings=settings, **options)
+
+
+def assert_same(path, image, unit):
+    """Equal but for the order of float32 additions; `unit` is the standard deviation of noise."""
+    made = nibabel.load(path)
+    assert made.get_data_dtype() == np.float32
+    assert made.shape == image.shape
+    np.testing.assert_allclose(made.affine, image.affine, atol=1e-4)
+    np.testing.assert_allclose(made.get_fdata(), image.get_fdata(), atol=1e-3 * unit)
+
+
+@pytest.mark.parametrize(
+    ("name", "repeats", "options"),
+    [("ct", 1, {}), ("mr", 1, {"strength": 0.5}), ("mr", 2, {}), ("xray", 1, {})],
+)
+def test_a_run_gives_the_pixels_of_the_command_line(name, repeats, options, tmp_path):
     from monai.bundle import run
 
-    root = DEFAULT_BUNDLES / name
-    run(
-        config_file=str(root / "configs" / "inference.yaml"),
-        logging_file=False,
-        bundle_root=str(root),
-        dataset_dir=str(folder),
-        output_dir=str(out),
-        device="cpu",
-        modality=SERVES[name],
-        **changes,
-    )
+    source = save(tmp_path / "in" / "head.nii.gz", repeats=repeats)
+    expected = expected_of(source, name, **options)
+    assert np.abs(expected.image.get_fdata() - nibabel.load(source).get_fdata()).max() > 5
+    run(**config_of(name, source, tmp_path / "out", save_uncertainty=True, **options))
+    assert_same(tmp_path / "out" / "head_denoised.nii.gz", expected.image, expected.sigma)
+    error = tmp_path / "out" / "head_uncertainty.nii.gz"
+    assert_same(error, expected.uncertainty, expected.sigma)
 
 
-def students_pixels(name, slices):
-    """The student called by hand: scaling and noise of the series, one pass, back again."""
-    bundle = load_bundle(DEFAULT_BUNDLES / name, precision="float32")
-    no_padding = [np.zeros(plane.shape, np.bool_) for plane in slices]
-    scaling, noise = measure_noise(unit_of(SERVES[name]), list(slices), no_padding)
-    images = torch.from_numpy(scaling.to_network(slices))[:, None]
-    estimates = [bundle.denoiser.denoise(image[None], noise) for image in images]
-    means = torch.cat([estimate.mean for estimate in estimates])[:, 0].numpy()
-    spreads = torch.cat([estimate.spread for estimate in estimates])[:, 0].numpy()
-    return scaling.to_modality(means), spreads / np.float32(scaling.gain)
+def test_a_workflow_has_monais_properties_and_leaves_out_what_is_refused(tmp_path):
+    from monai.bundle import ConfigWorkflow
+
+    source = save(tmp_path / "in" / "head.nii.gz")
+    save(tmp_path / "in" / "flat.nii.gz", np.ones((2, 64, 64)))
+    settings = config_of("mr", source, tmp_path / "out")
+    meta = str(DEFAULT_BUNDLES / "mr" / "configs" / "metadata.json")
+    workflow = ConfigWorkflow(workflow_type="infer", meta_file=meta, **settings)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert workflow.run() == [1]
+    assert [each.reason for each in workflow.evaluator.refused] == ["no-noise"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["head_denoised.nii.gz"]
 
 
-@pytest.mark.parametrize("name", list(SERVES))
-def test_inference_gives_the_students_pixels(name, tmp_path):
-    (tmp_path / "in").mkdir()
-    np.savez(tmp_path / "in" / "a.npz", SLICES)
-    run_inference(name, tmp_path / "in", tmp_path / "out", save_spread=True)
-    mean, spread = students_pixels(name, SLICES)
-    quiet = np.load(tmp_path / "out" / "a_arr_0_denoised.npz")["slices"]
-    assert quiet.dtype == np.float32
-    assert np.abs(mean - SLICES).max() > 5  # something was done
-    np.testing.assert_allclose(quiet, mean, rtol=1e-4, atol=0.05)
-    said = np.load(tmp_path / "out" / "a_arr_0_spread.npz")["slices"]
-    np.testing.assert_allclose(said, spread, rtol=1e-3, atol=0.05)
+def test_a_folder_without_a_usable_image_is_an_error(tmp_path):
+    from monai.bundle import run
+
+    source = save(tmp_path / "in" / "flat.nii", np.ones((2, 64, 64)))
+    with pytest.raises(RuntimeError) as error:
+        run(**config_of("mr", source, tmp_path / "out"))
+    assert isinstance(error.value.__cause__, NothingToDoError)
 
 
 @pytest.mark.slow
 def test_the_command_runs_from_anywhere(tmp_path):
-    (tmp_path / "in").mkdir()
-    np.savez(tmp_path / "in" / "a.npz", SLICES)
+    source = save(tmp_path / "in" / "head.nii.gz")
     root = DEFAULT_BUNDLES / "mr"
     command = [sys.executable, "-m", "monai.bundle", "run", "--bundle_root", root]
     command += ["--config_file", root / "configs" / "inference.yaml", "--modality", "MR"]
-    command += ["--dataset_dir", tmp_path / "in", "--output_dir", tmp_path / "out"]
+    command += ["--dataset_dir", source.parent, "--output_dir", tmp_path / "out"]
     done = subprocess.run(
         [str(word) for word in command], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    quiet = np.load(tmp_path / "out" / "a_arr_0_denoised.npz")["slices"]
-    np.testing.assert_allclose(quiet, students_pixels("mr", SLICES)[0], rtol=1e-4, atol=0.05)
-
-
-def test_nifti_keeps_its_shape_and_place(tmp_path):
-    (tmp_path / "in").mkdir()
-    affine = np.diag([2.0, 3.0, 4.0, 1.0])
-    affine[:3, 3] = 5, 6, 7
-    volume = np.moveaxis(SLICES, 0, -1)[..., None]  # [x, y, slice, repetition]
-    nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "in" / "head.nii.gz")
-    run_inference("mr", tmp_path / "in", tmp_path / "out")
-    made = nibabel.load(tmp_path / "out" / "head_denoised.nii.gz")
-    assert made.shape == volume.shape
-    assert made.get_data_dtype() == np.float32
-    np.testing.assert_allclose(made.affine, affine)
-    expected = np.moveaxis(students_pixels("mr", SLICES)[0], 0, -1)[..., None]
-    np.testing.assert_allclose(made.get_fdata(), expected, rtol=1e-4, atol=0.05)
-
-
-def test_dicom_becomes_nifti_in_its_place(tmp_path):
-    make_series(tmp_path / "in", slices=3, rows=64, columns=56)
-    run_inference("mr", tmp_path / "in", tmp_path / "out")
-    (path,) = (tmp_path / "out").iterdir()
-    made = nibabel.load(path)
-    assert made.shape == (56, 64, 3)
-    with Decoder() as decoder:
-        (source,), _, _ = find_sources(tmp_path / "in", decoder, SelectionRules())
-        volume = source.origin
-        block = volume.read(0, 3)
-        affine = volume.affine_ras
-    np.testing.assert_allclose(made.affine, affine)
-    rows, columns = (float(each) for each in block.headers[0].PixelSpacing)
-    for number, header in enumerate(block.headers):
-        left, back, up = (float(each) for each in header.ImagePositionPatient)
-        np.testing.assert_allclose((affine @ [0, 0, number, 1])[:3], (-left, -back, up), atol=1e-4)
-    np.testing.assert_allclose(np.linalg.norm(affine[:3, :2], axis=0), (columns, rows))
-    mean, _ = students_pixels("mr", block.pixels)
-    np.testing.assert_allclose(made.get_fdata().transpose(2, 1, 0), mean, rtol=1e-4, atol=0.05)
-
-
-def test_dicom_that_is_no_even_stack_becomes_npz(tmp_path):
-    files = make_series(tmp_path / "in", slices=4, rows=64, columns=56)
-    files[1].unlink()  # a gap
-    run_inference("mr", tmp_path / "in", tmp_path / "out")
-    (path,) = (tmp_path / "out").iterdir()
-    assert path.name.endswith("_denoised.npz")
-    assert np.load(path)["slices"].shape == (3, 64, 56)
+    expected = expected_of(source, "mr")
+    assert_same(tmp_path / "out" / "head_denoised.nii.gz", expected.image, expected.sigma)
 
 
 def test_windows_give_nearly_the_same_as_the_whole_slice(tmp_path):
     """Every channel lies on the image's pixels, so MONAI's sliding windows may be used."""
-    (tmp_path / "in").mkdir()
-    slices = noisy_stack(1, 192)
-    np.savez(tmp_path / "in" / "a.npz", slices)
-    windows = {"_target_": "SlidingWindowInferer", "roi_size": [128, 128], "overlap": 0.5}
-    run_inference("mr", tmp_path / "in", tmp_path / "out", inferer=windows)
-    quiet = np.load(tmp_path / "out" / "a_arr_0_denoised.npz")["slices"]
-    whole = students_pixels("mr", slices)[0]
-    inside = np.s_[:, 40:-40, 40:-40]
-    assert np.abs(quiet - whole)[inside].mean() < 0.1 * np.abs(slices - whole)[inside].mean()
+    from monai.bundle import run
 
-
-def test_the_series_whose_noise_cannot_be_measured_is_left_out(tmp_path):
-    np.savez(tmp_path / "flat.npz", np.ones((2, 64, 64), np.float32))
-    with pytest.raises(NothingToDoError):
-        SeriesDataset(tmp_path, "MR")
+    slices = noisy_stack(2, 192)
+    source = save(tmp_path / "in" / "head.nii.gz", slices)
+    windows = {"inferer#roi_size": [128, 128], "inferer#overlap": 0.5}
+    run(**config_of("mr", source, tmp_path / "out", **windows))
+    inside = np.s_[40:-40, 40:-40]
+    quiet = nibabel.load(tmp_path / "out" / "head_denoised.nii.gz").get_fdata()[inside]
+    whole = expected_of(source, "mr").image.get_fdata()[inside]
+    before = nibabel.load(source).get_fdata()[inside]
+    assert np.abs(quiet - whole).mean() < 0.1 * np.abs(before - whole).mean()
 
 
 def test_one_tensor_has_the_students_weights_and_answers():

@@ -11,7 +11,13 @@ import pytest
 
 from tests.app.training.tiny_training import noisy_stack
 
-NEED_MONAI_LABEL = ["test_app.py", "test_infer_task.py", "test_server.py", "test_train_task.py"]
+NEED_MONAI_LABEL = [
+    "test_app.py",
+    "test_infer_task.py",
+    "test_monaibundle.py",
+    "test_server.py",
+    "test_train_task.py",
+]
 collect_ignore = [] if find_spec("monailabel") else NEED_MONAI_LABEL
 
 # oblique, left-handed, with three different spacings
