@@ -17,6 +17,8 @@ from stillscan.operators.graph.stages import WritingStage, denoised_blocks
 from stillscan.operators.volume import Volume
 from stillscan.operators.writing.derive_series import DerivedSeries, OutputOptions
 
+Stack = Float32[np.ndarray, "slice row column"]
+
 
 @dataclass(frozen=True)
 class DenoisedSeries:
@@ -24,11 +26,15 @@ class DenoisedSeries:
 
     Attributes:
         pixels: denoised pixels in modality units.
+        noise: standard deviation of the noise of the source at each pixel.
+        uncertainty: standard deviation of the error of `pixels`; 0 if the mode estimates none.
         facts: for the response to the client: noise, verdict, network.
         derived: the derived series on disk, if it was requested.
     """
 
-    pixels: Float32[np.ndarray, "slice row column"]
+    pixels: Stack
+    noise: Stack
+    uncertainty: Stack
     facts: dict[str, Any]
     derived: DerivedSeries | None = None
 
@@ -58,13 +64,16 @@ def denoise_series(
             staging, options or OutputOptions(), report=False, watch=lambda _: None
         )
     summary, repeats = SeriesSummary(), None
-    pixels = np.empty((len(volume.slices), volume.rows, volume.columns), np.float32)
+    shape = len(volume.slices), volume.rows, volume.columns
+    pixels, noise, uncertainty = (np.zeros(shape, np.float32) for _ in range(3))
     for message in denoised_blocks(volume, method):
         if writing is not None:
             writing.take(message)
         denoised, repeats = message.content, message.series.plan.repeats
         summary.add(denoised)
-        pixels[denoised.block.start : denoised.block.stop] = denoised.pixels
+        block = slice(denoised.block.start, denoised.block.stop)
+        pixels[block], noise[block] = denoised.pixels, denoised.sigma
+        uncertainty[block] = 0 if denoised.spread is None else denoised.spread
     verdict = summary.accepted()
     facts = {
         "modality": volume.modality,
@@ -80,7 +89,7 @@ def denoise_series(
         "warnings": [*method.warnings, *_of(repeats), *volume.warnings],
     }
     derived = None if writing is None else _derived(writing)
-    return DenoisedSeries(pixels, facts, derived)
+    return DenoisedSeries(pixels, noise, uncertainty, facts, derived)
 
 
 def _of(repeats: RepeatCheck | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reads a folder with one DICOM series as a `Volume`."""
+"""Reads a folder with one DICOM series; each radiograph is a `Volume` of its own."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class NoSeriesError(NothingToDoError):
     reason = "no-series"
 
 
-def read_volume(folder: Path, decoder: Decoder, rules: SelectionRules) -> Volume:
-    """Read the only series of a folder.
+def read_volumes(folder: Path, decoder: Decoder, rules: SelectionRules) -> list[Volume]:
+    """Read the only series of a folder: one volume, or one for each of its radiographs.
 
     Raises:
         NoSeriesError: if there is none, or more than one.
@@ -34,7 +34,8 @@ def read_volume(folder: Path, decoder: Decoder, rules: SelectionRules) -> Volume
         raise input_error(refusal.reason, refusal.message)
     if not catalogue.candidates:
         raise NoSeriesError("found no DICOM image")
-    if len(catalogue.candidates) > 1:
-        found = len(catalogue.candidates)
-        raise NoSeriesError(f"found {found} series or radiographs, expected one")
-    return read_series(catalogue.candidates[0], decoder)
+    series = {each.series_instance_uid for each in catalogue.candidates}
+    if len(series) > 1:
+        raise NoSeriesError(f"found {len(series)} series, expected one")
+    volumes = [read_series(each, decoder) for each in catalogue.candidates]
+    return sorted(volumes, key=lambda each: each.slices[0].instance_number or 0)

@@ -16,24 +16,25 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import SimpleITK
 from monai.transforms import LoadImage
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
-from monailabel.transform.writer import write_itk
 
 from stillscan.app.bundles.choice import bundle_for
+from stillscan.app.library.nifti import stacked_voxels
 from stillscan.app.settings import Settings
-from stillscan.deploy.monailabel.denoise_series import DenoisedSeries, denoise_series
-from stillscan.deploy.monailabel.dicom_volume import read_volume
+from stillscan.deploy.monailabel.denoise_series import DenoisedSeries, Stack, denoise_series
+from stillscan.deploy.monailabel.dicom_volume import read_volumes
 from stillscan.deploy.monailabel.errors import NotStoredError
-from stillscan.deploy.monailabel.image_volume import NIFTI, image_of, suffix_of, volume_of
+from stillscan.deploy.monailabel.image_volume import NIFTI, suffix_of
 from stillscan.deploy.monailabel.networks import (
     MODES,
     STRENGTHS,
     Networks,
     Wish,
     modality_of,
-    wants_store,
+    wants,
 )
 from stillscan.models.bundle import BundleInfo
 from stillscan.operators.errors import NotOneVolumeError
@@ -73,7 +74,12 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
             labels=None,
             dimension=3,
             description=f"Stillscan: less noise, by {what}; the result is an image, no label",
-            config={"strength": list(STRENGTHS), "mode": list(MODES), "store": False},
+            config={
+                "strength": list(STRENGTHS),
+                "mode": list(MODES),
+                "maps": False,
+                "store": False,
+            },
         )
         self._shared = shared
         self._bundle = bundle
@@ -116,14 +122,12 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         if path.endswith(NIFTI):
             nibabel.save(_nifti(image, meta), path)
         else:
-            write_itk(
-                image, path, meta["affine"], np.float32, bool(data.get("result_compress", True))
-            )
+            _write_itk(image, meta, path, bool(data.get("result_compress", True)))
         return path, result
 
     def _denoise_file(self, data: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
         """Denoise a NIfTI, NRRD or MetaImage file."""
-        if wants_store(data):
+        if wants(data, "store"):
             raise NotStoredError(
                 "store: the image is a file without a DICOM header, nothing can be derived from it"
             )
@@ -131,53 +135,65 @@ class DenoiseTask(BasicInferTask):  # type: ignore[misc]
         suffix = suffix_of(path)
         reader = "NibabelReader" if suffix in NIFTI else "ITKReader"
         image = LoadImage(reader=reader, image_only=True, dtype=np.float32)(path)
-        across, down = np.linalg.norm(np.asarray(image.affine, float)[:3, :2], axis=0).tolist()
-        volume = volume_of(image.numpy(), modality_of(data, self._bundle), (down, across))
+        affine = np.asarray(image.affine, np.float64)
+        across, down = np.linalg.norm(affine[:3, :2], axis=0).tolist()
+        voxels = stacked_voxels(image.numpy(), affine, (down, across))
+        volume = voxels.volume(modality_of(data, self._bundle))
         denoised = denoise_series(volume, self._method(volume, wish))
-        meta = {
-            "affine": np.asarray(image.affine, np.float64),
-            "suffix": suffix,
-            "like": path if suffix in NIFTI else None,
-        }
-        return self._found(image_of(denoised.pixels, image.shape), meta, denoised)
+        like = path if suffix in NIFTI else None
+        meta = {"affine": affine, "suffix": suffix, "like": like}
+        return self._found(data, [denoised], meta, voxels.restore)
 
     def _denoise_series(self, folder: Path, data: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
         """Denoise a DICOM series; with `store`, store the derived series in the DICOMweb server."""
-        if not wants_store(data):
-            with Decoder() as decoder:
-                volume = read_volume(folder, decoder, self._shared.settings.selection)
-                affine = _viewers_affine(volume)
-                denoised = denoise_series(volume, self._method(volume, wish))
-            return self._in_space(denoised, affine)
+        stored = wants(data, "store")
         store = self._shared.store
-        if store is None:
+        if stored and store is None:
             raise NotStoredError(
                 "store: the images of this server do not come from a DICOMweb server"
             )
         options = self._shared.settings.output.series
         with Decoder() as decoder, tempfile.TemporaryDirectory() as staging:
-            volume = read_volume(folder, decoder, self._shared.settings.selection)
-            denoised = denoise_series(volume, self._method(volume, wish), Path(staging), options)
-            assert denoised.derived is not None, "a derived series was asked for"
-            store(sorted(denoised.derived.folder.glob("*.dcm")))
-        denoised.facts["derived_series_instance_uid"] = denoised.derived.series_instance_uid
+            volumes = read_volumes(folder, decoder, self._shared.settings.selection)
+            affine = None if stored else _viewers_affine(volumes)  # refused before the work
+            denoised = []
+            for number, volume in enumerate(volumes):
+                place = Path(staging) / str(number) if stored else None
+                if place is not None:
+                    place.mkdir()
+                denoised.append(denoise_series(volume, self._method(volume, wish), place, options))
+            if store is not None and stored:
+                store(sorted(Path(staging).rglob("*.dcm")))
+        for each in denoised:
+            if each.derived is not None:
+                each.facts["derived_series_instance_uid"] = each.derived.series_instance_uid
         try:
-            return self._in_space(denoised, volume.affine_ras)
+            affine = _viewers_affine(volumes) if affine is None else affine
         except NotOneVolumeError:  # the viewer finds it in the PACS
-            return self._found(None, {}, denoised)
-
-    def _in_space(self, denoised: DenoisedSeries, affine: Affine) -> dict[str, Any]:
-        slices, rows, columns = denoised.pixels.shape
-        meta = {"affine": affine, "suffix": ".nii.gz", "like": None}
-        return self._found(image_of(denoised.pixels, (columns, rows, slices)), meta, denoised)
+            return self._found(data, denoised, None)
+        return self._found(data, denoised, {"affine": affine, "suffix": ".nii.gz", "like": None})
 
     def _found(
-        self, image: np.ndarray | None, meta: dict[str, Any], denoised: DenoisedSeries
+        self,
+        data: Mapping[str, Any],
+        denoised: Sequence[DenoisedSeries],
+        meta: dict[str, Any] | None,
+        restore: Callable[[Stack], np.ndarray] = lambda stack: stack.transpose(2, 1, 0),
     ) -> dict[str, Any]:
+        """Return the image of all volumes, with its maps as further components if asked for."""
+        facts = denoised[0].facts
+        if len(denoised) > 1:
+            facts = {**facts, "images": [each.facts for each in denoised]}
+        image = None
+        if meta is not None:
+            kinds = ("pixels", "noise", "uncertainty") if wants(data, "maps") else ("pixels",)
+            stacks = [np.concatenate([getattr(each, kind) for each in denoised]) for kind in kinds]
+            images = [restore(stack) for stack in stacks]
+            image = np.stack(images, -1) if len(images) > 1 else images[0]
         return {
             self.output_label_key: image,
-            f"{self.output_label_key}_meta_dict": meta,
-            self.output_json_key: denoised.facts,
+            f"{self.output_label_key}_meta_dict": {**(meta or {}), "maps": wants(data, "maps")},
+            self.output_json_key: facts,
         }
 
     def _method(self, volume: Volume, wish: Wish) -> Method:
@@ -193,24 +209,52 @@ def dicom_folder(request: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def _viewers_affine(volume: Volume) -> Affine:
-    """The affine of the series.
+def _viewers_affine(volumes: Sequence[Volume]) -> Affine:
+    """The affine of a series; of radiographs, which have none, pixel spacing and number.
 
     Raises:
         NotOneVolumeError: if it has none; the message suggests to request the derived series.
     """
+    first = volumes[0]
+    if len(volumes) > 1 and len({(each.rows, each.columns) for each in volumes}) == 1:
+        down, across = first.slices[0].plane.spacing_mm or (1.0, 1.0)
+        return np.diag([-across, -down, 1.0, 1.0])
     try:
-        return volume.affine_ras
+        if len(volumes) > 1:
+            raise NotOneVolumeError("the radiographs of the series differ in Rows or Columns")
+        return first.affine_ras
     except NotOneVolumeError as error:
         raise NotOneVolumeError(f"{error}; ask for the derived series instead (store)") from error
 
 
 def _nifti(image: np.ndarray, meta: Mapping[str, Any]) -> nibabel.Nifti1Image:
-    """Make a NIfTI image, with the header of the source if that was NIfTI."""
+    """Make a NIfTI image, with the header of the source if that was NIfTI.
+
+    Maps are further components: NIfTI has them on its fifth axis.
+    """
+    if meta["maps"]:
+        image = image.reshape((*image.shape[:-1], 1, 1)[:4] + image.shape[-1:])
     if meta["like"] is None:
-        return nibabel.Nifti1Image(image, meta["affine"])
-    source = nibabel.load(meta["like"])
-    result = nibabel.Nifti1Image(image, source.affine, source.header)
-    result.set_data_dtype(np.float32)
-    result.header.set_slope_inter(1, 0)
+        result = nibabel.Nifti1Image(image, meta["affine"])
+    else:
+        source = nibabel.load(meta["like"])
+        result = nibabel.Nifti1Image(image, source.affine, source.header)
+        result.set_data_dtype(np.float32)
+        result.header.set_slope_inter(1, 0)
+    if meta["maps"]:
+        result.header.set_intent("vector")
     return result
+
+
+def _write_itk(image: np.ndarray, meta: Mapping[str, Any], path: str, compress: bool) -> None:
+    """Write NRRD or MetaImage; maps are further components of each voxel."""
+    axes = image.ndim - 1 if meta["maps"] else image.ndim
+    turned = image.transpose(*reversed(range(axes)), *range(axes, image.ndim))
+    result = SimpleITK.GetImageFromArray(np.ascontiguousarray(turned), isVector=meta["maps"])
+    if axes == 3:
+        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(meta["affine"], float)
+        spacing = np.linalg.norm(lps[:3, :3], axis=0)
+        result.SetSpacing(spacing.tolist())
+        result.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+        result.SetOrigin(lps[:3, 3].tolist())
+    SimpleITK.WriteImage(result, path, useCompression=compress)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from threading import Lock
+from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from stillscan.app.bundles.choice import bundle_for, load_methods
+from stillscan.app.bundles.choice import bundle_for
+from stillscan.app.bundles.warm_networks import WarmNetworks
 from stillscan.app.library.images import ModalityUnknownError
-from stillscan.app.settings import Device, Mode, Settings, Strength
+from stillscan.app.settings import (
+    STRENGTH_EXPECTED,
+    Device,
+    Mode,
+    Settings,
+    Strength,
+    with_choices,
+)
+from stillscan.app.settings import STRENGTHS as SHARES
 from stillscan.deploy.monailabel.errors import RequestError
 from stillscan.models.bundle import BundleInfo
 from stillscan.operators.graph.messages import Method
@@ -24,12 +31,12 @@ class Wish:
     """The parameters of a request.
 
     Attributes:
-        strength: share of the noise that is removed.
+        strength: share of the noise that is removed, 0 to 1.
         mode: of the denoiser.
         device: "cpu" or "cuda".
     """
 
-    strength: Strength = "high"
+    strength: float = 1.0
     mode: Mode = "student"
     device: Device = "cpu"
 
@@ -41,7 +48,7 @@ class Wish:
             RequestError: if a parameter has an invalid value.
         """
         return cls(
-            cast(Strength, choice(request, "strength", STRENGTHS)),
+            strength_of(request),
             cast(Mode, choice(request, "mode", MODES)),
             "cuda" if str(request.get("device", "cpu")).startswith("cuda") else "cpu",
         )
@@ -60,14 +67,28 @@ def choice(request: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str
     return str(chosen)
 
 
+def strength_of(request: Mapping[str, Any]) -> float:
+    """The share of the noise to remove: a word of STRENGTHS, or a number from 0 to 1.
+
+    Raises:
+        RequestError: if it is neither.
+    """
+    try:
+        share = float(request["strength"])
+    except (KeyError, TypeError, ValueError):  # nothing, a list, a word
+        return SHARES[cast(Strength, choice(request, "strength", STRENGTHS))]
+    if not 0 <= share <= 1:
+        raise RequestError(f"strength is {share:g}; {STRENGTH_EXPECTED}")
+    return share
+
+
 class Networks:
     """The networks of all bundles, each loaded when it is first used."""
 
     def __init__(self, settings: Settings) -> None:
         """`settings` contain the limits of the gate."""
         self._settings = settings
-        self._loaded: dict[tuple[Path, str, Wish], Method] = {}
-        self._lock = Lock()
+        self._loaded = WarmNetworks()
 
     def method(self, bundle: BundleInfo, modality: str, wish: Wish) -> Method:
         """The method for a series of this modality.
@@ -77,18 +98,8 @@ class Networks:
             InputError: if the bundle is not for the modality.
         """
         bundle_for(modality, [bundle])
-        key = bundle.folder, modality, wish
-        with self._lock:  # two requests at once load it once
-            if key not in self._loaded:
-                section = replace(
-                    self._settings.denoise,
-                    mode=wish.mode,
-                    strength=wish.strength,
-                    device=wish.device,
-                )
-                settings = replace(self._settings, denoise=section)
-                self._loaded[key] = load_methods({modality: bundle}, settings)[modality]
-            return self._loaded[key]
+        settings = with_choices(self._settings, wish.mode, wish.strength, wish.device)
+        return self._loaded({modality: bundle}, settings)[modality]
 
 
 def modality_of(request: Mapping[str, Any], bundle: BundleInfo | None) -> str:
@@ -108,6 +119,6 @@ def modality_of(request: Mapping[str, Any], bundle: BundleInfo | None) -> str:
     )
 
 
-def wants_store(request: Mapping[str, Any]) -> bool:
-    """Whether the derived series is to be stored in the server of the images."""
-    return request.get("store") in (True, "true", "True")
+def wants(request: Mapping[str, Any], what: str) -> bool:
+    """Whether a request asks for `store` (the derived series) or `maps` (noise and error)."""
+    return request.get(what) in (True, "true", "True")

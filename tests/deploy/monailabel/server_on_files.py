@@ -6,19 +6,18 @@ Inside a network namespace of its own.
 from __future__ import annotations
 
 import gzip
-import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import nibabel
 import numpy as np
+import SimpleITK
 
 from bench.pacs import namespace
 from bench.pacs.processes import wait_until
-from stillscan.deploy.monailabel import slicer_denoise
 from tests.app.training.tiny_training import noisy_stack
+from tests.deploy.monailabel.fake_slicer import Node, Scene, slicer_module
 from tests.deploy.monailabel.label_server import PORT, LabelServer
 
 AFFINE = np.diag([0.9, 0.8, 3.0, 1.0])
@@ -36,7 +35,7 @@ def main(work: Path) -> None:
         models = server.get("/info/")["models"]
         assert "stillscan_mr" in models, models
         image_of_the_datastore(server, image)
-        volume_of_slicer(studies / "one.nii.gz", work)
+        volume_of_slicer(studies / "one.nii.gz", image)
         refusal(server)
         training(server)
 
@@ -51,52 +50,31 @@ def image_of_the_datastore(server: LabelServer, image: np.ndarray) -> None:
     assert facts["noise_after"] < 0.6 * facts["noise_before"], facts
 
 
-def volume_of_slicer(file: Path, work: Path) -> None:
-    """The script for 3D Slicer, with a stand-in for Slicer itself."""
-    slicer = Slicer(file, work / "loaded.nrrd")
-    sys.modules["slicer"] = slicer
-    node = slicer_denoise.denoise(slicer, f"http://127.0.0.1:{PORT}", modality="MR")
-    assert node is slicer
-    assert slicer.name == "head (mr, 1)", slicer.name
-    head = slicer.loaded.read_bytes()[:1000]
-    assert head.startswith(b"NRRD"), head
-    assert b"type: float" in head, head
-    try:
-        slicer_denoise.denoise(slicer, f"http://127.0.0.1:{PORT}")
-    except RuntimeError as error:
-        assert "422" in str(error), error  # noqa: PT017
-    else:
-        raise AssertionError("a volume without modality was denoised")
-
-
-class Slicer(ModuleType):
-    """As much of the module `slicer`, and of a node, as the script asks for."""
-
-    def __init__(self, file: Path, loaded: Path) -> None:
-        """`file` is what the node holds; what is loaded goes to `loaded`."""
-        super().__init__("slicer")
-        self._file, self.loaded, self.name = file, loaded, ""
-        self.util = self
-
-    def GetName(self) -> str:  # noqa: N802
-        return "head"
-
-    def GetDisplayNode(self) -> Slicer:  # noqa: N802
-        return self
-
-    def CopyContent(self, other: Slicer) -> None:  # noqa: N802
-        assert other is self
-
-    def saveNode(self, node: Slicer, path: str) -> None:  # noqa: N802
-        shutil.copy(self._file, path)
-
-    def loadVolume(self, path: str, properties: dict[str, str]) -> Slicer:  # noqa: N802
-        shutil.copy(path, self.loaded)
-        self.name = properties["name"]
-        return self
-
-    def setSliceViewerLayers(self, **layers: Any) -> None:  # noqa: N802
-        assert layers["background"] is self
+def volume_of_slicer(file: Path, image: np.ndarray) -> None:
+    """The module for 3D Slicer, with a stand-in for Slicer itself."""
+    scene = Scene(lambda path: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)))
+    volume = Node("head", image.transpose(2, 1, 0), file)
+    address = f"http://127.0.0.1:{PORT}"
+    with slicer_module(scene) as module:
+        logic = module.StillscanDenoiseLogic()
+        nodes, facts = logic.denoise(volume, address, maps=True, modality="MR", strength=0.5)
+        assert [each.name for each in scene.nodes] == [
+            "head denoised",
+            "head noise",
+            "head uncertainty",
+        ]
+        assert facts["strength"] == 0.5, facts
+        left = (nodes["denoised"].values - volume.values).std()
+        assert 5 < left < facts["noise_before"], left
+        assert abs(nodes["noise"].values.mean() - facts["noise_before"]) < 3
+        alone, _ = logic.denoise(volume, address, modality="MR", strength=0.5)
+        assert np.allclose(alone["denoised"].values, nodes["denoised"].values, atol=1e-3)
+        try:
+            logic.denoise(volume, address)
+        except RuntimeError as error:
+            assert "modality-unknown" in str(error), error  # noqa: PT017
+        else:
+            raise AssertionError("a volume without modality was denoised")
 
 
 def refusal(server: LabelServer) -> None:

@@ -13,9 +13,8 @@ from stillscan.app.pipeline.pipeline import run
 from stillscan.app.pipeline.survey import Job
 from stillscan.app.settings import load_settings
 from stillscan.deploy.monailabel.denoise_series import denoise_series
-from stillscan.deploy.monailabel.dicom_volume import read_volume
+from stillscan.deploy.monailabel.dicom_volume import read_volumes
 from stillscan.deploy.monailabel.errors import RequestError
-from stillscan.deploy.monailabel.image_volume import image_of, volume_of
 from stillscan.deploy.monailabel.networks import MODES, STRENGTHS, Networks, Wish, modality_of
 from stillscan.models.bundle import read_info
 from stillscan.operators.denoising.gate import GateRefusedError
@@ -41,15 +40,8 @@ def folder(tmp_path):
 
 def denoised(folder, method, staging=None):
     with Decoder() as decoder:
-        return denoise_series(read_volume(folder, decoder, SelectionRules()), method, staging)
-
-
-def test_a_file_and_its_dicom_series_become_the_same_pixels(folder, method):
-    from_dicom = denoised(folder, method)
-    with Decoder() as decoder:
-        block = next(read_volume(folder, decoder, SelectionRules()).blocks())
-    image = image_of(block.pixels, (48, 64, 4))
-    assert np.array_equal(denoise_series(volume_of(image, "MR"), method).pixels, from_dicom.pixels)
+        (volume,) = read_volumes(folder, decoder, SelectionRules())
+        return denoise_series(volume, method, staging)
 
 
 def test_pixels_are_floats_between_the_stored_values(folder, method):
@@ -90,9 +82,11 @@ def test_the_gate_refuses_here_as_well(folder):
         denoised(folder, none_may_change)
 
 
-def test_a_network_is_loaded_once():
+def test_a_network_is_loaded_once_for_all_strengths():
     networks = Networks(load_settings())
-    assert networks.method(MR, "MR", Wish()) is networks.method(MR, "MR", Wish())
+    whole, half = (networks.method(MR, "MR", Wish(strength)) for strength in (1.0, 0.5))
+    assert whole.denoiser is half.denoiser
+    assert (whole.strength, half.strength, half.provenance.strength) == (1.0, 0.5, 0.5)
 
 
 def test_a_bundle_denoises_no_modality_that_it_never_saw():
@@ -103,12 +97,15 @@ def test_a_bundle_denoises_no_modality_that_it_never_saw():
 
 def test_a_client_that_does_not_choose_gets_the_first():
     assert Wish.of({"strength": list(STRENGTHS), "mode": list(MODES)}) == Wish()
-    assert Wish.of({"strength": "low", "device": "cuda:1"}) == Wish("low", device="cuda")
+    assert Wish.of({"strength": "low", "device": "cuda:1"}) == Wish(0.5, device="cuda")
+    assert Wish.of({"strength": "0.3"}) == Wish.of({"strength": 0.3}) == Wish(0.3)
 
 
 def test_a_value_that_does_not_exist_is_refused_by_its_name():
     with pytest.raises(RequestError, match="strength is 'max', expected one of high, medium, low"):
         Wish.of({"strength": "max"})
+    with pytest.raises(RequestError, match="strength is 7"):
+        Wish.of({"strength": 7})
 
 
 def test_a_file_has_the_modality_that_request_or_model_say():

@@ -13,6 +13,7 @@ from pydicom.uid import generate_uid
 from stillscan.app.bundles.choice import DEFAULT_BUNDLES, NoBundleError
 from stillscan.app.library.images import ModalityUnknownError
 from stillscan.app.settings import load_settings
+from stillscan.deploy.monailabel.dicom_volume import read_volumes
 from stillscan.deploy.monailabel.errors import (
     NotStoredError,
     UnsupportedFileError,
@@ -21,6 +22,8 @@ from stillscan.deploy.monailabel.infer_task import DenoiseTask, Denoising
 from stillscan.deploy.monailabel.networks import Networks
 from stillscan.models.bundle import find_bundles
 from stillscan.operators.errors import InputError
+from stillscan.operators.reading.decoder import Decoder
+from stillscan.operators.reading.selection import SelectionRules
 from tests.deploy.monailabel.conftest import OBLIQUE
 from tests.enhanced_factory import make_enhanced
 from tests.series_factory import make_series
@@ -86,6 +89,48 @@ def test_a_nrrd_file_becomes_a_nrrd_file(task, tmp_path, noisy_image):
     assert result.GetSize() == source.GetSize()
     assert np.allclose(result.GetSpacing(), source.GetSpacing())
     assert np.allclose(result.GetOrigin(), source.GetOrigin())
+
+
+@pytest.mark.parametrize("turn", [(), (1,), (1, 2)])
+def test_a_file_of_a_series_has_its_pixels_whatever_the_order_of_its_slices(task, tmp_path, turn):
+    make_series(tmp_path / "in", modality="MR", slices=5, rows=64, columns=48)
+    request = {"image": str(tmp_path / "in"), **CPU}
+    expected = nibabel.load(task(request)[0])
+    with Decoder() as decoder:
+        (volume,) = read_volumes(tmp_path / "in", decoder, SelectionRules())
+        block = volume.read(0, 5)
+    noisy, affine = block.pixels.transpose(2, 1, 0), volume.affine_ras.copy()
+    for axis in turn:
+        affine[:3, 3] += affine[:3, axis] * (noisy.shape[axis] - 1)
+        affine[:3, axis] *= -1
+    nibabel.save(nibabel.Nifti1Image(np.flip(noisy, turn), affine), tmp_path / "a.nii")
+    made = nibabel.load(task({**request, "image": str(tmp_path / "a.nii"), "modality": "MR"})[0])
+    assert np.allclose(np.flip(made.get_fdata(), turn), expected.get_fdata(), atol=1e-3)
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nrrd"])
+def test_maps_are_further_components(task, save, noisy_image, extension):
+    request = {"image": str(save(noisy_image, "a.nii")), "modality": "MR", **CPU}
+    alone = nibabel.load(task(request)[0]).get_fdata()
+    path, facts = task({**request, "maps": True, "result_extension": extension})
+    if extension == ".nrrd":
+        image = SimpleITK.ReadImage(path)
+        assert image.GetNumberOfComponentsPerPixel() == 3
+        found = SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0, 3)
+        assert np.allclose(image.GetOrigin(), np.array([-1, -1, 1]) * OBLIQUE[:3, 3], atol=1e-4)
+    else:
+        found = nibabel.load(path).get_fdata()[:, :, :, 0]
+    denoised, noise, uncertainty = np.moveaxis(found, -1, 0)
+    assert np.allclose(denoised, alone, atol=1e-3)
+    assert noise.mean() == pytest.approx(facts["noise_before"], rel=0.1)
+    assert 0 < uncertainty.mean() < noise.mean()
+
+
+def test_a_folder_of_several_films_is_denoised(task, tmp_path):
+    make_series(tmp_path / "in", modality="CR", slices=3, rows=128, columns=96)
+    path, facts = task({"image": str(tmp_path / "in"), **CPU})
+    assert nibabel.load(path).shape == (96, 128, 3)
+    assert [each["modality"] for each in facts["images"]] == ["CR"] * 3
 
 
 def test_a_file_of_several_volumes_keeps_them(task, save, noisy_image):
