@@ -143,6 +143,10 @@ EngineOption = Annotated[
 ProfileName = Literal[
     "quick", "standard", "paper", "adapt"
 ]  # stillscan.app.training.profiles would import torch
+TaskOption = Annotated[
+    Literal["denoise", "anomaly"],
+    typer.Option(help="Denoise images, or map how unusual they are beside healthy ones"),
+]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Write debug messages to standard error")
 ]
@@ -321,6 +325,52 @@ def inspect(
     raise typer.Exit(exit_code_of(action))
 
 
+@app.command(epilog=EXIT_CODES)
+def anomaly(
+    source: Source = None,
+    output: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help="Folder for the objects", show_default=False),
+    ] = None,
+    input_: Input = None,
+    output_: Output = None,
+    models: Annotated[
+        Path, typer.Option(help="Bundle that `stillscan train --task anomaly` wrote")
+    ] = ...,  # type: ignore[assignment]
+    device: DeviceOption = None,
+    config: Config = DEFAULT_SETTINGS,
+    verbose: Verbose = False,
+) -> None:
+    """Map how unusual each place of a series is beside the healthy images of a bundle (research).
+
+    Writes a Parametric Map, a Segmentation of candidate regions, a structured report and a page for
+    each series. Originals are not changed. No bundle is shipped. A quiet map rules nothing out.
+    """
+
+    def action() -> ExitCode:
+        settings = with_choices(load_settings(config), None, None, device)
+        job = Job(place(source, input_, "IN"), place(output, output_, "OUT"), settings, models)
+        with Decoder() as decoder, opened(job.source) as folder:
+            # imported here: the reading process starts before torch is imported
+            from stillscan.app.pipeline.anomaly import map_anomalies
+
+            result = map_anomalies(replace(job, source=folder), decoder)
+        for each in result.outcomes:
+            if each.status == "derived":
+                Console().print(
+                    f"mapped {each.uid}: {counted(each.slices, 'slice')}, {each.message}, "
+                    f"{each.seconds:.1f} s",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+        log_warnings(result.outcomes)
+        log_refusals(result, job.source)
+        return result.exit_code
+
+    set_up_logging("debug" if verbose else "warning")
+    raise typer.Exit(exit_code_of(action))
+
+
 @app.command()
 def doctor(
     folder: Annotated[
@@ -359,6 +409,11 @@ def train(
         typer.Argument(metavar="DATA", help="Folder with noisy DICOM, NIfTI, PNG or npz files"),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the new bundle and its checkpoints")],
+    task: TaskOption = "denoise",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="With --task anomaly: CSV with file (or series_instance_uid) and label"),
+    ] = None,
     profile: Annotated[
         ProfileName | None,
         typer.Option(
@@ -408,6 +463,29 @@ def train(
     cannot be written.
     """
 
+    def train_anomaly(decoder: Decoder) -> ExitCode:
+        from stillscan.app.training.anomaly.command import AnomalyRequest, train_anomaly_bundle
+        from stillscan.app.training.anomaly.run import PROFILES
+
+        chosen = profile or "quick"
+        if chosen not in PROFILES or start or evaluation:
+            known = " and ".join(PROFILES)
+            raise SettingsError(f"--task anomaly has the profiles {known}, no --from, --evaluate")
+        rules = load_settings(config).selection
+        request = AnomalyRequest(
+            data,
+            out,
+            chosen,
+            PROFILES[chosen],
+            rules,
+            tuple(modality or ()),
+            seed,
+            device,
+            resume,
+            labels=labels,
+        )
+        return train_anomaly_bundle(request, decoder, Console())
+
     def action() -> ExitCode:
         settings = load_settings(config)
         with Decoder() as decoder:
@@ -416,6 +494,10 @@ def train(
             from stillscan.app.training.profiles import PROFILES
             from stillscan.app.training.request import TrainingRequest
 
+            if task == "anomaly":
+                return train_anomaly(decoder)
+            if labels is not None:
+                raise SettingsError("--labels is for --task anomaly")
             chosen = profile or ("adapt" if start else "quick")
             request = TrainingRequest(
                 data,
@@ -444,6 +526,15 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables, plots, page and measurements")],
     models: Models = DEFAULT_BUNDLES,
+    task: TaskOption = "denoise",
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="With --task anomaly: masks of lesions (default: synthetic lesions)"),
+    ] = None,
+    healthy: Annotated[
+        Path | None,
+        typer.Option(help="With --task anomaly: other healthy images, for the simple methods"),
+    ] = None,
     compare: Annotated[
         Path | None, typer.Option(help="Bundle or folder of bundles to compare with --models")
     ] = None,
@@ -492,6 +583,14 @@ def evaluate(
 
     def action() -> ExitCode:
         with Decoder() as decoder:
+            if task == "anomaly":
+                from stillscan.app.evaluation.anomaly.command import AnomalyPlan, evaluate_anomaly
+
+                if healthy is None or models == DEFAULT_BUNDLES:
+                    raise SettingsError("--task anomaly needs --models BUNDLE and --healthy FOLDER")
+                rules = load_settings(DEFAULT_SETTINGS).selection
+                of = AnomalyPlan(data, out, models, masks, healthy, rules)
+                return evaluate_anomaly(of, decoder, Console())
             # imported here: the reading process starts before torch is imported
             from stillscan.app.bundles.choice import resolve_device
             from stillscan.app.evaluation.command import evaluate as measure

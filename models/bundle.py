@@ -23,6 +23,7 @@ FAST_STUDENT_INT8 = Path("models/fast_student_int8.safetensors")
 BLIND_SPOT = Path("models/blind_spot.safetensors")
 DIFFUSION = Path("models/diffusion.safetensors")
 SAMPLING_STEPS = 10
+TASK = "denoise"  # of bundles whose metadata name none
 RADIOGRAPHS = {"CR", "DX"}
 
 BundleMode = Literal["student", "fast_student", "srds", "one_step", "blind_spot"]
@@ -30,6 +31,10 @@ BundleMode = Literal["student", "fast_student", "srds", "one_step", "blind_spot"
 
 class BundleError(ValueError):
     """A bundle is missing, incomplete, or its weights do not fit its description."""
+
+
+class OtherTaskError(BundleError):
+    """A bundle is for another task than the one it is loaded for."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,12 @@ def read_info(folder: Path) -> BundleInfo:
 
     Raises:
         BundleError: if `metadata.json` is missing, is not JSON or lacks a key.
+        OtherTaskError: if the bundle is not for denoising.
     """
     try:
         metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        if (task := metadata["stillscan"].get("task", TASK)) != TASK:
+            raise OtherTaskError(f"bundle {folder.name} is for the task {task}, not for {TASK}")
         return BundleInfo(
             name=folder.name,
             version=str(metadata["version"]),

@@ -11,7 +11,7 @@ import stillscan.models
 from stillscan import __version__
 from stillscan.app.bundles.release import ReleaseRefusedError
 from stillscan.app.settings import Settings
-from stillscan.models.bundle import BundleError, BundleInfo, find_bundles
+from stillscan.models.bundle import BundleError, BundleInfo, OtherTaskError, find_bundles
 from stillscan.operators.errors import InputError, ModelError, SettingsError
 from stillscan.operators.writing.provenance import Provenance
 
@@ -31,6 +31,12 @@ class NoBundleError(InputError):
     """No bundle is trained for the modality of the series."""
 
     reason = "no-bundle-for-modality"
+
+
+class BundleOfAnotherTaskError(ModelError):
+    """The named bundle is for another task: denoising, or anomaly maps."""
+
+    reason = "bundle-of-another-task"
 
 
 class DeviceMissingError(ModelError):
@@ -56,6 +62,8 @@ def available_bundles(folder: Path, name: str | None) -> list[BundleInfo]:
         raise ModelError(f"models {folder} is not a folder")
     try:
         bundles = find_bundles(folder)
+    except OtherTaskError as error:
+        raise BundleOfAnotherTaskError(str(error)) from error
     except BundleError as error:
         raise ModelError(str(error)) from error
     if not bundles:

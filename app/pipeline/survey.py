@@ -13,7 +13,7 @@ from stillscan.operators.errors import ExitCode, InputError
 from stillscan.operators.internal_fault import InternalFaultError
 from stillscan.operators.reading.decoder import Decoder
 from stillscan.operators.reading.file_names import shown, shown_below
-from stillscan.operators.reading.read_series import Candidate, Refusal, find_series
+from stillscan.operators.reading.read_series import Candidate, Catalogue, Refusal, find_series
 from stillscan.operators.report.outcome import SeriesOutcome, SkippedFile, refused
 
 
@@ -86,26 +86,30 @@ def survey(job: Job, decoder: Decoder) -> Survey:
     bundles = [] if identity else available_bundles(job.models, job.bundle)
     catalogue = find_series(job.source, decoder, job.settings.selection)
     chosen: list[tuple[Candidate, BundleInfo | None]] = []
-    passed_over = [_passed_over(each) for each in catalogue.refused]
+    outcomes = [passed_over(each) for each in catalogue.refused]
     for found in catalogue.candidates:
         numbers = found.sibling_series_numbers | job.taken_numbers
         candidate = replace(found, sibling_series_numbers=numbers, correction=job.correction)
         try:
             bundle = None if identity else bundle_for(candidate.modality, bundles)
         except InputError as error:
-            passed_over.append(_no_bundle(candidate, error))
+            outcomes.append(_no_bundle(candidate, error))
         else:
             chosen.append((candidate, bundle))
-    skipped = tuple(
+    return Survey(tuple(chosen), tuple(outcomes), skipped_files(catalogue, job.source))
+
+
+def skipped_files(catalogue: Catalogue, source: Path) -> tuple[SkippedFile, ...]:
+    """Return the files of an input that are no images to process, with names below `source`."""
+    return tuple(
         SkippedFile(
-            shown_below(path, job.source),
+            shown_below(path, source),
             each.reason,
             each.message.removeprefix(f"{shown(path)}: "),
         )
         for each in catalogue.skipped
         for path in each.files
     )
-    return Survey(tuple(chosen), tuple(passed_over), skipped)
 
 
 def findings_of(found: Survey) -> tuple[Finding, ...]:
@@ -135,7 +139,8 @@ def findings_of(found: Survey) -> tuple[Finding, ...]:
     return (*would, *would_not)
 
 
-def _passed_over(refusal: Refusal) -> SeriesOutcome:
+def passed_over(refusal: Refusal) -> SeriesOutcome:
+    """Return the outcome of a series that is not processed."""
     return SeriesOutcome(
         series_instance_uid=refusal.series_instance_uid,
         status="not-selected" if refusal.by_rules else "refused",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -16,7 +16,13 @@ from stillscan.app.bundles.choice import resolve_device
 from stillscan.app.datasets.noisy_folder import read_noisy_folder, split
 from stillscan.app.pipeline.output_folder import require_apart
 from stillscan.app.training.adaptation import Adaptation, Origin
-from stillscan.app.training.console import show_candidates, show_folder, show_release, watching
+from stillscan.app.training.console import (
+    show_candidates,
+    show_folder,
+    show_release,
+    watching,
+    work_of,
+)
 from stillscan.app.training.curves import Log, open_logs
 from stillscan.app.training.ranks import Ranks, process_group
 from stillscan.app.training.release import judge
@@ -44,6 +50,8 @@ from stillscan.operators.graph.stages import NO_MEMORY, DenoiserMemoryError
 from stillscan.operators.reading.decoder import Decoder
 
 LOG_EVERY = 50  # number of updates between two log entries
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("stillscan")
 
@@ -169,14 +177,14 @@ def follow(run: Run, settings: dict[str, Any], console: Console) -> Trained:
     """Run all stages; show and log their progress."""
     stages = run.train()
     if not run.ranks.speaks:
-        return _last_of(stages, lambda progress: None)
-    with open_logs(run.folder, settings) as logs, watching(console, run.profile) as watch:
+        return last_of(stages, lambda progress: None)
+    with open_logs(run.folder, settings) as logs, watching(console, work_of(run.profile)) as watch:
 
         def note(progress: Progress) -> None:
             watch(progress)
             write_logs(logs, progress)
 
-        return _last_of(stages, note)
+        return last_of(stages, note)
 
 
 def write_logs(logs: Sequence[Log], progress: Progress) -> None:
@@ -233,14 +241,12 @@ def report(console: Console, trained: Trained, out: Path, *, adapted: bool) -> N
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _last_of(
-    stages: Generator[Progress, None, Trained], note: Callable[[Progress], None]
-) -> Trained:
+def last_of(stages: Generator[Progress, None, Result], note: Callable[[Progress], None]) -> Result:
     """Run a generator to its end and return its value."""
     while True:
         try:
             progress = next(stages)
         except StopIteration as end:
-            trained: Trained = end.value
-            return trained
+            result: Result = end.value
+            return result
         note(progress)

@@ -102,10 +102,10 @@ def _series_table(series: Sequence[NoisySeries]) -> Table:
 class Watch:
     """Shows the progress of a run: bars on a terminal, otherwise a line at intervals."""
 
-    def __init__(self, console: Console, profile: TrainingProfile, bars: Bars) -> None:
+    def __init__(self, console: Console, work: Mapping[str, float], bars: Bars) -> None:
         self._console = console
         self._bars = bars
-        self._work = work_of(profile)
+        self._work = work
         self._whole = bars.add_task("whole run", total=sum(self._work.values()), loss="")
         self._stage = bars.add_task("", total=None, loss="")
         self._shown: str | None = None
@@ -133,7 +133,8 @@ class Watch:
             self._say(progress, done, loss_text, new)
 
     def _done(self, progress: Progress) -> float:
-        before = STAGES[: STAGES.index(progress.stage)]
+        stages = list(self._work)
+        before = stages[: stages.index(progress.stage)]
         share = progress.done / max(1, progress.total)
         return sum(self._work[stage] for stage in before) + share * self._work[progress.stage]
 
@@ -154,8 +155,13 @@ class Watch:
 
 
 @contextmanager
-def watching(console: Console, profile: TrainingProfile) -> Iterator[Watch]:
-    """Show progress and remaining time of the stage and of the whole run."""
+def watching(console: Console, work: Mapping[str, float]) -> Iterator[Watch]:
+    """Show progress and remaining time of the stage and of the whole run.
+
+    Args:
+        console: for the output.
+        work: of each stage, in order, in an arbitrary unit.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -164,7 +170,7 @@ def watching(console: Console, profile: TrainingProfile) -> Iterator[Watch]:
         TextColumn("{task.fields[loss]}"),
     )
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        yield Watch(console, profile, bars)
+        yield Watch(console, work, bars)
 
 
 def plans_of(profile: TrainingProfile) -> dict[str, StagePlan]:

@@ -75,6 +75,35 @@ class Progress:
     step: Step | None = None
 
 
+def trained_stage(
+    stage: str,
+    training: Training,
+    path: Path,
+    steps: Callable[[Training], Iterator[Step]],
+    total: int,
+    checkpoint_every: int,
+    *,
+    speaks: bool = True,
+) -> Generator[Progress, None, nn.Module]:
+    """Train one network to its end, from its checkpoint; return the moving average of its weights.
+
+    Raises:
+        DivergedError: if a loss is not finite.
+        OutputError: if a checkpoint cannot be written.
+    """
+    load_checkpoint(training, path)
+    yield Progress(stage, training.number, total)
+    for step in steps(training):
+        if not math.isfinite(step.loss):
+            raise DivergedError(
+                f"the loss of stage '{stage}' is {step.loss} after update {step.number}"
+            )
+        if speaks and (step.number % checkpoint_every == 0 or step.number == total):
+            save_checkpoint(training, path)
+        yield Progress(stage, step.number, total, step)
+    return training.average.eval()
+
+
 @dataclass(frozen=True)
 class Trained:
     """The result of a run.
@@ -186,20 +215,15 @@ class Run:
         """Train one network to its end and return the moving average of its weights."""
         plan = replace(plan, patch=self._patch(plan.patch))
         network = self._made(make, STAGES.index(stage))
-        training = Training.begin(network, plan.learning_rate, self.profile.decay)
-        path = self.folder / f"{stage.replace(' ', '_')}.pt"
-        load_checkpoint(training, path)
-        yield Progress(stage, training.number, plan.steps)
-        for step in steps(training, plan, self._seed(stage)):
-            if not math.isfinite(step.loss):
-                raise DivergedError(
-                    f"the loss of stage '{stage}' is {step.loss} after update {step.number}"
-                )
-            due = step.number % self.profile.checkpoint_every == 0 or step.number == plan.steps
-            if due and self.ranks.speaks:
-                save_checkpoint(training, path)
-            yield Progress(stage, step.number, plan.steps, step)
-        average = training.average.eval()
+        average = yield from trained_stage(
+            stage,
+            Training.begin(network, plan.learning_rate, self.profile.decay),
+            self.folder / f"{stage.replace(' ', '_')}.pt",
+            lambda training: steps(training, plan, self._seed(stage)),
+            plan.steps,
+            self.profile.checkpoint_every,
+            speaks=self.ranks.speaks,
+        )
         assert isinstance(average, type(network))
         return average
 

@@ -56,7 +56,8 @@ class LatentAnomalyModel:
         assert self.scores is not None
         found = self.maps(images, (self.row,), seed)
         likeness = self.scores.likeness(found["mean KL"])
-        return AnomalyEstimate(found[self.row], found["healthy"], likeness)
+        score = self.scores.rarity(found[self.row])
+        return AnomalyEstimate(score, found["healthy"], likeness)
 
     @torch.inference_mode()
     def maps(

@@ -16,7 +16,7 @@ class AnomalyEstimate:
     """What an anomaly model finds in a batch of images.
 
     Attributes:
-        score: how unusual each pixel is, on the model's own scale.
+        score: -log10 of the share of healthy pixels that are at least as unusual: 0 .. 4.
         healthy: the image as the model would expect it: invented, never to be read as the patient.
         likeness: deviations by which each image lies above healthy ones; high is unlike.
     """

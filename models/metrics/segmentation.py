@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -41,7 +39,7 @@ def best_dice(scores: Scores, truth: Mask) -> float:
     return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
 
 
-def auroc(low: Sequence[float] | Scores, high: Sequence[float] | Scores) -> float:
+def auroc(low: Float[np.ndarray, "*low"], high: Float[np.ndarray, "*high"]) -> float:
     """Return the share of pairs in which the second is higher; ties count half."""
     both = np.concatenate([np.ravel(low), np.ravel(high)])
     _, places, counts = np.unique(both, return_inverse=True, return_counts=True)

@@ -82,7 +82,56 @@ class DenoisedWithMaps(Protocol):
         """Return the standard deviation of the noise in the source's unit."""
 
 
-class SeriesObjects:
+class ObjectFiles:
+    """Numbers and writes objects of one source series, each kind as a series of its own."""
+
+    def __init__(self, volume: Volume, staging: Path, series_number_factor: int) -> None:
+        """Store the arguments; nothing is written yet."""
+        self._volume = volume
+        self._staging = staging
+        self._factor = series_number_factor
+        self._numbers: dict[str, int | None] = {}
+        self._made: dict[str, SeriesObject] = {}
+
+    def number_of(self, kind: str, header: Dataset) -> int | None:
+        """Return the SeriesNumber of an object: the next free one after the derived series (W3)."""
+        if kind not in self._numbers:
+            source = whole_number(text_of(header, "SeriesNumber"))
+            taken = set(self._volume.sibling_series_numbers)
+            for _ in range(len(self._numbers) + 2):  # the derived series', those before, and ours
+                number = free_series_number(source, frozenset(taken), self._factor)
+                taken |= {number} if number is not None else set()
+            self._numbers[kind] = number
+        return self._numbers[kind]
+
+    def write(self, kind: str, dataset: Dataset) -> None:
+        """Write one object.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        uid = str(dataset.SeriesInstanceUID)
+        made = self._made.setdefault(kind, SeriesObject(kind, uid, 0))
+        self._made[kind] = replace(made, instances=made.instances + 1)
+        with naming_output_faults(WRITE):
+            folder = self._staging / uid
+            folder.mkdir(exist_ok=True)
+            write_synced(folder / f"{dataset.SOPInstanceUID}.dcm", dataset.save_as)
+
+    def finish_files(self) -> tuple[SeriesObject, ...]:
+        """Return all objects, after their folders are on disk."""
+        with naming_output_faults(WRITE):
+            for made in self._made.values():
+                sync(self._staging / made.series_instance_uid)
+        return tuple(self._made.values())
+
+    def discard(self) -> None:
+        """Remove everything that was written."""
+        for made in self._made.values():
+            shutil.rmtree(self._staging / made.series_instance_uid, ignore_errors=True)
+
+
+class SeriesObjects(ObjectFiles):
     """Makes the objects of one derived series, block by block."""
 
     def __init__(
@@ -95,8 +144,8 @@ class SeriesObjects:
         series_number_factor: int,
     ) -> None:
         """Store the arguments; nothing is made or written yet."""
+        super().__init__(volume, staging, series_number_factor)
         self.warnings: list[str] = []
-        self._volume = volume
         self._derived_series_uid = derived_series_uid
         # of an image alone, so that the objects of its neighbours are others
         self._of = (
@@ -105,12 +154,8 @@ class SeriesObjects:
             else derived_series_uid
         )
         self._provenance = provenance
-        self._staging = staging
         self._options = options
-        self._factor = series_number_factor
         self._header: Dataset | None = None
-        self._numbers: dict[str, int | None] = {}
-        self._made: dict[str, SeriesObject] = {}
 
     def add(self, denoised: DenoisedWithMaps) -> None:
         """Write the maps of the next block.
@@ -139,58 +184,30 @@ class SeriesObjects:
         if self._options.measurements and self._header is not None:
             from stillscan.operators.writing.companions.measurement_report import measurement_report
 
-            with _naming_what_failed("measurements"):
+            with naming_what_failed("measurements"):
                 report = measurement_report(
                     self._volume,
                     self._header,
                     (self._derived_series_uid, sop_instance_uids),
                     self._of,
-                    self._number_of("measurements", self._header),
+                    self.number_of("measurements", self._header),
                     measured,
                     self._provenance,
                 )
-            self._write("measurements", report)
-        with naming_output_faults(WRITE):
-            for made in self._made.values():
-                sync(self._staging / made.series_instance_uid)
-        return tuple(self._made.values())
-
-    def discard(self) -> None:
-        """Remove everything that was written."""
-        for made in self._made.values():
-            shutil.rmtree(self._staging / made.series_instance_uid, ignore_errors=True)
+            self.write("measurements", report)
+        return self.finish_files()
 
     def _write_map(self, kind: Kind, block: VolumeBlock, values: np.ndarray) -> None:
         from stillscan.operators.writing.companions.parametric_maps import MapSeries
 
-        number = self._number_of(kind, block.headers[0])
+        number = self.number_of(kind, block.headers[0])
         series = MapSeries(kind, self._of, number, self._provenance)
-        with _naming_what_failed(kind):
+        with naming_what_failed(kind):
             instances = list(series.instances(block, values, self._volume.unit))
         for dataset in instances:
-            self._write(kind, dataset)
+            self.write(kind, dataset)
         if not instances:
             self._warn(NO_PLACE)
-
-    def _number_of(self, kind: str, header: Dataset) -> int | None:
-        """Return the SeriesNumber of an object: the next free one after the derived series (W3)."""
-        if kind not in self._numbers:
-            source = whole_number(text_of(header, "SeriesNumber"))
-            taken = set(self._volume.sibling_series_numbers)
-            for _ in range(len(self._numbers) + 2):  # the derived series', those before, and ours
-                number = free_series_number(source, frozenset(taken), self._factor)
-                taken |= {number} if number is not None else set()
-            self._numbers[kind] = number
-        return self._numbers[kind]
-
-    def _write(self, kind: str, dataset: Dataset) -> None:
-        uid = str(dataset.SeriesInstanceUID)
-        made = self._made.setdefault(kind, SeriesObject(kind, uid, 0))
-        self._made[kind] = replace(made, instances=made.instances + 1)
-        with naming_output_faults(WRITE):
-            folder = self._staging / uid
-            folder.mkdir(exist_ok=True)
-            write_synced(folder / f"{dataset.SOPInstanceUID}.dcm", dataset.save_as)
 
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:
@@ -198,7 +215,7 @@ class SeriesObjects:
 
 
 @contextmanager
-def _naming_what_failed(kind: str) -> Iterator[None]:
+def naming_what_failed(kind: str) -> Iterator[None]:
     """Replace errors of highdicom, whose text may hold values of the header."""
     try:
         yield

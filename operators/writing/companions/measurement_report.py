@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset
 
@@ -72,7 +72,23 @@ def measurement_report(
     import highdicom.sr
 
     series_uid, instance_uids = derived
-    images = [_image(header, volume, series_uid, uid) for uid in instance_uids]
+    images = [image_of(header, volume.sop_class_uid, series_uid, uid) for uid in instance_uids]
+    groups = [_group(volume, images, measured, provenance)]
+    made = highdicom.sr.EnhancedSR(
+        content=report_content(groups, provenance),
+        series_description=DESCRIPTION,
+        **report_identity(images, key, "measurements", series_number, provenance),
+    )
+    identify(made, header, provenance)
+    return made
+
+
+def report_content(
+    groups: Sequence[highdicom.sr.MeasurementsAndQualitativeEvaluations], provenance: Provenance
+) -> Dataset:
+    """Return the content of a report with these groups of measurements (TID 1500)."""
+    import highdicom.sr
+
     report = highdicom.sr.MeasurementReport(
         observation_context=highdicom.sr.ObservationContext(
             observer_device_context=highdicom.sr.ObserverContext(
@@ -87,21 +103,28 @@ def measurement_report(
             )
         ),
         procedure_reported=code_of("363679005", "SCT", "Imaging procedure"),
-        imaging_measurements=[_group(volume, images, measured, provenance)],
+        imaging_measurements=groups,
     )
-    made = highdicom.sr.EnhancedSR(
-        evidence=images,
-        content=report[0],
-        series_instance_uid=object_uid(key, "measurements"),
-        series_number=series_number or 1,
-        sop_instance_uid=object_uid(key, "measurements", 1),
-        instance_number=1,
-        manufacturer=provenance.application,
-        is_complete=True,
-        series_description=DESCRIPTION,
-    )
-    identify(made, header, provenance)
-    return made
+    return report[0]
+
+
+def report_identity(
+    evidence: Sequence[Dataset],
+    key: str,
+    kind: str,
+    series_number: int | None,
+    provenance: Provenance,
+) -> dict[str, Any]:
+    """Return the arguments that identify a report, for highdicom."""
+    return {
+        "evidence": evidence,
+        "series_instance_uid": object_uid(key, kind),
+        "series_number": series_number or 1,
+        "sop_instance_uid": object_uid(key, kind, 1),
+        "instance_number": 1,
+        "manufacturer": provenance.application,
+        "is_complete": True,
+    }
 
 
 def _group(
@@ -142,20 +165,20 @@ def _group(
         ),
         measurements=[
             highdicom.sr.Measurement(
-                name=_ours(code, meaning), value=float(value), unit=unit_code(unit)
+                name=own_code(code, meaning), value=float(value), unit=unit_code(unit)
             )
             for code, meaning, value, unit in figures
             if value is not None and math.isfinite(value)
         ],
         qualitative_evaluations=[
             highdicom.sr.QualitativeEvaluation(
-                name=_ours("GATE_VERDICT", "Verdict of the quality gate"),
-                value=_ours(*DECISIONS[measured.verdict.decision]),
+                name=own_code("GATE_VERDICT", "Verdict of the quality gate"),
+                value=own_code(*DECISIONS[measured.verdict.decision]),
             ),
             *(
                 highdicom.sr.QualitativeEvaluation(
-                    name=_ours("GATE_REASON", "Reason of the quality gate"),
-                    value=_ours(reason, reason.replace("-", " ").capitalize()),
+                    name=own_code("GATE_REASON", "Reason of the quality gate"),
+                    value=own_code(reason, reason.replace("-", " ").capitalize()),
                 )
                 for reason in measured.verdict.reasons
             ),
@@ -163,14 +186,15 @@ def _group(
     )
 
 
-def _image(header: Dataset, volume: Volume, series_uid: str, instance_uid: str) -> Dataset:
-    """Return the attributes of a derived image that a reference needs."""
+def image_of(header: Dataset, sop_class_uid: str, series_uid: str, instance_uid: str) -> Dataset:
+    """Return the attributes of an image of the study that a reference needs."""
     image = anonymous(header)
-    image.SOPClassUID = volume.sop_class_uid
+    image.SOPClassUID = sop_class_uid
     image.SeriesInstanceUID = series_uid
     image.SOPInstanceUID = instance_uid
     return image
 
 
-def _ours(code: str, meaning: str) -> Code:
+def own_code(code: str, meaning: str) -> Code:
+    """Return a private code."""
     return code_of(code, CODING_SCHEME, meaning[:64])

@@ -23,7 +23,7 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
 from stillscan.operators.dicom.attributes import own_items, text_of
-from stillscan.operators.volume import VolumeBlock
+from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.companions.identity import (
     anonymous,
     identify,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import highdicom
     from pydicom.sr.coding import Code
 
-Kind = Literal["uncertainty", "noise"]
+Kind = Literal["uncertainty", "noise", "anomaly"]
 Values = Float32[np.ndarray, "slice row column"]
 
 # Cosines of one stack may differ that much: real GE series do in the sixth digit.
@@ -66,6 +66,11 @@ LABELS: dict[Kind, tuple[str, str, str]] = {  # code, its meaning, SeriesDescrip
         "NOISE_SD",
         "Standard deviation of the noise before noise reduction",
         "Noise of the source series",
+    ),
+    "anomaly": (
+        "ANOMALY_SCORE",
+        "-log10 of the share of healthy pixels at or above the score",
+        "Unlike training images, research",
     ),
 }
 
@@ -113,7 +118,7 @@ class MapSeries:
         limits = float(frames.min()), float(frames.max())
         quantity = code_of(code, CODING_SCHEME, meaning)
         number = block.start + indices[0] + 1
-        pixel_measures, orientation, positions = _planes(sources)
+        pixel_measures, orientation, positions = planes_of(sources)
         dataset = highdicom.pm.ParametricMap(
             source_images=sources,
             pixel_array=frames,
@@ -152,15 +157,22 @@ class MapSeries:
             plane_orientation=orientation,
             plane_positions=positions,
         )
-        identify(dataset, block.headers[indices[0]], self.provenance)
         uid = object_uid(self.derived_series_uid, self.kind, "dimensions")
-        for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
-            item.DimensionOrganizationUID = uid
-        (measures,) = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
-        if spacing := measures.get("SpacingBetweenSlices"):
-            measures.SpacingBetweenSlices = f"{float(spacing):.10g}"  # highdicom: 17 characters
-        refer_to_slices(dataset, block.volume)
+        complete(dataset, block.headers[indices[0]], block.volume, uid, self.provenance)
         return dataset
+
+
+def complete(
+    dataset: Dataset, header: Dataset, volume: Volume, dimensions_uid: str, provenance: Provenance
+) -> None:
+    """Make an object of highdicom one of the patient, with references to the real images."""
+    identify(dataset, header, provenance)
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions_uid
+    (measures,) = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    if spacing := measures.get("SpacingBetweenSlices"):
+        measures.SpacingBetweenSlices = f"{float(spacing):.10g}"  # highdicom: 17 characters
+    refer_to_slices(dataset, volume)
 
 
 def sources_of(block: VolumeBlock) -> list[Dataset]:
@@ -230,7 +242,7 @@ def code_of(value: str, scheme: str, meaning: str) -> Code:
     return Code(value, scheme, meaning)
 
 
-def _planes(
+def planes_of(
     sources: Sequence[Dataset],
 ) -> tuple[
     highdicom.PixelMeasuresSequence,

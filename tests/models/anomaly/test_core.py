@@ -214,7 +214,7 @@ def test_every_row_has_a_map_of_the_image_s_size_and_the_same_seed_gives_the_sam
     assert all(maps[row].shape == images.shape for row in ROWS)
     assert not torch.equal(maps["KL"], model.maps(images, seed=1)["KL"])
     estimate = model.assess(images)
-    assert torch.equal(estimate.score, maps[model.row])
+    assert torch.equal(estimate.score, model.scores.rarity(maps[model.row]))
     assert estimate.likeness.shape == (6,)
 
 

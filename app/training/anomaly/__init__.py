@@ -1,0 +1,1 @@
+"""Training of anomaly bundles: stages, release check, command."""
