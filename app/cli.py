@@ -327,6 +327,9 @@ def inspect(
 
 @app.command(epilog=EXIT_CODES)
 def anomaly(
+    models: Annotated[
+        Path, typer.Option(help="Bundle that `stillscan train --task anomaly` wrote")
+    ],
     source: Source = None,
     output: Annotated[
         Path | None,
@@ -334,9 +337,6 @@ def anomaly(
     ] = None,
     input_: Input = None,
     output_: Output = None,
-    models: Annotated[
-        Path, typer.Option(help="Bundle that `stillscan train --task anomaly` wrote")
-    ] = ...,  # type: ignore[assignment]
     device: DeviceOption = None,
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,

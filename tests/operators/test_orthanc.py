@@ -24,6 +24,8 @@ from tests.derived import (
     volumes_in,
 )
 from tests.enhanced_factory import ENHANCED
+from tests.operators.test_anomaly import STACKS, with_lesion
+from tests.operators.test_anomaly import objects_of as anomaly_objects_of
 from tests.operators.test_objects import objects_of
 from tests.series_factory import SOP_CLASSES, make_series
 
@@ -110,6 +112,9 @@ def made(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Made:
         for files in objects_of(each.volume, folder / "objects").files.values()
         for file in files
     ]
+    lesion = with_lesion(folder / "lesion", *STACKS["oblique"], seed=7)
+    anomaly_objects_of(lesion, folder / "anomaly")
+    objects += sorted((folder / "anomaly").rglob("*.dcm"))
     return Made(derivations, objects, archived(derivations, folder, tool, objects))
 
 

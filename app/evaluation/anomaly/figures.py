@@ -178,12 +178,12 @@ def better(one: Measured, other: Measured, subjects: Sequence[str]) -> Interval:
 
 def table(figures: Sequence[Figures]) -> str:
     """Return the figures as a table in Markdown."""
-    head = (
+    lines = [
         "| lesions | row | Dice at the healthy threshold | best Dice (its own threshold) | "
         "AUPRC | AUPRC of an image (95 % by subject) | lesions found at 1 false region per image | "
-        "image AUROC | healthy pixels marked | s per image |"
-    )
-    lines = [head, "|---" * 10 + "|"]
+        "image AUROC | healthy pixels marked | s per image |",
+        "|---" * 10 + "|",
+    ]
     lines += [
         f"| {f.lesions} | {f.row} | {f.dice:.3f} | {f.best_dice:.3f} | {f.average_precision:.3f} | "
         f"{f.per_image:.3f} ({f.per_image_low:.3f} to {f.per_image_high:.3f}) | "

@@ -77,6 +77,25 @@ class AnomalyRequest(TrainingRequest):
     labels: Path | None = None
 
 
+@dataclass(frozen=True)
+class Checked:
+    """The result of calibration and release check.
+
+    Attributes:
+        guided: None if there are no labels, or the classifier is too poor.
+        classifier_auroc: on the test; None without labels.
+        achieved: share of healthy pixels of the test that a candidate region would hold.
+        reasons: why the bundle may not be released.
+    """
+
+    model: LatentAnomalyModel
+    guided: GuidedAnomalyModel | None
+    classifier_auroc: float | None
+    achieved: float
+    figures: list[Figures]
+    reasons: list[str]
+
+
 def train_anomaly_bundle(request: AnomalyRequest, decoder: Decoder, console: Console) -> ExitCode:
     """Train, calibrate and check; write the bundle, or move the refused candidate aside.
 
@@ -128,37 +147,33 @@ def train_anomaly_bundle(request: AnomalyRequest, decoder: Decoder, console: Con
                 write_logs(logs, progress)
 
             networks = {name: each.cpu() for name, each in last_of(run.train(), note).items()}
-    model, guided, figures, reasons = calibrated(networks, training, validation, test)
-    console.print(table(figures), markup=False, highlight=False, soft_wrap=True)
-    if guided is None:
+    found = checked(networks, training, validation, test)
+    console.print(table(found.figures), markup=False, highlight=False, soft_wrap=True)
+    if found.classifier_auroc is not None:
+        console.print(f"classifier: AUROC {found.classifier_auroc:.3f}", highlight=False)
+    if found.guided is None:
         networks = {name: networks[name] for name in ("autoencoder", "prior", "denoiser")}
     counts = {"subjects": len(set(training.subjects)), "slices": len(training.images), "kind": kind}
-    held_out = model.assess(thinned(test.healthy, JUDGED).images).score
-    achieved = float((held_out >= CANDIDATE).float().mean())
-    metadata = metadata_of(request, contract, model, guided, figures, reasons, counts, achieved)
+    metadata = metadata_of(request, contract, found, counts)
     with naming_output_faults(f"write {request.staging}"):
-        save_anomaly_bundle(networks, model, request.staging, metadata)
+        save_anomaly_bundle(networks, found.model, request.staging, metadata)
         (request.staging / "docs").mkdir(exist_ok=True)
-        (request.staging / "docs/README.md").write_text(model_card(metadata, figures), "utf-8")
-    if reasons:
-        refuse(request.staging, request.folder / "refused", reasons)
+        card = model_card(metadata, found.figures)
+        (request.staging / "docs/README.md").write_text(card, encoding="utf-8")
+    if found.reasons:
+        refuse(request.staging, request.folder / "refused", found.reasons)
     publish(request.staging, request.out)
     console.print(f"bundle in {request.out}", soft_wrap=True, highlight=False)
     return ExitCode.DERIVED
 
 
-def calibrated(
+def checked(
     networks: Mapping[str, nn.Module],
     training: AnomalyImages,
     validation: AnomalyImages,
     test: AnomalyImages,
-) -> tuple[LatentAnomalyModel, GuidedAnomalyModel | None, list[Figures], list[str]]:
-    """Choose row, reference and scale on validation images and measure all rows on the test.
-
-    Returns:
-        The model, the guided model (None if there is none, or its classifier is too poor), the
-        table, and the reasons why the bundle may not be released.
-    """
+) -> Checked:
+    """Choose row, reference and scale on validation images and measure all rows on the test."""
     autoencoder, prior, denoiser = (networks[name] for name in ("autoencoder", "prior", "denoiser"))
     assert isinstance(autoencoder, LatentAutoencoder)
     assert isinstance(prior, LatentDiffusion)
@@ -176,7 +191,7 @@ def calibrated(
                 precision[row, reference] += float(np.mean([average_precision(*of) for of in each]))
     row, reference = max(precision, key=precision.__getitem__)
     model = replace(model, row=row, reference=reference).calibrated(*usual)
-    guided, _ = guided_model(networks, validation, test)
+    guided, classifier_auroc = guided_model(networks, validation, test)
     simple = dict(baselines(training.healthy.images, autoencoder, denoiser))
     found = [
         {
@@ -204,19 +219,21 @@ def calibrated(
                     f"{rows[name].figures.lesions}: {ours} is not shown to be better than {name} "
                     f"({gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})"
                 )
-    return model, guided, [each.figures for rows in found for each in rows.values()], reasons
+    achieved = float((model.assess(judged.images).score >= CANDIDATE).float().mean())
+    figures = [each.figures for rows in found for each in rows.values()]
+    return Checked(model, guided, classifier_auroc, achieved, figures, reasons)
 
 
 def guided_model(
     networks: Mapping[str, nn.Module], validation: AnomalyImages, test: AnomalyImages
-) -> tuple[GuidedAnomalyModel | None, float]:
+) -> tuple[GuidedAnomalyModel | None, float | None]:
     """Return the guided model with the largest scale that leaves healthy images as they are.
 
     Returns:
         None where there are no labels or the classifier's AUROC on the test is too low; the AUROC.
     """
     if "classifier" not in networks:
-        return None, float("nan")
+        return None, None
     autoencoder, prior = networks["autoencoder"], networks["two_class_prior"]
     classifier = networks["classifier"]
     assert isinstance(autoencoder, LatentAutoencoder)
@@ -244,12 +261,8 @@ def thinned(images: AnomalyImages, count: int) -> AnomalyImages:
 def metadata_of(
     request: AnomalyRequest,
     contract: InputContract,
-    model: LatentAnomalyModel,
-    guided: GuidedAnomalyModel | None,
-    figures: Sequence[Figures],
-    reasons: Sequence[str],
+    found: Checked,
     counts: Mapping[str, Any],
-    achieved: float,
 ) -> dict[str, Any]:
     """Return the metadata; they contain no name of a file, series or patient."""
     return {
@@ -266,14 +279,15 @@ def metadata_of(
             "task": TASK,
             "modalities": [contract.modality],
             "input": asdict(contract),
-            "row": model.row,
-            "reference": model.reference,
+            "row": found.model.row,
+            "reference": found.model.reference,
             "nominal": NOMINAL,
-            "scale": guided.scale if guided else None,
-            "candidates": {"nominal": 10**-CANDIDATE, "achieved": achieved},
+            "scale": found.guided.scale if found.guided else None,
+            "classifier_auroc": found.classifier_auroc,
+            "candidates": {"nominal": 10**-CANDIDATE, "achieved": found.achieved},
             "training": {"profile": request.profile_name, "seed": request.seed, **counts},
-            "figures": [asdict(each) for each in figures],
-            "release": {"released": not reasons, "reasons": list(reasons)},
+            "figures": [asdict(each) for each in found.figures],
+            "release": {"released": not found.reasons, "reasons": found.reasons},
         },
     }
 
