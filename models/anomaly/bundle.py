@@ -70,7 +70,7 @@ def save_anomaly_bundle(
     calibration = {
         "thresholds": model.thresholds.values.contiguous(),
         "quantiles": scores.quantiles.contiguous(),
-        "likeness": tensor([scores.log_mean, scores.log_deviation]),
+        "likeness": tensor([scores.log_median, scores.log_deviation]),
     }
     (folder / HEALTHY).write_bytes(save(calibration))
     text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"

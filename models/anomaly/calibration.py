@@ -69,11 +69,12 @@ class HealthyScores:
 
     Attributes:
         quantiles: scores with the shares 10 ** -linspace(0, LARGEST_SCORE, SCALE_STEPS); rising.
-        log_mean, log_deviation: of the logarithm of the mean KL of healthy slices.
+        log_median, log_deviation: of the logarithm of the mean KL of healthy slices; the deviation
+            is that of the upper side, as empty slices lie far below.
     """
 
     quantiles: Float[Tensor, " step"]
-    log_mean: float
+    log_median: float
     log_deviation: float
 
     @classmethod
@@ -85,7 +86,8 @@ class HealthyScores:
         shares = 10.0 ** -torch.linspace(0, LARGEST_SCORE, SCALE_STEPS, dtype=torch.float64)
         places = ((1 - shares) * (len(ordered) - 1)).ceil().long()
         logs = mean_kl.double().clamp(min=1e-12).log()
-        return cls(ordered[places].cpu(), float(logs.mean()), float(logs.std()))
+        median, upper = logs.quantile(torch.tensor([0.5, 0.975], dtype=torch.float64)).tolist()
+        return cls(ordered[places].cpu(), median, (upper - median) / 1.96)
 
     def rarity(self, scores: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Return -log10 of the share of healthy pixels at or above each score: 0 .. 4.
@@ -102,7 +104,7 @@ class HealthyScores:
 
     def likeness(self, mean_kl: Float[Tensor, " slice"]) -> Float[Tensor, " slice"]:
         """Return the deviations by which each slice's mean KL lies above healthy slices'."""
-        return (mean_kl.clamp(min=1e-12).log() - self.log_mean) / max(self.log_deviation, 1e-6)
+        return (mean_kl.clamp(min=1e-12).log() - self.log_median) / max(self.log_deviation, 1e-6)
 
     def score_at(self, share: float) -> float:
         """Return the score that this share of healthy pixels reaches."""
