@@ -1,5 +1,6 @@
 """Anomaly bundles from training to DICOM objects, on made images of round heads."""
 
+import csv
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -126,6 +127,27 @@ def test_series_is_mapped_and_another_kind_is_refused(refused: Path, tmp_path: P
     done = CliRunner().invoke(cli.app, ["anomaly", str(other), str(tmp_path / "none"), *bundle])
     assert done.exit_code == 4
     assert not list((tmp_path / "none").rglob("*.dcm"))
+
+
+def test_evaluation_with_masks_shows_every_row(refused: Path, tmp_path: Path) -> None:
+    images, masks = heads(12, seed=3), np.zeros((12, 32, 32), np.uint8)
+    masks[:9, 8:14, 10:16] = 1
+    images[masks == 1] = 250
+    for name, array in (("data", images), ("masks", masks), ("healthy", heads(40, seed=4))):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "heads.npz", image=array, subject=np.arange(len(array)))
+    places = {"--models": refused, "--masks": tmp_path / "masks", "--healthy": tmp_path / "healthy"}
+    options = [str(each) for pair in places.items() for each in pair]
+    command = ["evaluate", str(tmp_path / "data"), "--task", "anomaly", *options]
+    done = CliRunner().invoke(cli.app, [*command, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "out/anomaly.csv").open() as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    # a bright box is found by every method that knows how bright heads are
+    assert float(rows["intensity"]["average_precision"]) > 0.9
+    assert float(rows["PCA 64"]["average_precision"]) > 0.5
+    assert {"KL", "healed residual", "one step x KL, reconstruction"} <= rows.keys()
+    assert "12 images of 12 subjects" in (tmp_path / "out/anomaly.md").read_text("utf-8")
 
 
 def test_killed_training_ends_with_the_same_bits(tmp_path: Path) -> None:

@@ -73,11 +73,7 @@ def evaluate_anomaly(plan: AnomalyPlan, decoder: Decoder, console: Console) -> E
 
     known, images = images_in(plan.healthy, contract).healthy, images_in(plan.data, contract)
     model, nominal = bundle.model, bundle.settings["nominal"]
-    likeness = [
-        model.scores.likeness(model.maps(each.images, ())["mean KL"]).numpy()
-        for each in (known, images)
-        if model.scores
-    ]
+    likeness = [model.assess(each.images).likeness.numpy() for each in (known, images)]
     notes = [
         f"Bundle {bundle.name} {bundle.version}; {len(images.images)} images of "
         f"{len(set(images.subjects))} subjects; thresholds and simple methods from "

@@ -132,13 +132,7 @@ def measure(
     of_images = np.array(
         [average_precision(one, mask) for one, mask in zip(scores, masks, strict=True)]
     )
-    by_subject: dict[str, list[float]] = {}
-    for subject, value in zip(subjects, of_images, strict=True):
-        if not math.isnan(value):
-            by_subject.setdefault(subject, []).append(float(value))
-    interval = (
-        bootstrap_mean(list(by_subject.values())) if by_subject else Interval(*[math.nan] * 3)
-    )
+    interval = interval_of(of_images, subjects)
     top = [np.quantile(each.reshape(len(each), -1), 0.99, 1) for each in (quiet, scores)]
     figures = Figures(
         lesions,
@@ -168,12 +162,13 @@ def threshold_of(make: AnomalyMap, healthy: Float[Tensor, "image 1 h w"], nomina
     return float(np.quantile(make(healthy).numpy(), 1 - nominal))
 
 
-def better(one: Measured, other: Measured, subjects: Sequence[str]) -> Interval:
-    """Return by how much the average precision of single images is higher, by subject."""
+def interval_of(values: np.ndarray, subjects: Sequence[str]) -> Interval:
+    """Return the mean of values of images with its interval by subject; NaN values are left out."""
     by_subject: dict[str, list[float]] = {}
-    for subject, value in zip(subjects, one.of_images - other.of_images, strict=True):
-        by_subject.setdefault(subject, []).append(float(value))
-    return bootstrap_mean(list(by_subject.values()))
+    for subject, value in zip(subjects, values, strict=True):
+        if not math.isnan(value):
+            by_subject.setdefault(subject, []).append(float(value))
+    return bootstrap_mean(list(by_subject.values())) if by_subject else Interval(*[math.nan] * 3)
 
 
 def table(figures: Sequence[Figures]) -> str:

@@ -27,7 +27,7 @@ from stillscan.app.datasets.anomaly_images import (
 from stillscan.app.evaluation.anomaly.figures import (
     REFERENCES,
     Figures,
-    better,
+    interval_of,
     lesions_of,
     measure,
     row_name,
@@ -59,7 +59,7 @@ from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.decoder import Decoder
 
 NOMINAL = 0.025  # share of healthy pixels that is marked
-JUDGED = 120  # images for the choice of the row, and again for the release check
+JUDGED = 300  # images for the choice of the row, and again for the release check
 CALIBRATED = 600  # images for thresholds and scales
 HEALTHY_CHANGE = 0.01  # mean guided map of healthy images that a scale may make
 CLASSIFIER_AUROC = 0.9  # below it there are no guided maps
@@ -213,7 +213,8 @@ def checked(
     reasons = []
     for rows in found:
         for name in simple:
-            gain = better(rows[ours], rows[name], judged.subjects)
+            gains = rows[ours].of_images - rows[name].of_images
+            gain = interval_of(gains, judged.subjects)
             if not gain.low > 0:
                 reasons.append(
                     f"{rows[name].figures.lesions}: {ours} is not shown to be better than {name} "
