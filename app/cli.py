@@ -327,16 +327,13 @@ def inspect(
 
 @app.command(epilog=EXIT_CODES)
 def anomaly(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="DICOM: a folder, a file, a DICOMDIR or a zip")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the objects")],
     models: Annotated[
         Path, typer.Option(help="Bundle that `stillscan train --task anomaly` wrote")
     ],
-    source: Source = None,
-    output: Annotated[
-        Path | None,
-        typer.Argument(metavar="OUT", help="Folder for the objects", show_default=False),
-    ] = None,
-    input_: Input = None,
-    output_: Output = None,
     device: DeviceOption = None,
     config: Config = DEFAULT_SETTINGS,
     verbose: Verbose = False,
@@ -349,8 +346,8 @@ def anomaly(
 
     def action() -> ExitCode:
         settings = with_choices(load_settings(config), None, None, device)
-        job = Job(place(source, input_, "IN"), place(output, output_, "OUT"), settings, models)
-        with Decoder() as decoder, opened(job.source) as folder:
+        job = Job(source, output, settings, models)
+        with Decoder() as decoder, opened(source) as folder:
             # imported here: the reading process starts before torch is imported
             from stillscan.app.pipeline.anomaly import map_anomalies
 
