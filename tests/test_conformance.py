@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import EnhancedSRStorage, ParametricMapStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    EnhancedSRStorage,
+    ParametricMapStorage,
+    SegmentationStorage,
+)
 
 from stillscan import __version__
 from stillscan.app.dicomweb import query, retrieve
+from stillscan.operators.anomaly.objects import CANDIDATE_TYPE
 from stillscan.operators.reading.sandbox.pixel_data import (
     ENCAPSULATED_UNCOMPRESSED,
     NATIVE_SYNTAXES,
@@ -96,10 +102,16 @@ def test_only_stated_attributes_differ_from_the_source(enhanced: bool, tmp_path:
 
 def test_objects_and_codes_are_stated() -> None:
     objects = section("Written: objects beside the derived series")
-    assert set(re.findall(r"1\.2\.840[\d.]+", objects)) == {ParametricMapStorage, EnhancedSRStorage}
+    assert set(re.findall(r"1\.2\.840[\d.]+", objects)) == {
+        ParametricMapStorage,
+        EnhancedSRStorage,
+        SegmentationStorage,
+        Comprehensive3DSRStorage,
+    }
     codes = section("Private codes")
     for code, meaning, _ in parametric_maps.LABELS.values():
         assert f"`{code}` | {meaning}" in codes
+    assert "`{}` | {}".format(*CANDIDATE_TYPE) in codes
     for code, _ in measurement_report.DECISIONS.values():
         assert f"`{code}`" in codes
 

@@ -71,7 +71,6 @@ def rows_of(
     model: LatentAnomalyModel, guided: GuidedAnomalyModel | None, simple: Mapping[str, AnomalyMap]
 ) -> Iterator[tuple[str, AnomalyMap]]:
     """Yield every row of the table: simple methods, latent rows, guided rows."""
-
     made: dict[tuple[int, Reference], tuple[Tensor, Mapping[str, Tensor]]] = {}
 
     def latent(row: str, reference: Reference) -> AnomalyMap:
