@@ -21,6 +21,7 @@ from torch import Tensor
 
 from stillscan.models.training.dead_leaves import dead_leaves
 from stillscan.models.training.noisy_examples import PATCH, TrainingImage
+from stillscan.models.training.projection_noise import Kernel, noise_fields
 
 Part = Literal["train", "validate", "test"]
 Domain = Literal["mr", "xray", "ct"]
@@ -53,10 +54,19 @@ SPLIT = (
     Item("ct_ge_hispeed_head_tilt", "ct", "train"),
     Item("ct_chest_transfer_syntaxes/CTImage.dcm", "ct", "test"),
 )
+# of `ct`: name, whether it is DICOM, pixels in mm, own noise in HU after averaging
+CT_TRAINING = (
+    ("ct_siemens_chest_b40f", True, 0.8828, 6.0),
+    ("ct_siemens_chest_slices", False, 0.8828, 9.0),
+    ("ct_toshiba_head_vertex_slices", False, 0.527, 4.0),
+)
+SLAB = 3  # slices that are averaged
+FIELDS = 4  # realisations of noise of each slice
+PROJECTION_WEIGHT = 0.2  # of CT with noise of its own projections
 DOMAIN_WEIGHT = {
     "mr": 0.32,
     "xray": 0.14,
-    "ct": 0.12,
+    "ct": 0.04,
 }  # sampling weight of real images; the rest is procedural
 LOWEST_OWN_SIGMA = {
     "mr": 0.0,
@@ -108,13 +118,41 @@ def scale_to_unit(values: Slices, domain: Domain) -> Slices:
 
 def training_images(data: Path, seed: int) -> list[TrainingImage]:
     """Load the training images of the shipped students: real slices and procedural images."""
-    images = real_images(data, SCALES)
+    images = real_images(data, SCALES) + projected_images(data / "ct", seed)
     rng = np.random.default_rng(seed)
-    share = (1 - sum(DOMAIN_WEIGHT.values())) / PROCEDURAL_IMAGES
+    share = (1 - PROJECTION_WEIGHT - sum(DOMAIN_WEIGHT.values())) / PROCEDURAL_IMAGES
     for _ in range(PROCEDURAL_IMAGES):
         pixels = torch.from_numpy(dead_leaves(PROCEDURAL_SIZE, rng))
         images.append(TrainingImage(pixels, 0.0, share))
     return images
+
+
+def projected_images(ct: Path, seed: int) -> list[TrainingImage]:
+    """Load CT slices, averaged to 256 x 256, each with noise that is made in its projections."""
+    generator = torch.Generator().manual_seed(seed)
+    averaged = []
+    for name, is_dicom, pixel_mm, own_hu in CT_TRAINING:
+        if is_dicom:
+            files = sorted((ct / "dicom" / name).iterdir(), key=_position)
+            slices = np.concatenate([_modality_values(file) for file in files])
+            slices = slices.reshape(-1, SLAB, *slices.shape[1:]).mean(1)
+        else:
+            with np.load(ct / "arrays" / f"{name}.npz") as arrays:
+                slices = arrays["hu"].astype(np.float32)
+        halved = F.avg_pool2d(torch.from_numpy(slices).clamp(-1024, 3071), 2)
+        averaged += [(hu, 2 * pixel_mm, own_hu) for hu in halved]
+    images = []
+    for hu, pixel_mm, own_hu in averaged:
+        kernels = [Kernel.drawn(generator) for _ in range(FIELDS)]
+        fields = noise_fields(hu, pixel_mm, kernels, generator)
+        pixels = torch.from_numpy(scale_to_unit(hu.numpy(), "ct"))
+        share = PROJECTION_WEIGHT / len(averaged)
+        images.append(TrainingImage(pixels, own_hu / 4095, share, fields))
+    return images
+
+
+def _position(file: Path) -> float:
+    return float(pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient[2])
 
 
 def real_images(data: Path, scales: Sequence[float]) -> list[TrainingImage]:

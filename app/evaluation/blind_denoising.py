@@ -59,6 +59,7 @@ def denoise_series(
     gated: bool,
     places: Sequence[Place] | None = None,
     modality: str = "",
+    strength: float = 1.0,
 ) -> Denoised:
     """Denoise a series of arrays.
 
@@ -69,6 +70,7 @@ def denoise_series(
         gated: whether gate and repeated acquisitions judge the result, as in the application.
         places: of the slices; those of one place are repeated acquisitions.
         modality: of the series.
+        strength: share of the correction that is applied.
 
     Returns:
         The denoised series. A series that the application refuses comes back as it is: its noise
@@ -86,7 +88,7 @@ def denoise_series(
         for block in volume.blocks():
             estimated = estimate_block(denoiser, block, plan)
             if gated:
-                denoised = judge_block(estimated)
+                denoised = judge_block(estimated, strength)
                 summary.add(denoised)
                 slices.append(torch.from_numpy(denoised.pixels))
                 spread = denoised.spread

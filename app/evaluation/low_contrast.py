@@ -116,21 +116,31 @@ def with_discs(absent: Series) -> Series:
     return torch.cat(turned)
 
 
-def inserted(present: Series, absent: Series) -> Detectability:
+def inserted(present: Series, absent: Series, source: Series | None = None) -> Detectability:
     """Measure the detectability of the discs that `with_discs` added.
 
     Args:
         present: the method's results for `with_discs(images)`.
         absent: its results for `images`.
+        source: `images`, whose noise in each channel is the observer's internal noise; without
+            them it has none, and forgives every invertible filter.
     """
     count = len(absent)
     pairs = [_pairs(disc, present, absent) for disc in DISCS]
+    internal = [
+        None if source is None else _pairs(disc, source.repeat(len(ANGLES), 1, 1), source)[1].var(0)
+        for disc in DISCS
+    ]
     regions = count * len(ANGLES)
-    discs = tuple(paired_detectability(*pair) for pair in pairs)
+    discs = tuple(paired_detectability(*p, own) for p, own in zip(pairs, internal, strict=True))
     means = []
     for left_out in range(regions):
         kept = [i for i in range(regions) if i != left_out]
-        means.append(sum(paired_detectability(p[kept], a[kept]) for p, a in pairs) / len(DISCS))
+        some = [
+            paired_detectability(p[kept], a[kept], own)
+            for (p, a), own in zip(pairs, internal, strict=True)
+        ]
+        means.append(sum(some) / len(DISCS))
     return _jackknife(discs, means)
 
 

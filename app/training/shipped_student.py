@@ -26,7 +26,7 @@ from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.networks.weights import load_network
 from stillscan.models.training.int8_training import choose_steps, imitation
 from stillscan.models.training.loop import Objective, Training, train
-from stillscan.models.training.losses import supervised
+from stillscan.models.training.losses import paired, supervised
 from stillscan.models.training.noisy_examples import Batch, TrainingImage, draw_batch
 
 CHECKPOINT_EVERY = 250
@@ -45,6 +45,9 @@ def main(
         typer.Option("--from", help="start with the weights of this bundle, network or checkpoint"),
     ] = None,
     faint: Annotated[float, typer.Option(help="share of examples with faint structures")] = 0.0,
+    lesions: Annotated[
+        float, typer.Option(help="weight of the loss of lesions; 0: no lesions are inserted")
+    ] = 0.0,
     widths: Annotated[str, typer.Option(help="channels at each resolution")] = "48,96,192",
     int8: Annotated[
         bool, typer.Option("--int8", help="imitate the network of --from in int8")
@@ -60,7 +63,7 @@ def main(
     if start is not None:
         network.load_state_dict(_weights(start))
     images = training_images(data, seed)
-    objective: Objective[Batch] = supervised
+    objective: Objective[Batch] = paired(lesions) if lesions else supervised
     if int8:
         if start is None:
             raise typer.BadParameter("--int8 needs --from, the network that it imitates")

@@ -160,10 +160,10 @@ def clean_batches(images: list[TrainingImage], plan: StagePlan, number: int) -> 
             for i in torch.multinomial(weights, plan.batch, generator=generator, replacement=True)
         ]
         patches = [
-            augment(crop(i.pixels, generator)[: plan.patch, : plan.patch], generator)
+            augment(crop(i.pixels[None], generator)[:, : plan.patch, : plan.patch], generator)
             for i in chosen
         ]
-        x = torch.stack(patches)[:, None]
+        x = torch.stack(patches)
         drawn = (low + (high - low) * torch.rand(plan.batch, generator=generator)).exp()
         own = torch.tensor([2 * image.own_sigma for image in chosen])
         sigma = torch.maximum(drawn, own)[:, None, None, None].expand_as(x)

@@ -42,7 +42,7 @@ def references(data: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         with np.load(anomaly / f"ms_mni_patient{patient}.npz") as arrays:
             volume = arrays[contrast.lower()].astype(np.float32)
         means = np.stack([volume[:, :, z - 1 : z + 2].mean(2) for z in (60, 80, 100)])
-        yield f"MS {patient} {contrast}", "MR", _cleaned(_unit(means), OWN_NOISE)
+        yield f"MS {patient} {contrast}", "MR", cleaned(_unit(means), OWN_NOISE)
     dev = data / "dev"
     for name, array in (
         ("ulf055T_and_3T_patient_6B", "hf_T1w"),
@@ -51,9 +51,9 @@ def references(data: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         ("mr_ge_artist_acr_t1", ""),
     ):
         slices = load_item(dev, Item(name, "mr", "test", array))
-        yield name.removeprefix("mr_") + array, "MR", _cleaned(_some(slices))
+        yield name.removeprefix("mr_") + array, "MR", cleaned(_some(slices))
     with np.load(data / "survey" / "cine" / "sim_cine_SC-N-02_truth.npz") as arrays:
-        yield "cine SC-N-02", "MR", _cleaned(_unit(_some(arrays["clean"][0].astype(np.float32))))
+        yield "cine SC-N-02", "MR", cleaned(_unit(_some(arrays["clean"][0].astype(np.float32))))
     head = Protocol(slices=SLICES, first_mm=0.0, spacing_mm=18.0)
     yield "generated head", "MR", _unit(np.stack([each.truth for each in acquire(head, seed=11)]))
     rng = np.random.default_rng(7)
@@ -61,12 +61,12 @@ def references(data: Path) -> Iterator[tuple[str, str, np.ndarray]]:
     for name in ("ct_toshiba_abdomen_slices", "ct_philips_chest_slices"):
         with np.load(data / "ct" / "arrays" / f"{name}.npz") as arrays:
             volume = arrays["hu"].astype(np.float32)
-        yield name, "CT", _cleaned(scale_to_unit(_some(volume), "ct"))
-    yield "chest films", "DX", _cleaned(load_item(dev, Item("cxr[20:24]", "xray", "test"))[:SLICES])
+        yield name, "CT", cleaned(scale_to_unit(_some(volume), "ct"))
+    yield "chest films", "DX", cleaned(load_item(dev, Item("cxr[20:24]", "xray", "test"))[:SLICES])
     leg = pydicom.dcmread(next((dev / "dicom" / "cr_fuji_leg_mono1_j2k").iterdir()))
     film = leg.pixel_array.astype(np.float32)
     film = film.max() - film
-    yield "leg film", "CR", _unit(_cleaned(_averaged(film[None])))
+    yield "leg film", "CR", _unit(cleaned(_averaged(film[None])))
 
 
 def _some(volume: np.ndarray) -> np.ndarray:
@@ -85,7 +85,8 @@ def _averaged(slices: np.ndarray) -> np.ndarray:
     return slices[:, : 2 * rows, : 2 * columns].reshape(-1, rows, 2, columns, 2).mean((2, 4))
 
 
-def _cleaned(slices: np.ndarray, sigma: float | None = None) -> np.ndarray:
+def cleaned(slices: np.ndarray, sigma: float | None = None) -> np.ndarray:
+    """The slices, averaged 2 x 2 where they are large, after non-local means of their own noise."""
     if min(slices.shape[1:]) > 400:
         slices = _averaged(slices)
     clean = []

@@ -61,17 +61,27 @@ def hotelling_detectability(present: Readings, absent: Readings, background: Rea
 
 
 def paired_detectability(
-    present: Float[Tensor, "region channel"], absent: Float[Tensor, "region channel"]
+    present: Float[Tensor, "region channel"],
+    absent: Float[Tensor, "region channel"],
+    internal: Float[Tensor, " channel"] | None = None,
 ) -> float:
     """Compute d' where region i has the same noise with and without the signal.
 
     The noise of the signal's estimate is then that of the differences alone: none for a linear
     method.
+
+    Args:
+        present: responses with the signal.
+        absent: responses in the same regions without it.
+        internal: variance of the observer's own noise in each channel; None for none.
     """
     count = len(present)
     difference = present - absent
     signal = difference.mean(0)
-    inverse = _inverse((present.T.cov() + absent.T.cov()) / 2, count)
+    covariance = (present.T.cov() + absent.T.cov()) / 2
+    if internal is not None:
+        covariance = covariance + torch.diag(internal)
+    inverse = _inverse(covariance, count)
     chance = float((inverse @ difference.T.cov()).trace()) / count
     return math.sqrt(max(0.0, float(signal @ inverse @ signal) - chance))
 

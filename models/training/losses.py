@@ -25,7 +25,7 @@ from stillscan.models.networks.conditional_diffusion import (
 from stillscan.models.networks.precision import mixed_precision
 from stillscan.models.noise.profile import CORRELATION_LAGS, MAX_LAG
 from stillscan.models.sampling.schedule import NoiseSchedule
-from stillscan.models.training.loop import Losses
+from stillscan.models.training.loop import Losses, Objective
 from stillscan.models.training.noisy_examples import Batch
 from stillscan.models.training.noisy_images import NoisyBatch
 
@@ -54,6 +54,55 @@ def supervised(network: nn.Module, batch: Batch) -> Losses:
     known = (error.detach() / sigma).square()
     likelihood = _likelihood(known, log_variance, torch.zeros_like(known))
     return Losses(mean_loss + likelihood, 10 / math.log(10) * mean_loss)
+
+
+def paired(lesion_weight: float) -> Objective[Batch]:
+    """Judge a noisy patch and the same with lesions in it: no noise is left, no lesion is taken.
+
+    With r what the network takes, n the noise, d the lesions, and h = r - g * r what remains of r
+    after the pass-through with the Gaussian g: log(|h(y) - (n - g * n)|^2 / |n|^2) over both
+    patches, plus `lesion_weight` w(v) |h(y + d) - h(y)|^2 / |d - g * d|^2, the energy of the
+    lesions that is taken, which every observer's template loses. w rises from 0 at visibility 1.5
+    to 1 at 5. The log variance is trained on the error of h. Reported: the first term in dB.
+    """
+
+    def objective(network: nn.Module, batch: Batch) -> Losses:
+        assert batch.lesions is not None
+        assert batch.visibility is not None
+        assert batch.passed is not None
+        matrix = smoothing_matrix(batch.passed, batch.noisy.shape[2])
+
+        def judged(planes: Planes) -> Planes:
+            return planes - matrix @ planes @ matrix.mT
+
+        both = torch.cat([batch.noisy, batch.noisy + batch.lesions])
+        sigma, correlation = batch.sigma.repeat(2, 1, 1, 1), batch.correlation.repeat(2, 1)
+        predicted, log_variance = _run(network, both, sigma, correlation)
+        without, with_lesions = (judged(r) for r in (predicted * sigma).chunk(2))
+        wanted = judged(batch.noise)
+        error = torch.cat([without - wanted, with_lesions - wanted])
+        level = batch.noise.square().mean((1, 2, 3)).clamp(min=1e-12).repeat(2)
+        left = (error.square().mean((1, 2, 3)) / level + MSE_FLOOR).log().mean()
+        taken = (with_lesions - without).square().sum((1, 2, 3))
+        energy = judged(batch.lesions).square().sum((1, 2, 3))
+        weight = ((batch.visibility - 1.5) / 3.5).clamp(0, 1) * (energy > 0)
+        lost = (weight * taken / energy.clamp(min=1e-12)).mean()
+        known = (error.detach() / sigma).square()
+        likelihood = _likelihood(known, log_variance, torch.zeros_like(known))
+        total = left + lesion_weight * lost + likelihood
+        return Losses(total, 10 / math.log(10) * left)
+
+    return objective
+
+
+def smoothing_matrix(scale: Values, size: int) -> Float[Tensor, "batch 1 size size"]:
+    """Return the Gaussian along one axis as a matrix, mirrored at both ends; none for scale 0."""
+    at = torch.arange(size, dtype=torch.float32)
+    away, before = at[:, None] - at, at[:, None] + at + 1
+    width = 2 * scale.clamp(min=1e-3)[:, None, None, None].square()
+    kernel = sum(torch.exp(-(d**2) / width) for d in (away, before, 2 * size - before))
+    assert isinstance(kernel, Tensor)
+    return kernel / kernel.sum(3, keepdim=True) * (scale > 0)[:, None, None, None]
 
 
 def distillation(network: nn.Module, batch: NoisyBatch) -> Losses:

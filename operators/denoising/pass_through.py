@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-# Standard deviation in mm by modality, measured on CT (docs/method.md). Elsewhere the networks
-# keep more, and the rule would cost more noise than it gains.
-SCALE_MM = {"CT": 1.5}
+SCALE_MM = {"CT": 1.5}  # standard deviation; where other modalities have none, by their noise:
+PASSING = 0.0  # share of the noise that passes at most; 0 for no rule
 SMALLEST_PX, LARGEST_PX = 1.2, 8.0
 REACH = 4.0  # standard deviations: what lies beyond is 6e-5 of the kernel
 
@@ -42,18 +41,27 @@ class PassThrough:
     scale_px: tuple[float, float]
 
     @classmethod
-    def of(cls, modality: str, spacing_mm: tuple[float, float]) -> PassThrough | None:
+    def of(
+        cls, modality: str, spacing_mm: tuple[float, float], acf: Float[np.ndarray, "lag lag"]
+    ) -> PassThrough | None:
         """Return the rule for a series, None where its modality has none.
 
         Args:
             modality: DICOM Modality.
             spacing_mm: between rows, between columns (PixelSpacing).
+            acf: correlation coefficients of the noise, lag (0, 0) in the middle.
         """
         scale = SCALE_MM.get(modality)
-        if scale is None:
+        if scale is not None:
+            down, across = (min(max(scale / each, SMALLEST_PX), LARGEST_PX) for each in spacing_mm)
+            return cls(scale, (down, across))
+        if not PASSING:
             return None
-        down, across = (min(max(scale / each, SMALLEST_PX), LARGEST_PX) for each in spacing_mm)
-        return cls(scale, (down, across))
+        for scale in np.linspace(SMALLEST_PX, LARGEST_PX, 35):
+            rule = cls(0.0, (float(scale), float(scale)))
+            if rule.noise_share(acf) <= PASSING:
+                return rule
+        return rule
 
     def apply(self, noisy: Planes, estimate: Planes) -> Planes:
         """Put the low frequencies of the change back; pixels without any change stay as they are.

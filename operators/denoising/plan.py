@@ -169,7 +169,6 @@ def plan_from(
     """
     uid = sample.volume.series_instance_uid
     spacing_mm = sample.volume.slices[0].plane.spacing_mm
-    pass_through = PassThrough.of(sample.volume.modality, spacing_mm)
     blocks, repeats = sample.slices(), sample.repeats()
     given = noise if scaling is not None else None
     try:
@@ -196,7 +195,7 @@ def plan_from(
         scaling,
         noise,
         sample.indices,
-        pass_through=pass_through,
+        pass_through=PassThrough.of(sample.volume.modality, spacing_mm, noise.acf),
         noise_check=NoiseCheck.of(noise),
         uneven=one_acquisition and is_uneven([block.pixels[0] for block in blocks]),
     )

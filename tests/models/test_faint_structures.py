@@ -5,7 +5,14 @@ import torch
 
 from stillscan.models.noise.profile import smooth
 from stillscan.models.noise.synthesis import correlated_noise, gaussian_spectrum
-from stillscan.models.training.faint_structures import SIGNAL, add_faint_structures, share_at_scale
+from stillscan.models.training.faint_structures import (
+    LESION_VISIBILITY,
+    MOST_LESIONS,
+    SIGNAL,
+    add_faint_structures,
+    draw_lesions,
+    share_at_scale,
+)
 
 SIDE = 80
 WHITE = torch.ones(SIDE, SIDE)
@@ -48,3 +55,28 @@ def test_the_share_at_a_scale_is_what_smoothing_leaves_of_the_noise(length):
     noise = correlated_noise(spectrum, torch.Generator().manual_seed(0))
     left = smooth(noise[None, None])[0, 0, 16:-16, 16:-16].std() / noise.std()
     assert share_at_scale(spectrum, 2.0) == pytest.approx(float(left), rel=0.05)
+
+
+@pytest.mark.parametrize("length", [0.0, 1.2])
+def test_the_visibility_of_lesions_is_what_a_matched_filter_reads(length):
+    spectrum = gaussian_spectrum(SIDE, SIDE, length, length)
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.stack([0.02 * correlated_noise(spectrum, generator) for _ in range(400)])
+    read = []
+    for _ in range(30):
+        flat = torch.full((SIDE, SIDE), 0.5)
+        lesions, visibility = draw_lesions(flat, 0.02 * flat / 0.5, spectrum, generator)
+        assert LESION_VISIBILITY[0] <= visibility <= LESION_VISIBILITY[1]
+        spread = (noise * lesions).sum((1, 2)).std()
+        read.append(float(lesions.square().sum() / spread) / visibility)
+    assert min(read) == pytest.approx(1, abs=0.2)  # a single one
+    assert max(read) < 1.2 * MOST_LESIONS**0.5
+
+
+def test_no_lesion_lies_in_air():
+    image = torch.zeros(SIDE, SIDE)
+    image[:, SIDE // 2 :] = 0.4
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        lesions, _ = draw_lesions(image, torch.full_like(image, 0.02), WHITE, generator)
+        assert lesions[image <= SIGNAL].abs().max() == 0

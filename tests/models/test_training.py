@@ -8,8 +8,9 @@ import torch
 from stillscan.models.networks.student import StudentNetwork
 from stillscan.models.training.dead_leaves import dead_leaves
 from stillscan.models.training.loop import Training, train
-from stillscan.models.training.losses import supervised
+from stillscan.models.training.losses import paired, smoothing_matrix, supervised
 from stillscan.models.training.noisy_examples import TrainingImage, draw_batch, given_conditioning
+from stillscan.operators.denoising.pass_through import PassThrough
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,62 @@ def test_procedural_images_are_on_the_unit_interval(images):
         assert image.pixels.min() >= 0
         assert image.pixels.max() <= 1
         assert image.pixels.std() > 0.01
+
+
+def test_the_smoothing_matrix_is_the_gaussian_of_the_pass_through():
+    image = torch.randn(1, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    matrix = smoothing_matrix(torch.tensor([2.0]), 40)
+    expected = PassThrough(0.0, (2.0, 2.0)).smoothed(image[0])
+    torch.testing.assert_close((matrix @ image @ matrix.mT)[0], expected, atol=1e-4, rtol=1e-3)
+    assert smoothing_matrix(torch.tensor([0.0]), 40).abs().max() == 0
+
+
+class Fixed(torch.nn.Module):
+    """Takes the true noise, and a share of the lesions, whatever it sees."""
+
+    def __init__(self, batch, share):
+        super().__init__()
+        self.parameter = torch.nn.Parameter(torch.zeros(()))
+        taken = torch.cat([batch.noise, batch.noise + share * batch.lesions])
+        self.taken = taken / batch.sigma.repeat(2, 1, 1, 1)
+
+    def forward(self, image, sigma, correlation):
+        return self.taken + 0 * self.parameter, torch.zeros_like(self.taken)
+
+
+def test_the_paired_loss_charges_the_energy_of_the_lesions_that_is_taken(images):
+    batch = draw_batch(images, 8, seed=3, number=0)
+    kept, half, all_ = (
+        (
+            paired(2.0)(Fixed(batch, share), batch).total.item()
+            - paired(0.0)(Fixed(batch, share), batch).total.item()
+        )
+        for share in (0.0, 0.5, 1.0)
+    )
+    weight = ((batch.visibility - 1.5) / 3.5).clamp(0, 1)
+    assert kept == pytest.approx(0, abs=1e-5)
+    assert all_ == pytest.approx(2 * float(weight.mean()), rel=0.01)
+    assert half == pytest.approx(all_ / 4, rel=0.01)
+
+
+def test_noise_of_a_slice_itself_is_used_at_its_place(images):
+    field = torch.randn(1, 96, 96, generator=torch.Generator().manual_seed(0))
+    field[..., 48:] *= 3
+    own = [TrainingImage(images[0].pixels, fields=field)]
+    batch = draw_batch(own, 4, seed=0, number=0)
+    assert (batch.passed > 0).all()
+    strongest, weakest = (
+        pick(
+            torch.stack(
+                [
+                    batch.noise[:, 0, :20].std((1, 2)),
+                    batch.noise[:, 0, -20:].std((1, 2)),
+                    batch.noise[:, 0, :, :20].std((1, 2)),
+                    batch.noise[:, 0, :, -20:].std((1, 2)),
+                ]
+            ),
+            0,
+        ).values
+        for pick in (torch.max, torch.min)
+    )
+    assert (strongest > 1.8 * weakest).all()

@@ -1,5 +1,7 @@
 """Low frequencies pass: the bounds hold whatever a network does."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,18 +10,22 @@ from hypothesis import strategies as st
 
 from stillscan.models.denoisers.denoiser import Estimate, IdentityDenoiser
 from stillscan.models.noise import synthesis
-from stillscan.models.noise.profile import MAX_LAG
+from stillscan.models.noise.profile import MAX_LAG, NoiseProfile
 from stillscan.operators.array_volume import array_volume
+from stillscan.operators.denoising.denoise_series import EstimatedBlock, judge_block
 from stillscan.operators.denoising.gate_limits import GateLimits
-from stillscan.operators.denoising.intensity import HOUNSFIELD_RANGE
+from stillscan.operators.denoising.intensity import HOUNSFIELD_RANGE, Scaling
 from stillscan.operators.denoising.pass_through import PassThrough
+from stillscan.operators.denoising.plan import Plan
+from stillscan.operators.denoising.repeats import RepeatCheck
 from stillscan.operators.graph.messages import Method
 from stillscan.operators.graph.stages import denoised_blocks
 from stillscan.operators.writing.provenance import Provenance
 
 SIDE = 160
 PROVENANCE = Provenance("0", "none", "none", "student", 1.0, "none", "float32", "cpu")
-RULE = PassThrough.of("CT", (0.75, 0.75))  # 2 pixels
+WHITE = np.pad([[1.0]], MAX_LAG)
+RULE = PassThrough.of("CT", (0.75, 0.75), WHITE)  # 2 pixels
 LOOSE = GateLimits(residual_deviation=100, residual_mean=100, clamp_score=1e6, clamped_share=1)
 Y, X = np.mgrid[:SIDE, :SIDE] - SIDE / 2
 
@@ -42,9 +48,8 @@ def smoothed(image: np.ndarray, scale: float) -> np.ndarray:
 
 def test_scale_is_in_millimetres_and_for_ct_alone():
     assert RULE.scale_px == (2.0, 2.0)
-    assert PassThrough.of("CT", (0.5, 1.0)).scale_px == (3.0, 1.5)
-    assert PassThrough.of("CT", (5.0, 0.01)).scale_px == (1.2, 8.0)
-    assert PassThrough.of("MR", (1.0, 1.0)) is None
+    assert PassThrough.of("CT", (0.5, 1.0), WHITE).scale_px == (3.0, 1.5)
+    assert PassThrough.of("CT", (5.0, 0.01), WHITE).scale_px == (1.2, 8.0)
 
 
 @pytest.mark.parametrize("diameter", [8, 12, 20])
@@ -70,6 +75,75 @@ def test_smoothed_at_three_s_a_change_is_four_percent_of_what_was_wanted(seed, l
     change = rule.apply(noisy, -wanted[None])[0]
     seen, unbounded = smoothed(change, 3 * scale), wanted
     assert np.square(seen).sum() <= (0.04 * 1.02) ** 2 * np.square(unbounded).sum()
+
+
+def hostile(kind, noisy, rng):
+    """What a network makes of images that means harm; each tile on its own."""
+    if kind == "painting":
+        return noisy  # the disc is added by the caller
+    made = np.empty_like(noisy)
+    edge = int(rng.integers(20, len(noisy)))
+    for rows in (slice(0, edge), slice(edge, None)):
+        for columns in (slice(0, edge), slice(edge, None)):
+            tile = noisy[rows, columns]
+            made[rows, columns] = tile.mean() if tile.size else 0
+    return made if kind == "erasing in tiles" else np.full_like(noisy, noisy.mean())
+
+
+def derived_from(noisy, estimate, rule, sigma, strength, confirmed):
+    """Through rule, gate, clamp, strength, repeats and the rounding of stored values."""
+    profile = NoiseProfile(sigma, (0.0,), (sigma,), np.pad([[1.0]], MAX_LAG), "gaussian")
+    check = RepeatCheck(1, confirmed, 1.0, 1.0)
+    plan = Plan(Scaling(0.0, 1.0), profile, (0,), repeats=check, pass_through=rule)
+    volume = array_volume(noisy[None], "CT", [None], unit="HU")
+    block = next(iter(volume.blocks()))
+    made = Estimate(torch.from_numpy(estimate)[None, None])
+    level = np.full_like(noisy[None], sigma)
+    judged = judge_block(EstimatedBlock(block, plan, noisy[None], level, made), strength)
+    return np.rint(judged.pixels[0]), judged.verdict
+
+
+@pytest.mark.parametrize("kind", ["erasing", "erasing in tiles", "painting"])
+def test_bounds_hold_whatever_a_network_does(kind):
+    """`STILLSCAN_CASES=10000 pytest tests/operators/test_pass_through.py` draws that many."""
+    clamped = refused = 0
+    for case in range(int(os.environ.get("STILLSCAN_CASES", "60")) // 3 + 1):
+        rng = np.random.default_rng(case)
+        scale, strength, confirmed = rng.uniform(1.2, 4), rng.uniform(0.3, 1), rng.uniform(0.3, 1)
+        rule = PassThrough(1.5, (float(scale), float(scale)))
+        sigma, visible = float(rng.uniform(8, 40)), float(rng.uniform(0.3, 3))
+        diameter = min(rng.uniform(4, 8) * scale, SIDE / 2.5)
+        shape = np.float32(visible * sigma) * disc(diameter)
+        slope = rng.uniform(-1, 1) * sigma / SIDE * X
+        noisy = (500 + slope + sigma * rng.standard_normal((SIDE, SIDE))).astype(np.float32)
+        other = noisy if kind == "painting" else noisy + shape
+        made, made_of_other = (
+            hostile(kind, y, np.random.default_rng(case)) for y in (noisy, other)
+        )
+        if kind == "painting":
+            made_of_other = made_of_other + shape
+        rest = (rule, sigma, strength, confirmed)
+        (without, first), (changed, second) = (
+            derived_from(*pair, *rest) for pair in ((noisy, made), (other, made_of_other))
+        )
+        refused += "refuse" in (first.decision, second.decision)
+        if "refuse" in (first.decision, second.decision):
+            assert np.array_equal(changed, np.rint(other)) or second.decision != "refuse"
+            continue
+        clamped += second.decision == "accept with clamp"
+        share, whole = (
+            share_of((changed - without) / (visible * sigma), diameter),
+            strength * confirmed,
+        )
+        if kind == "painting":
+            assert share <= 0.52 * whole + 0.03, case
+        else:
+            assert share >= 1 - 0.52 * whole - 0.03, case
+        if second.decision == "accept":
+            seen, wanted = smoothed((changed - other)[None][0], 3 * scale), made_of_other - other
+            limit = 0.0408 * whole * np.linalg.norm(wanted) + 0.3 * SIDE / scale
+            assert np.linalg.norm(seen) <= limit, case
+    assert kind == "painting" or clamped > 0 or refused > 0  # the gate acts in some
 
 
 class Erasing:
