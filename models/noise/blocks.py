@@ -7,7 +7,7 @@ gone from it, whatever it looks like.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float
 
 from stillscan.models.noise.noise_free import constant_places
-from stillscan.models.noise.profile import MAX_LAG
+from stillscan.models.noise.profile import MAX_LAG, PlaceMap
 
 Array = Float[np.ndarray, "..."]
 
 MAX_BLOCKS = 16_000
 ENOUGH_APART = 0.25  # of the windows that hold noise: fewer would leave parts of the image out
+MEDIAN_OF_NORMAL = 0.6745  # of |x| for a standard normal x
 CONSTANT_SHARE = 0.25  # a block with this share of one extreme value holds no noise
 
 
@@ -30,12 +31,22 @@ class NoNoiseError(ValueError):
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks without their plane [block, pixel], their mean intensities and variances."""
+    """Blocks without their plane [block, pixel], their means, variances and centres [block, 2]."""
 
     size: int
     residuals: Array
     means: Array
     variances: Array
+    centres: Array
+
+    def evened(self, places: PlaceMap) -> Blocks:
+        """The same with the noise that they would have where the map is 1."""
+        factor = places.at(self.centres)
+        return replace(
+            self,
+            residuals=self.residuals / factor[:, None],
+            variances=self.variances / factor**2,
+        )
 
 
 @dataclass(frozen=True)
@@ -85,18 +96,26 @@ def cut_blocks(planes: Sequence[Plane], size: int) -> Blocks:
         NoNoiseError: if there are none.
     """
     per_plane = max(1, MAX_BLOCKS // len(planes))
-    levels, cut = [], []
+    levels, cut, centres = [], [], []
     for plane in planes:
         step = spread_out(plane.image.shape, size, per_plane)
         usable = plane.usable(size, step)
         level, noise = plane.level_and_noise()
         levels.append(windows(level, size, step)[usable].mean(1))
         cut.append(windows(noise, size, step)[usable])
+        centres.append(_centres(plane.image.shape, size, step)[usable])
     blocks = np.concatenate(cut)
     if len(blocks) == 0:
         raise NoNoiseError("every part of the image is constant")
     residuals = without_plane(blocks, size)
-    return Blocks(size, residuals, np.concatenate(levels), (residuals**2).mean(1))
+    means, variances = np.concatenate(levels), (residuals**2).mean(1)
+    return Blocks(size, residuals, means, variances, np.concatenate(centres))
+
+
+def _centres(shape: tuple[int, ...], size: int, step: int) -> Array:
+    """Row and column of the centre of each of `windows`, in pixels."""
+    rows, columns = ((side - size) // step + 1 for side in shape)
+    return np.argwhere(np.ones((rows, columns))) * step + size / 2
 
 
 def without_plane(pixels: Float[np.ndarray, "block pixel"], size: int) -> Array:
@@ -109,6 +128,12 @@ def excess_kurtosis(values: Array) -> float:
     """Of values around zero: 0 for a normal law, above for long tails; 0 where all are zero."""
     power = float((values**2).mean())
     return float((values**4).mean()) / power**2 - 3 if power > 0 else 0.0
+
+
+def normality(values: Array) -> float:
+    """Robust deviation over deviation: 1 for a normal law, less for long tails."""
+    robust = float(np.median(np.abs(values))) / MEDIAN_OF_NORMAL
+    return robust / float((values**2).mean()) ** 0.5
 
 
 def windows(image: np.ndarray, size: int, step: int) -> np.ndarray:

@@ -48,7 +48,14 @@ from stillscan.models.noise.levels import (
     level_knots,
     measure_levels,
 )
-from stillscan.models.noise.profile import MAX_LAG, NoiseProfile, Witness
+from stillscan.models.noise.places import measure_places
+from stillscan.models.noise.profile import (
+    MAX_LAG,
+    SIGNAL_DEPENDENT,
+    NoiseProfile,
+    PlaceMap,
+    Witness,
+)
 from stillscan.models.noise.spectrum import FINE, MIDDLE, BandLevel, measure_band
 
 __all__ = ["NoNoiseError", "estimate_noise_profile", "remaining_share"]
@@ -58,7 +65,6 @@ NEAR = 1.4  # factor within which another witness confirms a level
 LAW_PURITY = 0.4  # share of the blocks that must be noise where its law is read
 SAME = 1.12  # the same for two of which neither is proven
 AGREE = 1.25  # two levels that differ by no more than this factor are the same
-SIGNAL_DEPENDENT = ("poisson", "gamma")
 BLOCK_SIZES = (16, 8)  # large ones see wide correlation, small ones find flat places in anatomy
 WIDEST_SCATTER = 0.45  # of block variances: beyond it the blocks are too small for the correlation
 PROOF_BLOCKS, PROOF_PURITY = 100, 0.4  # an intensity range that proves a level
@@ -96,7 +102,7 @@ def estimate_noise_profile(
     planes = [Plane(image, mask) for image, mask in zip(images, masks, strict=True)]
     # an empty slice (beyond the patient, an empty tile of a mosaic) has no noise
     cut = _Cut([plane for plane in planes if not _is_constant(plane)] or planes)
-    profile = _from_one_acquisition(cut, signal_dependent)
+    profile = _by_place(cut, signal_dependent)
     if again is not None:
         repeated = [
             Plane(plane.image, plane.valid, _array(other))
@@ -116,16 +122,18 @@ def _is_constant(plane: Plane) -> bool:
 
 
 class _Cut:
-    """Slices and their blocks, cut once for each size."""
+    """Slices and their blocks, cut once for each size; with a map, as if the noise were even."""
 
-    def __init__(self, planes: Sequence[Plane]) -> None:
+    def __init__(self, planes: Sequence[Plane], places: PlaceMap | None = None) -> None:
         self.planes = planes
+        self.places = places
         self.smallest = min(min(plane.image.shape) for plane in planes)
         self._blocks: dict[int, Blocks] = {}
 
     def blocks(self, size: int) -> Blocks:
         if size not in self._blocks:
-            self._blocks[size] = cut_blocks(self.planes, size)
+            blocks = cut_blocks(self.planes, size)
+            self._blocks[size] = blocks if self.places is None else blocks.evened(self.places)
         return self._blocks[size]
 
     def small_blocks(self) -> Blocks:
@@ -143,6 +151,35 @@ class _BandProfile:
     @property
     def witness(self) -> Witness:
         return Witness(self.name, self.profile.sigma, self.band.proven)
+
+
+def _by_place(cut: _Cut, signal_dependent: bool) -> NoiseProfile | None:
+    """The noise of one acquisition, with a map of places where the images prove one."""
+    everywhere = _from_one_acquisition(cut, signal_dependent)
+    places = _places(cut, everywhere or _estimate(cut.small_blocks(), signal_dependent).profile)
+    if places is None:
+        return everywhere
+    even = _Cut(cut.planes, places)
+    bands = _bands(even, signal_dependent)
+    if not (bands and bands[0].band.proven):
+        return everywhere
+    found, flattest = bands[0].profile, _flattest(even)
+    # flat places are where the map says too much, if anywhere
+    witnesses = Witness("flat places", flattest, proven=False), bands[0].witness
+    certain = _ratio(flattest, found.sigma) < NEAR
+    return replace(
+        found,
+        witnesses=witnesses,
+        certainty="confirmed" if certain else "one witness",
+        places=places,
+    )
+
+
+def _places(cut: _Cut, noise: NoiseProfile) -> PlaceMap | None:
+    shapes = {plane.image.shape for plane in cut.planes}
+    if len(shapes) > 1 or cut.smallest < BLOCK_SIZES[-1]:
+        return None
+    return measure_places(cut.small_blocks(), noise, *shapes)
 
 
 def _from_one_acquisition(cut: _Cut, signal_dependent: bool) -> NoiseProfile | None:
@@ -263,8 +300,15 @@ def _lower(one: NoiseProfile | None, other: NoiseProfile | None) -> NoiseProfile
 
 def _from_repeats(planes: Sequence[Plane]) -> NoiseProfile | None:
     """The noise of slices that were acquired twice; None where their difference proves none."""
+    if not planes:
+        return None
     try:
-        found = _from_flat_places(_Cut(planes)) if planes else None
+        cut = _Cut(planes)
+        found = _from_flat_places(cut)
+        places = _places(cut, found) if found is not None else None
+        if places is not None:
+            even = _estimate(_Cut(planes, places).small_blocks())
+            found = replace(even.profile, places=places) if even.proven else found
         return found and replace(found, witnesses=(Witness("repeats", found.sigma, proven=True),))
     except NoNoiseError:  # the same image twice, not the same slice
         return None

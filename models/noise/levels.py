@@ -68,17 +68,17 @@ def measure_levels(blocks: Blocks, bins: np.ndarray, correlation: Correlation) -
         chosen = bins == number
         if chosen.sum() < FEWEST_BLOCKS:
             continue
-        variance, members = _lowest_cluster(blocks.variances[chosen], correlation.scatter)
+        variance, members = lowest_cluster(blocks.variances[chosen], correlation.scatter)
         purity = min(1.0, members.mean() / CLUSTER_SHARE)
         centre = blocks.means[chosen][members].mean()
         rows.append((centre, variance / correlation.kept, members.sum(), purity))
     if not rows:
-        variance, members = _lowest_cluster(blocks.variances, correlation.scatter)
+        variance, members = lowest_cluster(blocks.variances, correlation.scatter)
         rows.append((blocks.means.mean(), variance / correlation.kept, members.sum(), 1.0))
     return Levels(*(np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)))
 
 
-def _lowest_cluster(variances: Array, scatter: float) -> tuple[float, np.ndarray]:
+def lowest_cluster(variances: Array, scatter: float) -> tuple[float, np.ndarray]:
     """Lowest self-consistent mean of a normal cluster of this relative scatter; its members."""
     if len(variances) < FEWEST_BLOCKS:
         return float(variances.mean()), np.ones(len(variances), bool)

@@ -75,6 +75,9 @@ def noise_everywhere(image: Plane, noise: NoiseProfile) -> Plane:
         field.repeat(-(-height // FRAME), -(-width // FRAME))[:height, :width]
         for field in _unit_noise(key)
     )
+    if noise.places is not None:
+        factor = noise.places.over(height, width)
+        real, imaginary = factor * real, factor * imaginary
     if noise.family == "rician":
         sigma = max(noise.sigmas)
         filled = torch.hypot(base + sigma * real, sigma * imaginary)

@@ -17,6 +17,7 @@ Family = Literal["gaussian", "poisson", "gamma", "rician", "correlated"]
 Certainty = Literal["confirmed", "one witness", "not measured"]
 Image = Float[Tensor, "batch 1 height width"]
 
+SIGNAL_DEPENDENT = ("poisson", "gamma")
 CORRELATION_LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 3), (3, 0))  # (rows, columns)
 MAX_LAG = 4
 SMOOTHING = 2.0  # pixels: what the local mean is taken over
@@ -40,6 +41,46 @@ class Witness:
 
 
 @dataclass(frozen=True)
+class PlaceMap:
+    """How the noise differs over the image: a factor of its level, linear between the points.
+
+    Attributes:
+        factors: at the points of a grid; constant beyond it; root mean square 1 over the content.
+        corner: row and column of the first point, in pixels.
+        steps: pixels between points, down and across.
+    """
+
+    factors: Float[np.ndarray, "row column"]
+    corner: tuple[float, float]
+    steps: tuple[float, float]
+
+    def at(self, places: Float[np.ndarray, "place 2"]) -> Float[np.ndarray, " place"]:
+        """The factor at each row and column."""
+        down, across = self._weights(0, places[:, 0]), self._weights(1, places[:, 1])
+        return np.asarray(np.einsum("pr,rc,pc->p", down, self.factors, across))
+
+    def over(
+        self, rows: int, columns: int, corner: tuple[int, int] = (0, 0)
+    ) -> Float[Tensor, "row column"]:
+        """The factor at each pixel of an image, or of the part of it that begins at `corner`."""
+        down = self._weights(0, corner[0] + np.arange(rows) + 0.5)
+        across = self._weights(1, corner[1] + np.arange(columns) + 0.5)
+        return torch.from_numpy((down @ self.factors @ across.T).astype(np.float32))
+
+    def moved(self, rows: int, columns: int) -> PlaceMap:
+        """The map of an image of which this one is the part that begins at this pixel."""
+        return replace(self, corner=(self.corner[0] + rows, self.corner[1] + columns))
+
+    def _weights(
+        self, axis: int, position: Float[np.ndarray, " place"]
+    ) -> Float[np.ndarray, "place point"]:
+        """Of each point of the grid along one axis: linear interpolation."""
+        last = self.factors.shape[axis] - 1
+        at = np.clip((position - self.corner[axis]) / self.steps[axis], 0, last)
+        return np.asarray(np.clip(1 - np.abs(at[:, None] - np.arange(last + 1)), 0, None))
+
+
+@dataclass(frozen=True)
 class NoiseProfile:
     """Level, signal dependence and correlation of a series' noise, in the series' own unit.
 
@@ -49,6 +90,7 @@ class NoiseProfile:
         sigmas: deviation of the noise at each of `levels`; linear between, constant beyond.
         acf: correlation coefficient at lags (-MAX_LAG..MAX_LAG)^2, 1 at the centre.
         family: which noise model describes it best.
+        places: how the level differs over the image; None where it is the same everywhere.
         certainty: whether two independent ways of measuring agree on the level.
         witnesses: what each way of measuring found.
     """
@@ -60,6 +102,7 @@ class NoiseProfile:
     family: Family
     certainty: Certainty = "confirmed"
     witnesses: tuple[Witness, ...] = ()
+    places: PlaceMap | None = None
 
     @property
     def radius(self) -> int:
@@ -74,9 +117,17 @@ class NoiseProfile:
             [float(self.acf[MAX_LAG + dy, MAX_LAG + dx]) for dy, dx in CORRELATION_LAGS]
         )
 
-    def sigma_map(self, image: Image) -> Image:
-        """Deviation of the noise at each pixel: the level curve at the smoothed image."""
+    def sigma_map(self, image: Image, corner: tuple[int, int] = (0, 0)) -> Image:
+        """Deviation of the noise at each pixel: the level curve at the smoothed image, by place.
+
+        Args:
+            image: slices of the series, or a part of them.
+            corner: row and column where the part begins.
+        """
         sigma = sigma_at(smooth(image), self.levels, self.sigmas)
+        if self.places is not None:
+            rows, columns = image.shape[-2:]
+            sigma *= self.places.over(rows, columns, corner).to(image.device)
         return sigma.clamp(min=LOWEST_SHARE * self.sigma)
 
     def weakened(self, share: float) -> NoiseProfile:

@@ -12,13 +12,20 @@ frequencies of larger blocks, for noise that was smoothed or interpolated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
 import numpy as np
 
-from stillscan.models.noise.blocks import Array, Blocks, Correlation, cosines, excess_kurtosis
+from stillscan.models.noise.blocks import (
+    Array,
+    Blocks,
+    Correlation,
+    cosines,
+    excess_kurtosis,
+    normality,
+)
 from stillscan.models.noise.levels import (
     DARK,
     Curve,
@@ -34,7 +41,6 @@ LIKELY = 0.91  # normality of a level that another measurement must support
 TAILS_OF_FEW = 0.8  # highest excess kurtosis where there are not many
 ROUNDS = 5
 CHOSEN = 0.2  # upper edge of the chosen blocks, in deviations of their variance
-MEDIAN_OF_NORMAL = 0.6745  # of |x| for a standard normal x
 QUIETER, QUIETER_SHARE = 2.5, 0.03  # deviations below the noise; share of the blocks
 
 
@@ -98,7 +104,7 @@ def measure_band(blocks: Blocks, band: Band, signal_dependent: bool = True) -> B
     for _ in range(ROUNDS):
         variances = (power / _expected(size, lengths)[choosing]).mean(1)
         correlation = Correlation(_acf(lengths), 1.0, scatter)
-        chooser = Blocks(size, blocks.residuals, blocks.means, variances)
+        chooser = replace(blocks, variances=variances)
         levels = measure_levels(chooser, bins, correlation)
         curve = fit_curve(levels, signal_dependent)
         expected = curve.variance(blocks.means)
@@ -115,22 +121,16 @@ def measure_band(blocks: Blocks, band: Band, signal_dependent: bool = True) -> B
     measured = (scaled / np.sqrt(_expected(size, lengths)))[:, measuring]
     quieter = (variances < expected * (1 - QUIETER * scatter))[bright].mean()
     everywhere = float(quieter) <= QUIETER_SHARE
-    normality, tails = _normality(measured), excess_kurtosis(measured)
+    normal, tails = normality(measured), excess_kurtosis(measured)
     longest = band.tails if len(measured) >= MANY else min(band.tails, TAILS_OF_FEW)
     return BandLevel(
         Curve(curve.family, curve.scale * share, curve.terms, curve.top),
         Levels(levels.centres, levels.variances * share, levels.counts, levels.purity),
         edges,
         Correlation(_acf(lengths), 1.0, scatter),
-        proven=everywhere and normality >= band.normality and tails <= longest,
-        likely=everywhere and normality >= LIKELY and len(measured) >= MANY,
+        proven=everywhere and normal >= band.normality and tails <= longest,
+        likely=everywhere and normal >= LIKELY and len(measured) >= MANY,
     )
-
-
-def _normality(values: Array) -> float:
-    """Robust deviation over deviation: 1 for a normal law, less for long tails."""
-    robust = float(np.median(np.abs(values))) / MEDIAN_OF_NORMAL
-    return robust / float((values**2).mean()) ** 0.5
 
 
 def _fit(

@@ -151,7 +151,8 @@ def _draw(image: NoisyImage, patch: int, generator: Generator) -> tuple[Tensor, 
 
     y = part(image.pixels)
     acf = turned(torch.from_numpy(image.profile.acf).float()).contiguous()
-    sigma = image.profile.sigma_map(y[None, None])[0, 0]
+    place = image.pixels[top : top + patch, left : left + patch]
+    sigma = turned(image.profile.sigma_map(place[None, None], (top, left))[0, 0]).contiguous()
     fresh = sigma * synthesis.correlated_noise(synthesis.spectrum_of(acf, patch, patch), generator)
     label = y if image.label is None else part(image.label)
     return y, sigma, fresh, label, acf

@@ -24,6 +24,7 @@ from stillscan.operators.reading.read_ahead import with_slices_in_memory
 from stillscan.operators.volume import Volume, VolumeBlock
 
 NOT_CHECKED = NoiseCheck()
+BY_PLACE_WARNING = "the noise differs over the image; it was measured by place"
 UNEVEN_WARNING = "the noise differs between the slices; it was measured in each of them"
 SAMPLE_SLICES = 8
 SAMPLE_PIXELS = 2**22  # in all slices of the sample: limits time and memory of the estimate
@@ -87,6 +88,7 @@ class Plan:
         """What limits the correction, for users."""
         found = (
             UNEVEN_WARNING if self.uneven else "",
+            BY_PLACE_WARNING if self.noise.places is not None else "",
             self.repeats.warning if self.repeats else "",
             self.noise_check.warning,
         )
@@ -248,9 +250,12 @@ def measure_noise(
     valid = [torch.from_numpy(~mask[at]) for mask, at in zip(padding, middles, strict=True)]
     try:
         noise = estimate_noise_profile(images, valid, others, signal_dependent=signal_dependent)
-        return scaling, noise
     except NoNoiseError as error:
         raise NoNoiseInSeriesError(str(error)) from error
+    if noise.places is not None:  # it was measured in the middle of the image
+        rows, columns = middles[0]
+        noise = replace(noise, places=noise.places.moved(rows.start, columns.start))
+    return scaling, noise
 
 
 def _middle(rows: int, columns: int, *, count: int) -> tuple[slice, slice]:
