@@ -80,6 +80,16 @@ def first_instance(endpoint: Endpoint, study: str, series: str) -> str | None:
     return text(found[0], INSTANCE) if found else None
 
 
+def instances_of(endpoint: Endpoint, study: str, series: str) -> set[str]:
+    """Return the SOPInstanceUIDs of a series; empty if the archive does not have it.
+
+    Raises:
+        DicomWebError: if the archive does not answer, or not as PS3.18 requires.
+    """
+    path = f"/studies/{study}/series/{series}/instances"
+    return {text(each, INSTANCE) for each in _pages(endpoint, path, INSTANCE, {})}
+
+
 def _found(series: dict[str, Any], study: str) -> FoundSeries:
     return FoundSeries(
         study_instance_uid=study,

@@ -141,7 +141,7 @@ class Gateway:
         """Return whether nothing is waiting or running."""
         counts = self.overview.counts()
         busy_jobs = counts.jobs.get("queued", 0) + counts.jobs.get("running", 0)
-        busy = counts.deliveries.get("waiting", 0) + counts.deliveries.get("sending", 0)
+        busy = counts.pending_deliveries
         return not (counts.open_series or counts.unfiled or busy_jobs or busy)
 
 

@@ -19,6 +19,7 @@ from stillscan.app.settings_reader import Allowed, between, parse_dataclass, rea
 from stillscan.operators.errors import SettingsError
 
 DestinationKind = Literal["c-store", "stow-rs", "folder"]
+Confirmation = Literal["none", "storage-commitment", "query"]
 MissingPolicy = Literal["refuse", "process"]
 
 LOOPBACK = "127.0.0.1"
@@ -234,6 +235,7 @@ class SenderSection:
         backoff_s: wait before the second attempt; doubled for each further one.
         backoff_most_s: maximum wait between two attempts.
         timeout_s: time limit for a connection and for each response.
+        confirm_s: time limit for the report of a requested storage commitment.
         drain_s: how long a running delivery may continue after SIGTERM.
     """
 
@@ -241,6 +243,7 @@ class SenderSection:
     backoff_s: Seconds = 30.0
     backoff_most_s: Seconds = 3600.0
     timeout_s: Limit = 30.0
+    confirm_s: Limit = 3600.0
     drain_s: Seconds = 30.0
 
     def __post_init__(self) -> None:
@@ -264,6 +267,8 @@ class Destination:
         url: of the STOW-RS service, without `/studies`.
         token_file: its content becomes the header Authorization of STOW-RS requests.
         folder: receives one subfolder for each derived series.
+        confirmation: what a delivery needs besides the acknowledgements: `storage-commitment` (kind
+            c-store), `query` (kind stow-rs: QIDO-RS lists every instance), or `none`.
         rejection_notes: whether a rejection note (Key Object Selection, 113038 DCM) follows a
             derived series whose instances were received again with another patient or order.
         tls: certificates for C-STORE over TLS, or for STOW-RS.
@@ -278,6 +283,7 @@ class Destination:
     url: Url = ""
     token_file: Path | None = None
     folder: Path | None = None
+    confirmation: Confirmation = "none"
     rejection_notes: bool = False
     tls: Tls | None = None
 
@@ -296,17 +302,26 @@ class Destination:
                     f"'{shown}' is {str(value)!r}; a destination of kind {self.kind} has no such "
                     "key"
                 )
+        if self.confirmation not in ("none", CONFIRMATIONS.get(self.kind)):
+            raise ValueError(
+                f"'confirmation' is '{self.confirmation}'; for kind {self.kind} expected none or "
+                f"{CONFIRMATIONS.get(self.kind)}"
+            )
         if self.tls is not None and self.url.startswith("http://"):
             raise ValueError(f"'url' is '{self.url}'; with 'tls' expected https://")
 
 
+CONFIRMATIONS: Mapping[DestinationKind, Confirmation] = {
+    "c-store": "storage-commitment",
+    "stow-rs": "query",
+}
 # by kind of destination: required keys, and the others that it may have
 KEYS: Mapping[DestinationKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "c-store": (
         ("host", "ae_title"),
-        ("port", "calling_ae_title", "rejection_notes", "tls"),
+        ("port", "calling_ae_title", "confirmation", "rejection_notes", "tls"),
     ),
-    "stow-rs": (("url",), ("token_file", "rejection_notes", "tls")),
+    "stow-rs": (("url",), ("token_file", "confirmation", "rejection_notes", "tls")),
     "folder": (("folder",), ("rejection_notes",)),
 }
 

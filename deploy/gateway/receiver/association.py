@@ -1,4 +1,4 @@
-"""One DICOM association, on the acceptor's side: negotiation, C-STORE, C-ECHO, release.
+"""One DICOM association, on the acceptor's side: C-STORE, C-ECHO, reports of storage commitment.
 
 Data sets are written to the spool in pieces as they arrive, neither decoded nor held in memory. A
 C-STORE is answered with success (0x0000) only after the spool has made the instance durable;
@@ -23,7 +23,9 @@ from stillscan.deploy.gateway.receiver.command_set import (
     CANNOT_UNDERSTAND,
     DOES_NOT_MATCH,
     MAX_BYTES,
+    N_EVENT_REPORT,
     OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
     UNRECOGNIZED_OPERATION,
@@ -34,6 +36,7 @@ from stillscan.deploy.gateway.receiver.command_set import (
 from stillscan.deploy.gateway.receiver.spool import Arrival, Incoming, Receipt, Spool
 from stillscan.deploy.gateway.receiver.upper_layer import (
     HEADER,
+    STORAGE_COMMITMENT,
     Abort,
     Answer,
     AssociateRequest,
@@ -73,9 +76,12 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.203",
 )
 ACCEPTED, NO_ABSTRACT_SYNTAX, NO_TRANSFER_SYNTAX = 0, 3, 4
+OPERATIONS = {VERIFICATION: C_ECHO, STORAGE_COMMITMENT: N_EVENT_REPORT}  # others: C-STORE
+MAX_REPORT = 2**22  # bytes of a report of storage commitment: 20,000 instances
 CLOSING_S = 2.0  # time limit for the peer to close the connection after a release
 
 Count = Callable[[str, int], None]
+Report = Callable[[bytes, str], bool]  # takes a data set and its transfer syntax
 
 
 class PeerGoneError(Exception):
@@ -88,12 +94,14 @@ class _Message:
 
     Attributes:
         incoming: destination of the data set; None if the data set is discarded.
+        report: data set of a report; None if the message is none.
         refusal: status and comment of the response, if the request is refused.
     """
 
     context_id: int
     request: Request
     incoming: Incoming | None = None
+    report: bytearray | None = None
     refusal: tuple[int, str] | None = None
     received: int = 0
 
@@ -109,6 +117,7 @@ class Association:
         spool: Spool,
         count: Count,
         idle: Callable[[bool], None] = lambda idle: None,
+        report: Report = lambda encoded, syntax: False,
     ) -> None:
         """Negotiate the presentation contexts.
 
@@ -119,6 +128,7 @@ class Association:
             spool: where instances are stored.
             count: increments a counter of the receiver.
             idle: called with True when no request is under way, with False when one begins.
+            report: takes a report of storage commitment; False: it is of no known delivery.
         """
         self._connection = connection
         self._request = request
@@ -126,6 +136,7 @@ class Association:
         self._spool = spool
         self._count = count
         self._idle = idle
+        self._report = report
         self._ends = time.monotonic() + settings.association_s
         self._answers = {each.proposal.context_id: each for each in negotiate(request.proposals)}
         self._buffer = memoryview(bytearray(settings.max_pdu))
@@ -205,6 +216,8 @@ class Association:
         message = _Message(context_id, request, refusal=self._refusal(context_id, request))
         if request.field == C_STORE and not request.has_data_set:
             message.refusal = (CANNOT_UNDERSTAND, "no data set")
+        elif request.field == N_EVENT_REPORT and message.refusal is None:
+            message.report = bytearray()
         elif request.field == C_STORE and message.refusal is None:
             message.incoming = self._spool.begin(
                 Arrival(
@@ -227,8 +240,7 @@ class Association:
             raise ProtocolError(f"presentation context {context_id} was not accepted")
         if request.sop_class_uid != answer.proposal.abstract_syntax:
             return SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the context"
-        wanted = C_ECHO if request.sop_class_uid == VERIFICATION else C_STORE
-        if request.field != wanted:
+        if request.field != OPERATIONS.get(request.sop_class_uid, C_STORE):
             return UNRECOGNIZED_OPERATION, ""
         return None
 
@@ -237,6 +249,10 @@ class Association:
         if message is None or message.context_id != fragment.context_id:
             raise ProtocolError("a data set without a command", Abort.UNEXPECTED_PARAMETER)
         message.received += len(fragment.data)
+        if message.report is not None:
+            message.report += fragment.data
+            if len(message.report) > MAX_REPORT:
+                raise ProtocolError(f"a report of more than {MAX_REPORT} bytes")
         if message.incoming is not None:
             if message.received > self._settings.max_instance_mb * 2**20:
                 message.incoming.discard()
@@ -257,7 +273,10 @@ class Association:
             if status == SUCCESS:
                 self.stored += 1
                 self._count("instances_acknowledged", 1)
-        if status != SUCCESS:
+        if message.report is not None:
+            syntax = self._answers[message.context_id].transfer_syntax
+            status = SUCCESS if self._report(bytes(message.report), syntax) else PROCESSING_FAILURE
+        elif status != SUCCESS:
             log.warning("instance of %r refused: %s", self._request.calling, comment)
             self._count("instances_refused", 1)
         self._message = None
@@ -315,9 +334,10 @@ def negotiate(proposals: Sequence[Proposal]) -> list[Answer]:
 
 def _negotiate(proposal: Proposal) -> Answer:
     offered = proposal.transfer_syntaxes
-    if proposal.abstract_syntax not in STORAGE_CLASSES | {VERIFICATION}:
+    if proposal.abstract_syntax not in STORAGE_CLASSES | OPERATIONS.keys():
         return Answer(proposal, NO_ABSTRACT_SYNTAX, offered[0])
-    for syntax in TRANSFER_SYNTAXES:
+    is_report = proposal.abstract_syntax == STORAGE_COMMITMENT
+    for syntax in TRANSFER_SYNTAXES[: 2 if is_report else None]:
         if syntax in offered:
             return Answer(proposal, ACCEPTED, syntax)
     return Answer(proposal, NO_TRANSFER_SYNTAX, offered[0])

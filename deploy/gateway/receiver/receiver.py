@@ -9,12 +9,13 @@ are permitted.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 
 from stillscan.deploy.gateway.heartbeat import Heartbeat
-from stillscan.deploy.gateway.receiver.association import Association, Count
+from stillscan.deploy.gateway.receiver.association import Association, Count, Report
 from stillscan.deploy.gateway.receiver.listener import (
     BadFirstMessageError,
     Connection,
@@ -41,9 +42,13 @@ from stillscan.deploy.gateway.receiver.upper_layer import (
     associate_reject,
     parse_associate_request,
 )
+from stillscan.deploy.gateway.record.commitments import commitment_report
 from stillscan.deploy.gateway.record.counters import Counters
+from stillscan.deploy.gateway.record.database import Database
+from stillscan.deploy.gateway.record.deliveries import Outbox
 from stillscan.deploy.gateway.record.overview import Overview
 from stillscan.deploy.gateway.settings import GatewaySettings, Places, ReceiverSection
+from stillscan.operators.internal_fault import InternalFaultError, setting_aside
 
 log = logging.getLogger("stillscan.gateway")
 
@@ -57,9 +62,10 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
     places = Places(settings.data)
     spool = Spool(places, settings.storage)
     spool.sweep()
+    report = reports_to(Outbox(Database(places.database), settings.sender), settings)
     with Counters(Overview(places)) as count:
         heartbeat = Heartbeat(places, "receiver")
-        receiver = Receiver(settings.receiver, spool, count, heartbeat.beat)
+        receiver = Receiver(settings.receiver, spool, count, heartbeat.beat, report)
         log.info(
             "receiving as %s on %s:%d",
             settings.receiver.ae_title,
@@ -67,6 +73,21 @@ def run(settings: GatewaySettings, stop: threading.Event) -> None:
             receiver.port,
         )
         receiver.serve(stop)
+
+
+def reports_to(outbox: Outbox, settings: GatewaySettings) -> Report:
+    """Takes reports of storage commitment into the record of deliveries."""
+    notes_to = {each.name for each in settings.destinations if each.rejection_notes}
+
+    def report(encoded: bytes, syntax: str) -> bool:
+        try:
+            with setting_aside(sqlite3.OperationalError):
+                return outbox.reported(commitment_report(encoded, syntax), notes_to)
+        except (InternalFaultError, sqlite3.OperationalError) as error:
+            log.warning("report of storage commitment: %s", error)  # the peer may send it again
+            return False
+
+    return report
 
 
 class Receiver:
@@ -78,8 +99,11 @@ class Receiver:
         spool: Spool,
         count: Count,
         beat: Callable[[], None] = lambda: None,
+        report: Report = lambda encoded, syntax: False,
     ) -> None:
         """Open the port; `serve` accepts connections and calls `beat` in every round of its loop.
+
+        `report` takes the reports of storage commitment.
 
         Raises:
             OSError: if the port or a certificate cannot be used.
@@ -87,6 +111,7 @@ class Receiver:
         self._settings = settings
         self._spool = spool
         self._count = count
+        self._report = report
         self._sessions = Sessions(settings.max_associations, settings.max_associations_per_host)
         self._listener = Listener(
             (settings.host, settings.port),
@@ -167,7 +192,7 @@ class Receiver:
             connection.idle_since = time.monotonic() if is_idle else None
 
         association = Association(
-            connection.sock, request, self._settings, self._spool, self._count, idle
+            connection.sock, request, self._settings, self._spool, self._count, idle, self._report
         )
         ending = association.serve()
         if ending in ("aborted", "idle"):

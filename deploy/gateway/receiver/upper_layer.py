@@ -17,6 +17,7 @@ HEADER = struct.Struct(">BxL")  # type, length of what follows
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 IMPLEMENTATION_VERSION = "STILLSCAN"
 PROTOCOL_VERSION = 0x0001
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"  # push model
 
 _FIXED = struct.Struct(">HH16s16s32s")  # A-ASSOCIATE-RQ and -AC up to the variable items
 _ITEM = struct.Struct(">BxH")
@@ -105,6 +106,7 @@ class AssociateRequest:
         called, calling: AE titles without the spaces around them.
         titles: both as received, and the reserved bytes: the answer repeats them.
         max_length: maximum length of the data PDUs that the peer accepts; 0: no limit.
+        provides: SOP classes for which the peer proposes to be the provider (SCP).
     """
 
     called: str
@@ -114,6 +116,7 @@ class AssociateRequest:
     application_context: str
     proposals: tuple[Proposal, ...]
     max_length: int
+    provides: frozenset[str] = frozenset()
 
 
 def parse_associate_request(body: bytes | memoryview) -> AssociateRequest:
@@ -127,13 +130,14 @@ def parse_associate_request(body: bytes | memoryview) -> AssociateRequest:
         raise ProtocolError(f"association request of {len(data)} bytes; it needs {_FIXED.size}")
     version, _, called, calling, reserved = _FIXED.unpack_from(data)
     context, proposals, max_length = "", [], 0
+    provides: frozenset[str] = frozenset()
     for kind, value in _items(data[_FIXED.size :]):
         if kind == 0x10:
             context = _text(value)
         elif kind == 0x20:
             proposals.append(_proposal(value))
         elif kind == 0x50:
-            max_length = _max_length(value)
+            max_length, provides = _user_information(value)
     if not proposals or len(proposals) > _MAX_CONTEXTS:
         raise ProtocolError(f"{len(proposals)} presentation contexts")
     if len({each.context_id for each in proposals}) < len(proposals):
@@ -146,6 +150,7 @@ def parse_associate_request(body: bytes | memoryview) -> AssociateRequest:
         application_context=context,
         proposals=tuple(proposals),
         max_length=max_length,
+        provides=provides,
     )
 
 
@@ -157,9 +162,14 @@ def associate_accept(
     for answer in answers:
         head = bytes((answer.proposal.context_id, 0, answer.result, 0))
         items.append(_item(0x21, head + _item(0x40, answer.transfer_syntax.encode())))
+    roles = [
+        _item(0x54, struct.pack(">H", len(uid)) + uid + bytes((0, 1)))  # the peer is SCP, not SCU
+        for uid in sorted(each.encode() for each in request.provides & {STORAGE_COMMITMENT})
+    ]
     user = (
         _item(0x51, struct.pack(">L", max_length))
         + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+        + b"".join(roles)
         + _item(0x55, IMPLEMENTATION_VERSION.encode())
     )
     items.append(_item(0x50, user))
@@ -246,13 +256,17 @@ def _proposal(value: bytes) -> Proposal:
     return Proposal(context_id, abstract, tuple(transfer))
 
 
-def _max_length(value: bytes) -> int:
+def _user_information(value: bytes) -> tuple[int, frozenset[str]]:
+    """Maximum length (0: no limit), and SOP classes with the proposed role SCP (PS3.7 D.3.3.4)."""
+    max_length, provides = 0, set()
     for kind, content in _items(value):
         if kind == 0x51:
             if len(content) != 4:
                 raise ProtocolError("maximum length does not have four bytes")
-            return int.from_bytes(content, "big")
-    return 0
+            max_length = int.from_bytes(content, "big")
+        elif kind == 0x54 and content[-1:] == b"\1":
+            provides.add(_text(content[2:-2]))
+    return max_length, frozenset(provides)
 
 
 def _items(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -52,7 +52,9 @@ class Clock:
             values = {
                 "now": now,
                 "backoff": self._settings.worker.backoff_s,
-                "longest": self._settings.sender.backoff_most_s,
+                "longest": max(
+                    self._settings.sender.backoff_most_s, self._settings.sender.confirm_s
+                ),
             }
             for statement in TO_NOW:
                 connection.execute(statement, values)

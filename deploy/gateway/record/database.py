@@ -121,6 +121,9 @@ ALTER TABLE jobs ADD COLUMN correction INTEGER NOT NULL DEFAULT 0;    -- that it
 ALTER TABLE jobs ADD COLUMN outdated INTEGER NOT NULL DEFAULT 0;      -- by a later correction
 ALTER TABLE deliveries ADD COLUMN note INTEGER NOT NULL DEFAULT 0;    -- a rejection note goes
 """,
+    4: """
+ALTER TABLE deliveries ADD COLUMN transaction_uid TEXT NOT NULL DEFAULT '';  -- of its commitment
+""",
 }
 VERSION = max(UPGRADES)
 

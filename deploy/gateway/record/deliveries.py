@@ -1,16 +1,22 @@
 """Deliveries: one derived series to one destination, with its state in the record.
 
-waiting -> sending -> sent
-              |-----> waiting  (after a failed attempt)  -> dead  (all attempts failed)
+waiting -> sending -> [unconfirmed] -> sent
+              |-------------|----> waiting  (after a failed attempt)  -> dead  (all attempts failed)
+
+`unconfirmed`: every instance was acknowledged, and storage commitment was requested; the report of
+the destination has not come yet.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stillscan.deploy.gateway.json_logs import log
+from stillscan.deploy.gateway.record.commitments import CommitmentReport
 from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.record.incoming_series import OUTDATED
 from stillscan.deploy.gateway.settings import Places, SenderSection
@@ -48,8 +54,16 @@ class Outbox:
 
     def claim(self, destination: str) -> ClaimedDelivery | None:
         """Begin an attempt at the next delivery to this destination; None if none is due."""
-        now = time.time()
         with self._database.transaction() as connection:
+            overdue = connection.execute(
+                "SELECT * FROM deliveries WHERE state = 'unconfirmed' AND destination = ? "
+                "AND not_before <= ?",
+                (destination, time.time()),
+            ).fetchall()
+            for each in overdue:
+                message = f"no storage commitment within {self._rules.confirm_s:g} s"
+                self._failed(connection, each, "not-confirmed", message)
+            now = time.time()
             connection.execute(STOP_OUTDATED, (*OUTDATED, now, destination))
             row = connection.execute(
                 "UPDATE deliveries SET state = 'sending', attempts = attempts + 1 "
@@ -79,37 +93,78 @@ class Outbox:
             note: a rejection note follows if the series has become outdated meanwhile.
         """
         with self._database.transaction() as connection:
-            connection.execute(
-                "UPDATE deliveries SET state = 'sent', reason = '', message = ?, finished = ? "
-                "WHERE number = ?",
-                (message, time.time(), delivery.number),
-            )
-            if note:
-                connection.execute(NOTE_FOLLOWS, (delivery.number,))
-            count(connection, {"deliveries_sent": 1, "instances_sent": delivery.instances})
+            _sent(connection, delivery.number, delivery.instances, message, note=note)
 
-    def failed(self, delivery: ClaimedDelivery, reason: str, message: str) -> bool:
-        """Record a failed attempt; True: it will be repeated, False: the delivery is `dead`."""
-        last = delivery.attempt >= self._rules.attempts
-        wait = min(
-            self._rules.backoff_s * 2 ** min(delivery.attempt - 1, 30), self._rules.backoff_most_s
-        )
-        now = time.time()
+    def unconfirmed(self, delivery: ClaimedDelivery, message: str, transaction_uid: str) -> None:
+        """Record that all instances were acknowledged; `reported` says whether they are stored."""
         with self._database.transaction() as connection:
             connection.execute(
-                "UPDATE deliveries SET state = ?, reason = ?, message = ?, not_before = ?, "
-                "finished = ? WHERE number = ?",
-                (
-                    "dead" if last else "waiting",
-                    reason,
-                    message,
-                    now + wait,
-                    now if last else None,
-                    delivery.number,
-                ),
+                "UPDATE deliveries SET state = 'unconfirmed', reason = '', message = ?, "
+                "not_before = ?, transaction_uid = ? WHERE number = ?",
+                (message, time.time() + self._rules.confirm_s, transaction_uid, delivery.number),
             )
-            count(connection, {"deliveries_failed": 1, "deliveries_dead": int(last)})
-        return not last
+
+    def reported(self, report: CommitmentReport, notes_to: Collection[str] = ()) -> bool:
+        """Record a report of storage commitment; False if no delivery waits for it.
+
+        Args:
+            report: from a destination.
+            notes_to: destinations that get a rejection note, as in `sent`.
+        """
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                "SELECT * FROM deliveries WHERE transaction_uid = ? AND state = 'unconfirmed'",
+                (report.transaction_uid,),
+            ).fetchone()
+            if row is None:
+                return False
+            instances = 1 if row["note"] else row["instances"]
+            if report.failed or len(report.committed) < instances:
+                message = f"{len(report.committed)} of {instances} instances are committed"
+                self._failed(connection, row, "commitment-failed", message)
+            else:
+                note = row["destination"] in notes_to
+                _sent(connection, row["number"], instances, row["message"], note=note)
+                log.info("delivery confirmed", extra={"delivery": row["number"], "job": row["job"]})
+        return True
+
+    def failed(self, delivery: ClaimedDelivery, reason: str, message: str) -> None:
+        """Record a failed attempt: it will be repeated, or the delivery is `dead`."""
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                "SELECT * FROM deliveries WHERE number = ? AND state IN ('sending', 'unconfirmed')",
+                (delivery.number,),
+            ).fetchone()
+            if row is not None:
+                self._failed(connection, row, reason, message)
+
+    def _failed(
+        self, connection: sqlite3.Connection, row: sqlite3.Row, reason: str, message: str
+    ) -> None:
+        attempt = row["attempts"]
+        last = attempt >= self._rules.attempts
+        wait = min(self._rules.backoff_s * 2 ** min(attempt - 1, 30), self._rules.backoff_most_s)
+        now = time.time()
+        connection.execute(
+            "UPDATE deliveries SET state = ?, reason = ?, message = ?, not_before = ?, "
+            "finished = ? WHERE number = ?",
+            (
+                "dead" if last else "waiting",
+                reason,
+                message,
+                now + wait,
+                now if last else None,
+                row["number"],
+            ),
+        )
+        count(connection, {"deliveries_failed": 1, "deliveries_dead": int(last)})
+        about = {key: row[key] for key in ("job", "destination")}
+        log.warning(
+            "delivery failed permanently" if last else "delivery failed",
+            extra=about
+            | {"delivery": row["number"], "attempt": attempt}
+            | {"reason": reason, "detail": message},
+        )
 
     def recover(self) -> int:
         """At the start of the sender, reset interrupted deliveries to waiting; their number.
@@ -130,10 +185,23 @@ class Outbox:
             failed = connection.execute(
                 "UPDATE deliveries SET state = 'dead', reason = 'unknown-destination', "
                 "message = 'the settings have no such destination', finished = ? "
-                f"WHERE state = 'waiting' AND destination NOT IN ({marks})",
+                f"WHERE state IN ('waiting', 'unconfirmed') AND destination NOT IN ({marks})",
                 (time.time(), *known),
             )
         return failed.rowcount
+
+
+def _sent(
+    connection: sqlite3.Connection, number: int, instances: int, message: str, *, note: bool
+) -> None:
+    connection.execute(
+        "UPDATE deliveries SET state = 'sent', reason = '', message = ?, finished = ? "
+        "WHERE number = ?",
+        (message, time.time(), number),
+    )
+    if note:
+        connection.execute(NOTE_FOLLOWS, (number,))
+    count(connection, {"deliveries_sent": 1, "instances_sent": instances})
 
 
 def files_of(places: Places, job: int) -> list[Path]:

@@ -23,7 +23,8 @@ from stillscan.deploy.gateway.record.quarantine import Quarantine
 from stillscan.deploy.gateway.settings import Places
 
 JobState = Literal["queued", "running", "derived", "refused", "not-selected", "dead"]
-DeliveryState = Literal["waiting", "sending", "sent", "dead"]
+DeliveryState = Literal["waiting", "sending", "unconfirmed", "sent", "dead"]
+ENDED_DELIVERY: tuple[DeliveryState, ...] = ("sent", "dead")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class Counts:
     oldest_queued_s: float
     used_share: float
     quarantined: int = 0
+
+    @property
+    def pending_deliveries(self) -> int:
+        """Number of deliveries that have neither succeeded nor failed yet."""
+        return sum(self.deliveries.values()) - sum(
+            self.deliveries.get(state, 0) for state in ENDED_DELIVERY
+        )
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ JOBS_TO_CLEAR = """
 SELECT number FROM jobs WHERE NOT cleared AND finished < :before
 AND state NOT IN ('queued', 'running')
 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE job = jobs.number
-                AND (state IN ('waiting', 'sending') OR finished >= :before))
+                AND (state IN ('waiting', 'sending', 'unconfirmed') OR finished >= :before))
 ORDER BY number LIMIT :most
 """
 

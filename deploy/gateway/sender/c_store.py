@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config
@@ -26,7 +27,7 @@ MAX_CONTEXTS = 128  # presentation context IDs are odd numbers up to 255 (PS3.8 
 def store_over_dimse(destination: Destination, files: Sequence[Path], timeout_s: float) -> str:
     """Store files with C-STORE; arguments, result and errors as in `deliver.deliver`."""
     reactor = PausedReactor(timeout_s)
-    association = _associate(destination, _contexts_of(files), timeout_s, reactor)
+    association = associate(destination, _contexts_of(files), timeout_s, reactor.handlers)
     try:
         remarks = [
             _store(association, file, f"instance {number} of {len(files)}", timeout_s)
@@ -53,12 +54,17 @@ def _contexts_of(files: Sequence[Path]) -> list[PresentationContext]:
     return [build_context(*kind) for kind in sorted(kinds)][:MAX_CONTEXTS]
 
 
-def _associate(
+def associate(
     destination: Destination,
     contexts: list[PresentationContext],
     timeout_s: float,
-    reactor: PausedReactor,
+    handlers: list[Any],
 ) -> Association:
+    """Open an association with a destination.
+
+    Raises:
+        DeliveryFailedError: if it does not accept the association or any presentation context.
+    """
     entity = AE(ae_title=destination.calling_ae_title)
     entity.connection_timeout = timeout_s
     entity.acse_timeout = timeout_s
@@ -73,7 +79,7 @@ def _associate(
         contexts=contexts,
         ae_title=destination.ae_title,
         tls_args=None if context is None else (context, destination.host),
-        evt_handlers=reactor.handlers,
+        evt_handlers=handlers,
     )
     if association.is_established:
         return association

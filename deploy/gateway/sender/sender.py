@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
 
 from stillscan.deploy.gateway.heartbeat import Heartbeat
 from stillscan.deploy.gateway.json_logs import log
@@ -90,12 +93,29 @@ def attempt(
             if delivery.note:
                 files = [note_on(files, places.outbox / str(delivery.job))] if files else []
             remark = deliver(destination, files, timeout_s)
+            if destination.confirmation != "storage-commitment":
+                outbox.sent(delivery, remark, note=destination.rejection_notes)
+                log.info("delivered", extra={**about, "remark": remark})
+            else:
+                _commit(delivery, destination, outbox, files, remark, timeout_s)
     except (DeliveryFailedError, StillscanError) as error:
-        again = outbox.failed(delivery, error.reason, str(error))
-        log.warning(
-            "delivery failed" if again else "delivery failed permanently",
-            extra={**about, "reason": error.reason, "detail": str(error)},
-        )
-    else:
-        outbox.sent(delivery, remark, note=destination.rejection_notes)
-        log.info("delivered", extra={**about, "remark": remark})
+        outbox.failed(delivery, error.reason, str(error))
+
+
+def _commit(
+    delivery: ClaimedDelivery,
+    destination: Destination,
+    outbox: Outbox,
+    files: Sequence[Path],
+    remark: str,
+    timeout_s: float,
+) -> None:
+    """Request storage commitment; what the destination reports decides about the delivery."""
+    from stillscan.deploy.gateway.sender.commitment import request_commitment
+
+    transaction = f"2.25.{uuid4().int}"
+    outbox.unconfirmed(delivery, remark, transaction)  # first: the report may come at once
+    notes_to = [destination.name] if destination.rejection_notes else []
+    request_commitment(
+        destination, files, transaction, timeout_s, lambda report: outbox.reported(report, notes_to)
+    )

@@ -17,6 +17,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from stillscan.deploy.gateway.receiver import listener
+from stillscan.deploy.gateway.receiver.association import Report
 from stillscan.deploy.gateway.receiver.receiver import Receiver
 from stillscan.deploy.gateway.receiver.spool import Spool
 from stillscan.deploy.gateway.settings import Places, ReceiverSection, StorageSection
@@ -44,7 +45,10 @@ class Listening:
 
 @contextmanager
 def receiving(
-    folder: Path, storage: StorageSection | None = None, **settings: object
+    folder: Path,
+    storage: StorageSection | None = None,
+    report: Report = lambda encoded, syntax: False,
+    **settings: object,
 ) -> Iterator[Listening]:
     """A receiver on a port of its own, until the block ends."""
     section = ReceiverSection(**{"port": 0, "drain_s": 0.2} | settings)  # type: ignore[arg-type]
@@ -54,7 +58,9 @@ def receiving(
     def count(name: str, increment: int) -> None:
         counts[name] += increment
 
-    receiver = Receiver(section, Spool(places, storage or StorageSection(1.0)), count)
+    receiver = Receiver(
+        section, Spool(places, storage or StorageSection(1.0)), count, report=report
+    )
     with in_a_thread(receiver.serve):
         yield Listening(receiver.port, places, counts)
 
