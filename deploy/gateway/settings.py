@@ -152,7 +152,8 @@ class WebSection:
     """Status page, /metrics, /healthz and STOW-RS.
 
     Attributes:
-        token_file: file with the token for retries and STOW-RS; None: neither is possible.
+        token_file: file with the tokens for retries and STOW-RS; None: neither is possible.
+        user_header: HTTP header in which a reverse proxy names the user, for the log.
         stow: whether STOW-RS is offered.
         max_request_mb: maximum size of a STOW-RS request.
     """
@@ -160,6 +161,7 @@ class WebSection:
     host: Host = LOOPBACK
     port: Port = 8080
     token_file: Path | None = None
+    user_header: str = ""
     stow: bool = True
     max_request_mb: Megabytes = 2048
     tls: Tls | None = None
@@ -491,3 +493,27 @@ def token_of(file: Path | None) -> str | None:
     if not token or not token.isprintable():
         raise SettingsError(f"token file '{file}' is empty or has several lines; expected one line")
     return token
+
+
+def users_of(file: Path | None) -> dict[str, str]:
+    """Tokens by user: lines `USER TOKEN`, or one token alone, of the user `operator`.
+
+    Raises:
+        SettingsError: if the file cannot be read, or a line is not as above.
+    """
+    if file is None:
+        return {}
+    try:
+        lines = [line.split() for line in file.read_text(encoding="ascii").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"token file '{file}' cannot be read; expected ASCII text") from error
+    lines = [line for line in lines if line]
+    if len(lines) == 1 and len(lines[0]) == 1:
+        lines[0].insert(0, "operator")
+    users = {line[0]: line[-1] for line in lines if len(line) == 2}
+    if not lines or len(users) < len(lines) or len(set(users.values())) < len(users):
+        raise SettingsError(
+            f"token file '{file}' is empty or has a faulty line; expected one token, or a line "
+            "USER TOKEN for each user, all different"
+        )
+    return users

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import stillscan
@@ -144,7 +145,10 @@ class Supervisor:
         """Keep all parts running until `stop`, then drain them."""
         for part in self._parts.values():
             part.start()
-        log.info("gateway started", extra={"parts": self._process_ids()})
+        digest = sha256(repr(self._settings).encode()).hexdigest()
+        rules = [rule.name for rule in self._settings.rules]
+        about = {"parts": self._process_ids(), "settings": digest, "rules": rules}
+        log.info("gateway started", extra=about)
         while not stop.wait(TICK_S):
             self._restart()
             self._kill_hung_processes()

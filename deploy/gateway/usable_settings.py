@@ -17,7 +17,13 @@ from stillscan.app.bundles.choice import DEFAULT_BUNDLES
 from stillscan.deploy.gateway.certificates import expires_at, tls_sections
 from stillscan.deploy.gateway.planner.planner import configuration_digest
 from stillscan.deploy.gateway.planner.rules import require_known_keywords
-from stillscan.deploy.gateway.settings import GatewaySettings, Tls, load_gateway_settings, token_of
+from stillscan.deploy.gateway.settings import (
+    GatewaySettings,
+    Tls,
+    load_gateway_settings,
+    token_of,
+    users_of,
+)
 from stillscan.models.bundle import BundleError, find_bundles
 from stillscan.operators.errors import SettingsError
 
@@ -34,7 +40,7 @@ def usable_settings(config: Path | None) -> GatewaySettings:
         _require_folder(key, folder, writable=key == "data")
     for key, file in _token_files(settings):
         try:
-            token_of(file)
+            (users_of if key == "web.token-file" else token_of)(file)
         except SettingsError as error:
             raise SettingsError(f"'{key}': {error}") from error
     for key, tls in tls_sections(settings):

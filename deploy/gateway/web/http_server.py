@@ -136,10 +136,10 @@ class Request:
         """
         return self._body.read()
 
-    def is_authorised(self, token: str | None) -> bool:
-        """Whether the request carries this bearer token; False if no token is configured."""
+    def has_token(self, token: str) -> bool:
+        """Whether the request carries this bearer token."""
         scheme, _, given = self.headers.get("Authorization", "").strip().partition(" ")
-        if token is None or scheme.lower() != "bearer":  # RFC 9110 11.1: its case does not count
+        if scheme.lower() != "bearer":  # RFC 9110 11.1: its case does not count
             return False
         return hmac.compare_digest(given.strip().encode(), token.encode())
 

@@ -26,7 +26,7 @@ from stillscan.deploy.gateway.heartbeat import Heartbeat
 from stillscan.deploy.gateway.receiver.spool import Spool
 from stillscan.deploy.gateway.record.counters import Counters
 from stillscan.deploy.gateway.record.overview import JobRow, Overview
-from stillscan.deploy.gateway.settings import GatewaySettings, Places, token_of
+from stillscan.deploy.gateway.settings import GatewaySettings, Places, users_of
 from stillscan.deploy.gateway.web.health import Health
 from stillscan.deploy.gateway.web.http_server import (
     HttpServer,
@@ -49,6 +49,7 @@ ASSET_TYPES = {
     "icon.svg": "image/svg+xml",
 }
 HTML = "text/html; charset=utf-8"
+UNRECORDED = re.compile("/(assets/.*|metrics|livez|readyz|healthz)?")
 INLINE = re.compile(rb"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
@@ -78,7 +79,7 @@ class Web:
         spool: Spool,
         count: Callable[[str, int], None],
     ) -> None:
-        """Read the token.
+        """Read the tokens.
 
         Raises:
             SettingsError: if the token file cannot be read.
@@ -88,7 +89,7 @@ class Web:
         self._spool = spool
         self._count = count
         self._health = Health(settings, overview, spool)
-        self._token = token_of(settings.web.token_file)
+        self._users = users_of(settings.web.token_file)
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Response]]] = [
             ("GET", re.compile("/"), self._front),
             ("GET", re.compile(r"/jobs/(\d{1,12})"), self._job),
@@ -116,10 +117,33 @@ class Web:
             if found := pattern.fullmatch(request.path):
                 known = True
                 if method == wanted:
-                    return answer(request, *found.groups())
+                    return self._recorded(request, answer, found.groups())
         if known:
             raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, "this method is not allowed here")
         raise RequestError(HTTPStatus.NOT_FOUND, "not found")
+
+    def _recorded(
+        self, request: Request, answer: Callable[..., Response], groups: tuple[str | None, ...]
+    ) -> Response:
+        """Answer, and log who asked for what; monitoring and assets are not logged."""
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        try:
+            response = answer(request, *groups)
+            status = response.status
+        except RequestError as error:
+            status = error.status
+            raise
+        finally:
+            if not UNRECORDED.fullmatch(request.path):
+                about = {"user": self._user(request), "host": request.host, "status": status.value}
+                log.info("access", extra={"request": f"{request.method} {request.path}", **about})
+        return response
+
+    def _user(self, request: Request) -> str:
+        """The user of the token, or the one whom the reverse proxy names."""
+        named = (user for user, token in self._users.items() if request.has_token(token))
+        header = self._settings.web.user_header
+        return next(named, request.headers.get(header, "")[:64] if header else "")
 
     def _front(self, _: Request) -> Response:
         page = overview_page(
@@ -130,7 +154,7 @@ class Web:
         return Response(body=page.encode(), content_type=HTML)
 
     def _quarantine(self, _: Request) -> Response:
-        page = quarantine_page(self._overview.quarantine.listed(), self._token is not None)
+        page = quarantine_page(self._overview.quarantine.listed(), bool(self._users))
         return Response(body=page.encode(), content_type=HTML)
 
     def _job(self, _: Request, number: str) -> Response:
@@ -139,7 +163,7 @@ class Web:
             job,
             self._overview.deliveries(job.number),
             len(self._reports(job)),
-            may_retry=self._token is not None,
+            may_retry=bool(self._users),
         )
         return Response(body=page.encode(), content_type=HTML)
 
@@ -198,9 +222,9 @@ class Web:
         return store(request, self._spool, self._count)
 
     def _require_token(self, request: Request) -> None:
-        if self._token is None:
+        if not self._users:
             raise RequestError(HTTPStatus.FORBIDDEN, "no token is configured: see web.token-file")
-        if not request.is_authorised(self._token):
+        if not any(map(request.has_token, self._users.values())):
             raise RequestError(HTTPStatus.UNAUTHORIZED, "wrong or missing token")
 
     def _known_job(self, number: str) -> JobRow:

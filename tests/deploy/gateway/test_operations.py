@@ -169,6 +169,11 @@ class TestCompose:
         (secret,) = self.gateway["secrets"]
         assert str(self.settings.web.token_file) == f"/run/secrets/{secret}"
 
+    def test_orthanc_is_that_of_a_digest(self):
+        image = r"\S+:(\d+)\.(\d+)\.(\d+)@sha256:[0-9a-f]{64}"
+        version = re.fullmatch(image, self.orthanc["image"]).groups()
+        assert tuple(map(int, version)) >= (1, 12, 11)
+
     def test_gateway_and_pacs_know_each_other(self):
         (name, host, port), title = self.pacs["DicomModalities"]["stillscan"], "STILLSCAN"
         assert (name, host, port) == (title, "gateway", self.settings.receiver.port)

@@ -280,7 +280,7 @@ NEW_COLUMNS = {  # since version 1
     "jobs": ("strikes", "correction", "outdated"),
     "instances": ("lost", "received", "replaced"),
     "series": ("corrections",),
-    "deliveries": ("note",),
+    "deliveries": ("note", "transaction_uid"),
 }
 
 

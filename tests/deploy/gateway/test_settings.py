@@ -14,6 +14,7 @@ from stillscan.deploy.gateway.settings import (
     load_gateway_settings,
     parse_gateway_settings,
     token_of,
+    users_of,
 )
 from stillscan.deploy.gateway.usable_settings import usable_settings
 from stillscan.operators.errors import SettingsError
@@ -182,7 +183,7 @@ def test_a_key_that_is_there_twice_is_an_error(tmp_path):
     [
         ("web: {token-file: missing}", "'web.token-file': token file 'missing' cannot be read"),
         ("web: {token-file: empty}", "token file 'empty' is empty"),
-        ("web: {token-file: lines}", "expected one line"),
+        ("web: {token-file: lines}", "expected one token"),
         ("receiver: {tls: {}}", "'receiver.tls' has no 'certificate'"),
         ("web: {tls: {certificate: missing, key: key}}", "'web.tls' names 'missing', 'key'"),
         ("web: {tls: {certificate: good, key: empty}}", "expected PEM files"),
@@ -251,3 +252,24 @@ def test_a_token_file_has_to_hold_something(tmp_path):
     for name in ("empty", "missing"):
         with pytest.raises(SettingsError):
             token_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("secret\n", {"operator": "secret"}),
+        ("miller one\n\nmeyer  two\n", {"miller": "one", "meyer": "two"}),
+        ("\n", None),
+        ("miller one\ntwo\n", None),
+        ("miller one\nmiller two\n", None),
+        ("miller one\nmeyer one\n", None),
+        ("miller one two\n", None),
+    ],
+)
+def test_each_user_has_a_token(tmp_path, text, expected):
+    (tmp_path / "token").write_text(text)
+    if expected is None:
+        with pytest.raises(SettingsError, match="USER TOKEN"):
+            users_of(tmp_path / "token")
+    else:
+        assert users_of(tmp_path / "token") == expected

@@ -240,3 +240,23 @@ def test_the_page_quotes_nothing_as_markup(tmp_path):
 
 def test_everything_is_told_as_json_to_a_machine(web):
     assert json.loads(web.ask("/healthz").body)["checks"]["record"] is True
+
+
+def test_the_log_states_who_asked_for_what(tmp_path, caplog):
+    caplog.set_level("INFO", logger="stillscan.gateway")
+    tokens = "miller one\nmeyer two"
+    with serving(tmp_path, token=tokens, user_header="X-Remote-User") as web:
+        job = record_job(web.places, state="dead", reason="time-out")
+        proxy = {"X-Remote-User": "curie"}
+        web.ask("/metrics")
+        assert web.ask(f"/jobs/{job}", headers=proxy).status == 200
+        assert web.ask(f"/jobs/{job}/retry", "POST", headers=proxy).status == 401
+        assert web.ask(f"/jobs/{job}/retry", "POST", headers=proxy, token="two").status == 200
+        assert web.ask(f"/jobs/{job}/retry", "POST", token="one").status == 409
+    lines = [each for each in caplog.records if each.message == "access"]
+    assert [(each.request, each.user, each.host, each.status) for each in lines] == [
+        (f"GET /jobs/{job}", "curie", "127.0.0.1", 200),
+        (f"POST /jobs/{job}/retry", "curie", "127.0.0.1", 401),
+        (f"POST /jobs/{job}/retry", "meyer", "127.0.0.1", 200),
+        (f"POST /jobs/{job}/retry", "miller", "127.0.0.1", 409),
+    ]
