@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -368,25 +368,29 @@ def pynetdicom_receiver(folder: Path, port: int) -> Iterator[int]:
             process.kill()
 
 
+def running_receiver(folder: Path, settings: ReceiverSection) -> AbstractContextManager[int]:
+    """Run a receiver in a process of its own; the context is its process ID."""
+    whole = GatewaySettings(data=folder, receiver=settings, storage=StorageSection(1.0))
+    return running_part("receiver", whole, settings.port)
+
+
 @contextmanager
-def running_receiver(folder: Path, settings: ReceiverSection) -> Iterator[int]:
-    """Run a receiver in a process of its own; yield its process ID."""
-    part = Part(
-        "receiver", GatewaySettings(data=folder, receiver=settings, storage=StorageSection(1.0))
-    )
+def running_part(name: str, settings: GatewaySettings, port: int) -> Iterator[int]:
+    """Run a process of the gateway that listens on a port; yield its process ID."""
+    part = Part(name, settings)
     part.start()
     process_id = part.process_id
     assert process_id is not None, "a part that was started has a process"
     try:
         deadline = time.monotonic() + 30
-        while not _listens(settings.port):
+        while not _listens(port):
             if part.has_ended() is not None or time.monotonic() > deadline:
-                raise NotServedError("the receiver does not start")
+                raise NotServedError(f"the process {name} does not start")
             time.sleep(0.05)
         yield process_id
     finally:
         part.stop()
-        deadline = time.monotonic() + settings.drain_s + 5
+        deadline = time.monotonic() + settings.receiver.drain_s + 5
         while part.process_id is not None and part.has_ended() is None:
             if time.monotonic() > deadline:
                 part.kill()

@@ -3,10 +3,14 @@
 import json
 import time
 import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.robustness.http_abuse import mutants, outcome
 from stillscan.deploy.gateway.record.database import Database, count
 from stillscan.deploy.gateway.settings import StorageSection
 from stillscan.deploy.gateway.web.http_server import HEAD_S
@@ -260,3 +264,11 @@ def test_the_log_states_who_asked_for_what(tmp_path, caplog):
         (f"POST /jobs/{job}/retry", "meyer", "127.0.0.1", 200),
         (f"POST /jobs/{job}/retry", "miller", "127.0.0.1", 409),
     ]
+
+
+def test_broken_requests_get_an_answer_and_end_nothing(web):
+    """`python -m bench.robustness.http_abuse` sends 100,000."""
+    with ThreadPoolExecutor(8) as clients:
+        found = Counter(clients.map(partial(outcome, web.port), mutants(400, seed=20)))
+    assert {"200", "400", "401"} <= found.keys()
+    assert not [what for what in found if what.startswith("fault")], found
