@@ -306,6 +306,7 @@ def denoise_stack(
         unit=volume.unit,
         noise_before=summary.noise_before,
         noise_after=summary.noise_after,
+        error_change=plan.error_change(method.strength),
         seconds=time.monotonic() - started,
         verdict=verdict,
         warnings=(*method.warnings, *plan.warnings),

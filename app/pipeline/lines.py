@@ -78,11 +78,14 @@ def refusal_line(outcome: SeriesOutcome) -> str:
 
 
 def noise_text(outcome: SeriesOutcome) -> str:
-    """Format the noise as `12.3 -> 3.4 HU (-72 %)`, as far as it was measured."""
+    """Format noise and expected error, `12.3 -> 3.4 HU (-72 %)`, as far as they were measured."""
     if outcome.noise_before is None:
         return "not measured"
     unit = unit_suffix(outcome.unit)
     if outcome.noise_after is None:
         return f"{outcome.noise_before:.3g}{unit}"
     change = noise_change(outcome.noise_before, outcome.noise_after)
-    return f"{outcome.noise_before:.3g} -> {outcome.noise_after:.3g}{unit} ({change})"
+    text = f"{outcome.noise_before:.3g} -> {outcome.noise_after:.3g}{unit} ({change})"
+    if outcome.error_change is not None:
+        text += f" in flat places, error {100 * outcome.error_change:+.0f} % in the foreground"
+    return text

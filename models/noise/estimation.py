@@ -62,7 +62,7 @@ __all__ = ["NoNoiseError", "estimate_noise_profile", "remaining_share"]
 
 BANDS = {"finest detail": FINE, "middle frequencies": MIDDLE}
 NEAR = 1.4  # factor within which another witness confirms a level
-LAW_PURITY = 0.4  # share of the blocks that must be noise where its law is read
+LAW_PURITY = 0.5  # share of the blocks that must be noise where its law is read
 SAME = 1.12  # the same for two of which neither is proven
 AGREE = 1.25  # two levels that differ by no more than this factor are the same
 BLOCK_SIZES = (16, 8)  # large ones see wide correlation, small ones find flat places in anatomy

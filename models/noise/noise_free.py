@@ -70,10 +70,9 @@ def noise_everywhere(image: Plane, noise: NoiseProfile) -> Plane:
         return image
     base = _continued(image, places)
     height, width = image.shape
-    key = tuple(noise.acf.astype(np.float64).ravel().tolist())
     real, imaginary = (
         field.repeat(-(-height // FRAME), -(-width // FRAME))[:height, :width]
-        for field in _unit_noise(key)
+        for field in unit_noise(noise)
     )
     if noise.places is not None:
         factor = noise.places.over(height, width)
@@ -106,6 +105,11 @@ def _beside(image: Plane) -> Plane:
             for start in (reach - shift, reach + shift):
                 image.add_(padded.narrow(axis, start, length), alpha=tap)
     return image
+
+
+def unit_noise(noise: NoiseProfile) -> tuple[Plane, Plane]:
+    """Two frames of FRAME x FRAME pixels of noise of unit variance with this correlation."""
+    return _unit_noise(tuple(noise.acf.astype(np.float64).ravel().tolist()))
 
 
 @lru_cache(maxsize=4)

@@ -7,6 +7,7 @@ denoised, before anything is denoised or written.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,9 @@ from jaxtyping import Float32
 from stillscan.models.denoisers.denoiser import Denoiser, Estimate, IdentityDenoiser, Seeded
 from stillscan.models.denoisers.noise_everywhere import denoise_with_noise_everywhere
 from stillscan.models.noise.estimation import remaining_share
+from stillscan.models.noise.noise_free import exact_places, unit_noise
 from stillscan.models.noise.profile import NoiseProfile
+from stillscan.operators.denoising.expected_error import STEP, ExpectedError, foreground
 from stillscan.operators.denoising.gate import GateRefusedError, Verdict, judge
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.denoising.intensity import Scaling, without_padding
@@ -35,6 +38,7 @@ from stillscan.operators.errors import NoiseNotMeasuredError, NoSignalError
 from stillscan.operators.reading.selection import RADIOGRAPHS
 from stillscan.operators.volume import Volume, VolumeBlock
 
+SMALLEST_PROBE, LARGEST_PROBE = 64, 192  # pixels along a side
 COARSE = PassThrough(0.0, (3.0, 3.0))  # pixels: put back where the gate clamps too much of a film
 
 
@@ -143,6 +147,8 @@ def plan_series(
         )
     if repeats is not None:
         plan = replace(repeated, repeats=repeats)
+    with network or nullcontext():
+        plan = replace(plan, expected=expected_error(sample, plan, denoiser, limits))
     return replace(sample.volume, one_by_one=plan.uneven), plan
 
 
@@ -159,16 +165,55 @@ def checked_by_repeats(
         for block, other in zip(sample.slices(), sample.repeats(), strict=True):
             if other is None:
                 continue
-            seen = ~(block.padding | other.padding)
             image = torch.from_numpy(
                 plan.scaling.to_network(without_padding(block.pixels, block.padding))
             )
             sigma = plan.noise.sigma_map(image[None])[0].numpy() / plan.scaling.gain
+            seen = ~(block.padding | other.padding) & foreground(image.numpy())
             if are_alike(block.pixels[seen], other.pixels[seen], sigma[seen]):
                 denoised = denoise_block(denoiser, block, plan, limits=limits)
                 yield block.pixels[seen], denoised.pixels[seen], other.pixels[seen]
 
     return check_against_repeats(compared())
+
+
+def expected_error(
+    sample: SeriesSample, plan: Plan, denoiser: Denoiser, limits: GateLimits | None = None
+) -> ExpectedError | None:
+    """Measure what the full correction does to the error in the middle of slices of the sample.
+
+    Two passes over at most a sixth of the pixels of the series, of a large one much less.
+    """
+    volume, block = sample.volume, sample.slices()[len(sample.indices) // 2]
+    pixels = volume.rows * volume.columns * len(volume.slices)
+    side = max(SMALLEST_PROBE, min(LARGEST_PROBE, math.isqrt(pixels // 6)))
+    plan = replace(
+        plan, sample=(), repeats=None, noise_check=replace(plan.noise_check, alone=False)
+    )
+    block, plan = cropped(block, plan.for_slice(block) if plan.uneven else plan, side)
+    first = estimate_block(denoiser, block, plan)
+    image, sigma = first.noisy[0], first.sigma[0] / plan.scaling.gain
+    exact = exact_places(torch.from_numpy(image)).numpy() | block.padding[0]
+    rows, columns = image.shape
+    unit = np.where(exact, 0, unit_noise(plan.noise)[0][:rows, :columns].numpy())
+    moved = replace(block, pixels=(block.pixels + STEP * sigma * unit).astype(np.float32))
+    one, other = (
+        (judge_block(each, limits=limits).pixels - each.block.pixels)[0] / sigma
+        for each in (first, estimate_block(denoiser, moved, plan))
+    )
+    seen = foreground(image) & ~exact
+    signal = image / first.sigma[0] if volume.modality == "MR" else np.full_like(image, np.inf)
+    excess = plan.noise_check.excess or 1.0
+    return ExpectedError.of(signal[seen], unit[seen], one[seen], other[seen], excess)
+
+
+def cropped(block: VolumeBlock, plan: Plan, side: int) -> tuple[VolumeBlock, Plan]:
+    """Return the middle of a block, at most `side` pixels square, and the plan for it."""
+    top, left = (max(0, (each - side) // 2) for each in block.pixels.shape[1:])
+    at = (slice(None), slice(top, top + side), slice(left, left + side))
+    places = plan.noise.places and plan.noise.places.moved(-top, -left)
+    even = replace(plan, uneven=False, noise=replace(plan.noise, places=places))
+    return replace(block, pixels=block.pixels[at], padding=block.padding[at]), even
 
 
 def denoise_block(

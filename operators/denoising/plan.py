@@ -15,6 +15,7 @@ from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profi
 from stillscan.models.noise.evenness import is_noise_alone, is_uneven
 from stillscan.models.noise.profile import NoiseProfile, Witness
 from stillscan.operators.cine import heart_phases
+from stillscan.operators.denoising.expected_error import ExpectedError
 from stillscan.operators.denoising.intensity import Scaling, scaling_for
 from stillscan.operators.denoising.noise_check import NoiseCheck
 from stillscan.operators.denoising.pass_through import PassThrough
@@ -46,6 +47,7 @@ class Plan:
         pass_through: the low frequencies that are left as they are; None for none.
         noise_check: the noise level against independent measurements.
         uneven: whether the slices differ in their noise, so that each has its own.
+        expected: what the correction does to the error in the foreground; None if not measured.
     """
 
     scaling: Scaling
@@ -55,6 +57,7 @@ class Plan:
     pass_through: PassThrough | None = None
     noise_check: NoiseCheck = NOT_CHECKED
     uneven: bool = False
+    expected: ExpectedError | None = None
 
     def for_slice(self, block: VolumeBlock) -> Plan:
         """Return the plan of one slice of an uneven series: with its own noise.
@@ -83,6 +86,11 @@ class Plan:
         """Share of the correction that repeats, else measurements of the noise, confirm."""
         return self.repeats.confirmed_share if self.repeats else self.noise_check.share
 
+    def error_change(self, strength: float) -> float | None:
+        """Return by which share the error in the foreground is expected to change."""
+        share = strength * self.confirmed_share
+        return self.expected.relative(share) if self.expected else None
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What limits the correction, for users."""
@@ -91,6 +99,7 @@ class Plan:
             BY_PLACE_WARNING if self.noise.places is not None else "",
             self.repeats.warning if self.repeats else "",
             self.noise_check.warning,
+            *(self.expected.warnings if self.expected else ()),
         )
         return tuple(each for each in found if each)
 

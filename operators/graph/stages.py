@@ -348,6 +348,9 @@ class _OpenSeries:
         shares = {"clipped_share": derived.clipped_share, "changed_share": derived.changed_share}
         if self._repeats is not None:
             shares["confirmed_share"] = self._repeats.confirmed_share
+        error_change = self._series.plan.error_change(self._series.method.strength)
+        if error_change is not None:
+            shares["expected_error_change"] = error_change
         measured = Measured(summary.noise_before, summary.noise_after, verdict, shares)
         objects = self._objects.finish(measured, derived.sop_instance_uids)
         return SeriesOutcome(
@@ -359,6 +362,7 @@ class _OpenSeries:
             unit=volume.unit,
             noise_before=summary.noise_before,
             noise_after=summary.noise_after,
+            error_change=error_change,
             verdict=verdict,
             warnings=(
                 *self._warnings,

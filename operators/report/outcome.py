@@ -35,6 +35,8 @@ class SeriesOutcome:
         message: for the user, without patient data.
         exit_code: exit code of the process if this were the only series.
         noise_before, noise_after: sigma in `unit`; None if it was not measured.
+        error_change: of the root mean square error in the foreground, as expected, over that
+            before (-0.2: a fifth less); None if it was not measured.
         seconds: wall time that the series added to the run.
         repeats: result of the check by repeated acquisitions; None if there are none.
         witnesses: what each measurement of the noise found, in `unit`; empty if not measured.
@@ -50,6 +52,7 @@ class SeriesOutcome:
     unit: str = ""
     noise_before: float | None = None
     noise_after: float | None = None
+    error_change: float | None = None
     seconds: float = 0.0
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()

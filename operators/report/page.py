@@ -43,11 +43,14 @@ def series_page(outcome: SeriesOutcome, comparison: Comparison) -> str:
 def _figures(outcome: SeriesOutcome) -> Iterator[Number]:
     unit = unit_suffix(outcome.unit)
     if outcome.noise_before is not None:
-        yield Number("Noise before", f"{outcome.noise_before:.3g}", unit)
+        yield Number("Noise before, flat places", f"{outcome.noise_before:.3g}", unit)
     if outcome.noise_after is not None:
-        yield Number("Noise after", f"{outcome.noise_after:.3g}", unit)
+        yield Number("Noise after, flat places", f"{outcome.noise_after:.3g}", unit)
     if change := noise_change(outcome.noise_before, outcome.noise_after):
-        yield Number("Change", change.replace("-", "\N{MINUS SIGN}"))
+        yield Number("Change, flat places", change.replace("-", "\N{MINUS SIGN}"))
+    if outcome.error_change is not None:
+        change = f"{100 * outcome.error_change:+.0f} %".replace("-", "\N{MINUS SIGN}")
+        yield Number("Error, foreground (expected)", change)
     yield Number("Slices", str(outcome.slices))
     yield Number("Time", f"{outcome.seconds:.1f}", " s")
 

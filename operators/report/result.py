@@ -19,7 +19,9 @@ named by its derived SOPInstanceUID.
         status                       "derived" | "refused" | "not-selected"
         reason, message              a stable code and a sentence; null for derived series
         modality, slices, seconds
-        noise                        {before, after, unit}: standard deviation; null if not measured
+        noise                        {before, after, unit, expected_error_change}: standard
+                                     deviation in flat places, and by which share the error in the
+                                     foreground is expected to change; null if not measured
         verdict                      {decision, reasons, measurements} of the quality gate
         warnings                     warnings about the series, for users
         derived                      {series_instance_uid, folder, instances, clipped_share,
@@ -99,6 +101,7 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
             "before": _finite(outcome.noise_before),
             "after": _finite(outcome.noise_after),
             "unit": outcome.unit or None,
+            "expected_error_change": _finite(outcome.error_change),
             "measurements": [
                 {"name": each.name, "sigma": _finite(each.sigma), "proven": each.proven}
                 for each in outcome.witnesses

@@ -111,8 +111,11 @@ def test_the_next_block_is_read_while_one_is_denoised(tmp_path: Path, derive: Ca
     overlapped: list[bool] = []
 
     class Waiting:
+        calls = 0
+
         def denoise(self, image: torch.Tensor, noise: object) -> Estimate:
-            if not overlapped:
+            self.calls += 1
+            if self.calls == 2 + 1:  # two calls plan the series
                 overlapped.append(third_block_read.wait(timeout=20))
             return Estimate(image)
 
@@ -224,7 +227,7 @@ def test_a_network_that_fails_refuses_the_series_alone(
 ) -> None:
     make_series(tmp_path / "in", seed=1, slices=4)
     make_series(tmp_path / "in", seed=2, slices=4)
-    outcomes = derive(Raising(error, at=3))
+    outcomes = derive(Raising(error, at=2 + 3))  # two calls plan the series
     assert [each.status for each in outcomes] == ["refused", "derived"]
     assert outcomes[0].reason == reason
     assert "slices 3 to 3 of 4 (64x64)" in outcomes[0].message
@@ -244,7 +247,7 @@ def test_a_series_that_two_stages_give_up_has_one_outcome(
 
         def denoise(self, image: torch.Tensor, noise: object) -> Estimate:
             self.calls += 1
-            if self.calls == 2:
+            if self.calls == 2 + 2:  # two calls plan the series
                 network_failed.set()
                 raise MemoryError
             return Estimate(image)

@@ -102,7 +102,8 @@ def test_result_tells_all_of_a_derived_series() -> None:
     assert result["source_series_instance_uid"] == "1.2.3"
     assert result["status"] == "derived"
     assert result["reason"] is None
-    assert result["noise"] == {"before": 20.0, "after": 5.0, "unit": "HU", "measurements": []}
+    noise = {"before": 20.0, "after": 5.0, "unit": "HU", "measurements": []}
+    assert result["noise"] == noise | {"expected_error_change": None}
     assert result["verdict"]["decision"] == "accept with clamp"
     assert result["derived"]["series_instance_uid"] == "2.25.77"
     assert result["method"]["model_sha256"] == "ab" * 32
