@@ -44,6 +44,7 @@ logging.getLogger("pydicom").propagate = False
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 BATCH = 64  # files in one request
+log = logging.getLogger("stillscan")
 
 
 class Scanned(NamedTuple):
@@ -94,6 +95,7 @@ class Decoder:
         self.limits = limits or Limits()
         self._lock = threading.Lock()
         self._child: ReadingProcess | None = None
+        self._confinement_known = False
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -166,6 +168,7 @@ class Decoder:
                 while len(answers) < len(frames):
                     wall_s = self._wall_s(frames[len(answers)].path, frame_bytes)
                     answers.append(child.answer(wall_s, frame_bytes))
+                    self._tell_if_not_confined(child)
             except ProcessLostError as lost:
                 child.end()
                 self._child = None
@@ -175,6 +178,14 @@ class Decoder:
                 self._child = None
                 raise
         return answers
+
+    def _tell_if_not_confined(self, child: ReadingProcess) -> None:
+        if not self._confinement_known and not child.has_system_call_filter():
+            log.warning(
+                "this system does not restrict the system calls of the reading process (seccomp, "
+                "Linux on x86-64): it is limited in memory, time and size of files only"
+            )
+        self._confinement_known = True
 
     def _wall_s(self, path: Path, frame_bytes: int) -> float:
         size = most_header_bytes(os.fspath(path)) + frame_bytes

@@ -144,6 +144,14 @@ class ReadingProcess:
         stored = self._receive(frame_bytes, deadline, wall_s)
         return Answer(None, content, str(content["sop_instance_uid"]), header, stored)
 
+    def has_system_call_filter(self) -> bool:
+        """Whether the system restricts the calls of the process; false before its first answer."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        except OSError:
+            return False
+        return "\nSeccomp:\t2\n" in status
+
     def end(self) -> None:
         """Close the socket, which ends the process; kill it if it does not end."""
         self._socket.close()

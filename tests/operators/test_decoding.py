@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import platform
 import signal
 import struct
 import subprocess
@@ -35,6 +36,8 @@ from stillscan.operators.reading.decoder import DecodedFrame, Decoder, Limits, S
 from stillscan.operators.reading.records import Identification
 from stillscan.operators.reading.sandbox.parser import DEFLATED_LE
 from stillscan.operators.reading.sandbox.silent_decoder import decoder_must_be_silent
+from stillscan.operators.reading.sandbox_process import ReadingProcess
+from tests.conftest import need
 from tests.operators.test_parsing import element, part_10
 from tests.series_factory import COMPRESSED_SYNTAXES, NATIVE_SYNTAXES, make_series
 
@@ -306,3 +309,49 @@ def test_closed_decoder_reads_nothing(tmp_path):
         assert scan_one(decoder, path).instance is not None
     with pytest.raises(ValueError, match="closed"):
         scan_one(decoder, path)
+
+
+FORBIDDEN = {
+    "network": "socket.socket()",
+    "program": "os.execv('/bin/true', ['true'])",
+    "process": "os.fork()",
+    "signal": "os.kill(os.getppid(), 0)",
+    "write": "open(file, 'w')",
+    "append": "open(file, 'a')",
+    "remove": "os.unlink(file)",
+    "folder": "os.mkdir(file + '.d')",
+}
+CONFINED = """
+import os, socket, sys, threading
+from stillscan.operators.reading.sandbox.system_calls import forbid_system_calls
+file = sys.argv[1]
+assert forbid_system_calls()
+open(file).close()
+threading.Thread(target=int).start()
+try:
+    {}
+except PermissionError:
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_the_child_may_not_do_more_than_read(what, tmp_path):
+    need(sys.platform == "linux" and platform.machine() == "x86_64", "Linux on x86-64 alone")
+    (tmp_path / "file").touch()
+    program = [sys.executable, "-c", CONFINED.format(FORBIDDEN[what]), str(tmp_path / "file")]
+    assert subprocess.run(program, check=False).returncode == 7
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_where_the_child_is_not_confined_the_log_says_so_once(
+    possible, tmp_path, caplog, monkeypatch
+):
+    if possible:
+        need(sys.platform == "linux" and platform.machine() == "x86_64", "Linux on x86-64 alone")
+    else:
+        monkeypatch.setattr(ReadingProcess, "has_system_call_filter", lambda self: False)
+    with Decoder() as decoder:
+        assert len(list(decoder.scan(make_series(tmp_path, slices=3)))) == 3
+    assert len([each for each in caplog.records if "seccomp" in each.message]) == int(not possible)

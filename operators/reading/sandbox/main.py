@@ -30,6 +30,7 @@ from stillscan.operators.reading.sandbox.pixel_data import (
     require_integer_pixels,
     require_pixel_data,
 )
+from stillscan.operators.reading.sandbox.system_calls import forbid_system_calls
 
 SOCKET = 0
 DECODING_FACTOR = 16  # JPEG 2000 holds its samples as 32 bits, several times over
@@ -47,6 +48,7 @@ def serve(address_space: int, cpu_s: int, bytes_per_s: int) -> None:
         bytes_per_s: for each such number of bytes of a header or decoded frame, one second more.
     """
     limit_process(address_space)
+    forbid_system_calls()  # the parent checks whether this was possible
     held = HeldFile()
     while (request := receive_request()) is not None:
         compressed = False
