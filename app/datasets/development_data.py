@@ -6,8 +6,8 @@ are not part of the repository. `SPLIT` lists the use of each item; no subject h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -62,11 +62,11 @@ CT_TRAINING = (
 )
 SLAB = 3  # slices that are averaged
 FIELDS = 4  # realisations of noise of each slice
-PROJECTION_WEIGHT = 0.2  # of CT with noise of its own projections
 DOMAIN_WEIGHT = {
     "mr": 0.32,
     "xray": 0.14,
     "ct": 0.04,
+    "projections": 0.2,  # CT with noise of its own projections
 }  # sampling weight of real images; the rest is procedural
 LOWEST_OWN_SIGMA = {
     "mr": 0.0,
@@ -116,18 +116,31 @@ def scale_to_unit(values: Slices, domain: Domain) -> Slices:
     return (values / np.percentile(values, 99.9)).astype(np.float32)
 
 
-def training_images(data: Path, seed: int) -> list[TrainingImage]:
-    """Load the training images of the shipped students: real slices and procedural images."""
-    images = real_images(data, SCALES) + projected_images(data / "ct", seed)
+def training_images(
+    data: Path, seed: int, weights: Mapping[str, float] = DOMAIN_WEIGHT
+) -> list[TrainingImage]:
+    """Load the training images of the shipped students: real slices and procedural images.
+
+    Args:
+        data: folder with `dev` and `ct`.
+        seed: of procedural images and noise of projections.
+        weights: share of each domain, and of `projections`; without these no image is judged
+            after the pass-through, which is for CT.
+    """
+    images = real_images(data, SCALES, weights)
+    if "projections" in weights:
+        images += projected_images(data / "ct", seed, weights["projections"])
     rng = np.random.default_rng(seed)
-    share = (1 - PROJECTION_WEIGHT - sum(DOMAIN_WEIGHT.values())) / PROCEDURAL_IMAGES
+    share = (1 - sum(weights.values())) / PROCEDURAL_IMAGES
     for _ in range(PROCEDURAL_IMAGES):
         pixels = torch.from_numpy(dead_leaves(PROCEDURAL_SIZE, rng))
         images.append(TrainingImage(pixels, 0.0, share))
-    return images
+    if "projections" in weights:
+        return images
+    return [replace(image, unpassed=1.0) for image in images]
 
 
-def projected_images(ct: Path, seed: int) -> list[TrainingImage]:
+def projected_images(ct: Path, seed: int, weight: float) -> list[TrainingImage]:
     """Load CT slices, averaged to 256 x 256, each with noise that is made in its projections."""
     generator = torch.Generator().manual_seed(seed)
     averaged = []
@@ -146,8 +159,8 @@ def projected_images(ct: Path, seed: int) -> list[TrainingImage]:
         kernels = [Kernel.drawn(generator) for _ in range(FIELDS)]
         fields = noise_fields(hu, pixel_mm, kernels, generator)
         pixels = torch.from_numpy(scale_to_unit(hu.numpy(), "ct"))
-        share = PROJECTION_WEIGHT / len(averaged)
-        images.append(TrainingImage(pixels, own_hu / 4095, share, fields))
+        share = weight / len(averaged)
+        images.append(TrainingImage(pixels, own_hu / 4095, share, fields, unpassed=0.0))
     return images
 
 
@@ -155,17 +168,19 @@ def _position(file: Path) -> float:
     return float(pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient[2])
 
 
-def real_images(data: Path, scales: Sequence[float]) -> list[TrainingImage]:
+def real_images(
+    data: Path, scales: Sequence[float], weights: Mapping[str, float] = DOMAIN_WEIGHT
+) -> list[TrainingImage]:
     """Load the real slices of the training subjects at these scales, weighted by domain."""
     images = []
-    by_domain: dict[str, list[TrainingImage]] = {domain: [] for domain in DOMAIN_WEIGHT}
+    by_domain: dict[str, list[TrainingImage]] = {domain: [] for domain in LOWEST_OWN_SIGMA}
     for item, slices in subjects(data, "train"):
         for pixels in torch.from_numpy(slices):
             copies = _scaled_copies(pixels, scales, LOWEST_OWN_SIGMA[item.domain])
             by_domain[item.domain] += list(copies)
-    for domain, weight in DOMAIN_WEIGHT.items():
-        share = weight / len(by_domain[domain])
-        images += [TrainingImage(i.pixels, i.own_sigma, share) for i in by_domain[domain]]
+    for domain, found in by_domain.items():
+        share = weights.get(domain, 0.0) / len(found)
+        images += [TrainingImage(i.pixels, i.own_sigma, share) for i in found if share]
     return images
 
 

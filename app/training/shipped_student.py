@@ -17,7 +17,7 @@ import torch
 import typer
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
-from stillscan.app.datasets.development_data import training_images
+from stillscan.app.datasets.development_data import DOMAIN_WEIGHT, training_images
 from stillscan.app.training.checkpoints import load_checkpoint
 from stillscan.app.training.checkpoints import save_checkpoint as save_checkpoint
 from stillscan.models.bundle import load_bundle
@@ -30,6 +30,7 @@ from stillscan.models.training.losses import paired, supervised
 from stillscan.models.training.noisy_examples import Batch, TrainingImage, draw_batch
 
 CHECKPOINT_EVERY = 250
+SHARES = ",".join(f"{domain}={share}" for domain, share in DOMAIN_WEIGHT.items())
 LOOKED_AT = 3  # number of batches that set the first rounding steps of int8
 
 
@@ -48,6 +49,12 @@ def main(
     lesions: Annotated[
         float, typer.Option(help="weight of the loss of lesions; 0: no lesions are inserted")
     ] = 0.0,
+    counted_from: Annotated[
+        float, typer.Option(help="visibility from which lesions count, less than 5")
+    ] = 1.5,
+    shares: Annotated[
+        str, typer.Option(help="of mr, xray, ct and projections; the rest is procedural")
+    ] = SHARES,
     widths: Annotated[str, typer.Option(help="channels at each resolution")] = "48,96,192",
     int8: Annotated[
         bool, typer.Option("--int8", help="imitate the network of --from in int8")
@@ -62,8 +69,9 @@ def main(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
         network.load_state_dict(_weights(start))
-    images = training_images(data, seed)
-    objective: Objective[Batch] = paired(lesions) if lesions else supervised
+    pairs = (share.split("=") for share in shares.split(","))
+    images = training_images(data, seed, {domain: float(share) for domain, share in pairs})
+    objective: Objective[Batch] = paired(lesions, counted_from) if lesions else supervised
     if int8:
         if start is None:
             raise typer.BadParameter("--int8 needs --from, the network that it imitates")

@@ -1,7 +1,7 @@
 """What stays of faint structures and how much noise goes: ours by setting, NLM, BM3D, in one run.
 
 python -m bench.studies.low_contrast [--data DATA] [--part validate] [--weights FILE ...]
-    [--mm 1.5 2 ...] [--passing 0.07 ...] [--strength 1 0.9 ...] [--peers] [--only ct mr xray]
+    [--mm 1.5 2 ...] [--strength 1 0.9 ...] [--peers] [--only ct mr xray]
 
 Blind, through plan, network, pass-through and gate. One row a method:
 
@@ -88,9 +88,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("STILLSCAN_DATA"))
     parser.add_argument("--part", choices=SUBJECTS, default="test")
-    parser.add_argument("--weights", type=Path, nargs="*", default=[DEFAULT_BUNDLES / "ct"])
+    parser.add_argument("--weights", type=Path, nargs="*", default=[])
     parser.add_argument("--mm", type=float, nargs="+", default=[pass_through.SCALE_MM["CT"]])
-    parser.add_argument("--passing", type=float, nargs="+", default=[pass_through.PASSING])
     parser.add_argument("--strength", type=float, nargs="+", default=[1.0])
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--only", nargs="+", default=["ct", "mr", "xray"])
@@ -112,18 +111,18 @@ def main() -> None:
 
 def methods(arguments: argparse.Namespace) -> Iterator[tuple[str, Denoise, tuple[str, ...]]]:
     """Yield a name, a function and the domains that it is for."""
-    for weights in arguments.weights:
+    every = ("ct", "mr", "xray")
+    chosen: list[tuple[Path, tuple[str, ...]]] = [(each, every) for each in arguments.weights]
+    shipped = [(DEFAULT_BUNDLES / domain, (domain,)) for domain in every]
+    for weights, domains in chosen or shipped:
         denoiser = student(weights)
         for strength in arguments.strength:
-            for domains, values, unit in (
-                (("ct",), arguments.mm, "mm"),
-                (("mr", "xray"), arguments.passing, "passing"),
-            ):
-                for value in values:
-                    name = f"{weights.stem}, {value:g} {unit}, strength {strength:g}"
-                    yield name, ours(denoiser, value, strength), domains
+            name = f"{weights.stem}, strength {strength:g}"
+            yield name, ours(denoiser, 0.0, strength), tuple({"mr", "xray"} & {*domains})
+            for scale in arguments.mm:
+                for_ct = tuple({"ct"} & {*domains})
+                yield f"{name}, {scale:g} mm", ours(denoiser, scale, strength), for_ct
     if arguments.peers:
-        every = ("ct", "mr", "xray")
         yield "unchanged", lambda noisy, modality, case: noisy, every
         yield "NLM", lambda noisy, modality, case: _by_slice(SliceBySlice(nlm), noisy), every
         if is_installed("bm3d"):
@@ -142,15 +141,12 @@ def student(weights: Path) -> Denoiser:
     return StudentDenoiser(network)
 
 
-def ours(denoiser: Denoiser, value: float, strength: float) -> Denoise:
-    """The application's pipeline with one setting of the pass-through; 0: without it."""
+def ours(denoiser: Denoiser, scale_mm: float, strength: float) -> Denoise:
+    """The application's pipeline with one setting of the pass-through in CT; 0: without it."""
 
     def denoise(noisy: torch.Tensor, modality: str, case: NoiseCase | None) -> torch.Tensor:
-        scales = {modality: value} if value and modality == "CT" else {}
-        with (
-            patch.object(pass_through, "SCALE_MM", scales),
-            patch.object(pass_through, "PASSING", value),
-        ):
+        scales = {modality: scale_mm} if scale_mm else {}
+        with patch.object(pass_through, "SCALE_MM", scales):
             result = denoise_series(
                 denoiser, noisy, gated=True, modality=modality, strength=strength
             )

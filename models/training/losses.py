@@ -56,14 +56,15 @@ def supervised(network: nn.Module, batch: Batch) -> Losses:
     return Losses(mean_loss + likelihood, 10 / math.log(10) * mean_loss)
 
 
-def paired(lesion_weight: float) -> Objective[Batch]:
+def paired(lesion_weight: float, counted_from: float = 1.5) -> Objective[Batch]:
     """Judge a noisy patch and the same with lesions in it: no noise is left, no lesion is taken.
 
     With r what the network takes, n the noise, d the lesions, and h = r - g * r what remains of r
     after the pass-through with the Gaussian g: log(|h(y) - (n - g * n)|^2 / |n|^2) over both
     patches, plus `lesion_weight` w(v) |h(y + d) - h(y)|^2 / |d - g * d|^2, the energy of the
-    lesions that is taken, which every observer's template loses. w rises from 0 at visibility 1.5
-    to 1 at 5. The log variance is trained on the error of h. Reported: the first term in dB.
+    lesions that is taken, which every observer's template loses. w rises from 0 at visibility
+    `counted_from` to 1 at 5. The log variance is trained on the error of h. Reported: the first
+    term in dB.
     """
 
     def objective(network: nn.Module, batch: Batch) -> Losses:
@@ -85,7 +86,8 @@ def paired(lesion_weight: float) -> Objective[Batch]:
         left = (error.square().mean((1, 2, 3)) / level + MSE_FLOOR).log().mean()
         taken = (with_lesions - without).square().sum((1, 2, 3))
         energy = judged(batch.lesions).square().sum((1, 2, 3))
-        weight = ((batch.visibility - 1.5) / 3.5).clamp(0, 1) * (energy > 0)
+        weight = ((batch.visibility - counted_from) / (5 - counted_from)).clamp(0, 1)
+        weight = weight * (energy > 0)
         lost = (weight * taken / energy.clamp(min=1e-12)).mean()
         known = (error.detach() / sigma).square()
         likelihood = _likelihood(known, log_variance, torch.zeros_like(known))

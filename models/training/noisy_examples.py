@@ -29,7 +29,6 @@ WRONG_LEVEL_RANGE = (0.7, 3.0)
 AIR = 0.05  # below it, for a third of the examples, there is less noise than told, or none
 INVERTED_SHARE = 0.2  # of examples whose tissues change places: a T1 looks like a sharp T2
 PASSED_PX = (1.5, 3.5)  # standard deviation of the pass-through that an example is judged with
-UNPASSED_SHARE = 0.5  # of the examples that are judged without it; of CT none
 
 Plane = Float[Tensor, "height width"]
 
@@ -41,12 +40,14 @@ class TrainingImage:
     Noise is added at twice `own_sigma` or more, so that the network never learns to keep noise.
     `weight` is the relative frequency with which it is drawn. `fields` are realisations of the
     noise of this very slice (projection_noise.py); without them noise of any kind is drawn.
+    `unpassed` is the share of its examples that are judged without the pass-through.
     """
 
     pixels: Plane
     own_sigma: float = 0.0
     weight: float = 1.0
     fields: Float[Tensor, "field height width"] | None = None
+    unpassed: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def draw_example(image: TrainingImage, generator: Generator, faint: float = 0.0)
     factor, given = given_conditioning(correlation, generator)
     low, high = (math.log(each) for each in PASSED_PX)
     passed = math.exp(_uniform(low, high, generator))
-    if image.fields is None and _uniform(0.0, 1.0, generator) < UNPASSED_SHARE:
+    if image.unpassed and _uniform(0.0, 1.0, generator) < image.unpassed:
         passed = 0.0
     return Example(noisy, noisy - mean, sigma_map * factor, given, lesions, visibility, passed)
 

@@ -20,8 +20,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-SCALE_MM = {"CT": 1.5}  # standard deviation; where other modalities have none, by their noise:
-PASSING = 0.0  # share of the noise that passes at most; 0 for no rule
+from stillscan.models.noise.noise_free import exact_places
+
+# Standard deviation in mm by modality, measured on CT (docs/method.md). In MR and radiographs the
+# networks keep what is faint themselves, and the rule would cost more noise than it gains.
+SCALE_MM = {"CT": 1.5}
 SMALLEST_PX, LARGEST_PX = 1.2, 8.0
 REACH = 4.0  # standard deviations: what lies beyond is 6e-5 of the kernel
 
@@ -41,30 +44,21 @@ class PassThrough:
     scale_px: tuple[float, float]
 
     @classmethod
-    def of(
-        cls, modality: str, spacing_mm: tuple[float, float], acf: Float[np.ndarray, "lag lag"]
-    ) -> PassThrough | None:
+    def of(cls, modality: str, spacing_mm: tuple[float, float]) -> PassThrough | None:
         """Return the rule for a series, None where its modality has none.
 
         Args:
             modality: DICOM Modality.
             spacing_mm: between rows, between columns (PixelSpacing).
-            acf: correlation coefficients of the noise, lag (0, 0) in the middle.
         """
         scale = SCALE_MM.get(modality)
-        if scale is not None:
-            down, across = (min(max(scale / each, SMALLEST_PX), LARGEST_PX) for each in spacing_mm)
-            return cls(scale, (down, across))
-        if not PASSING:
+        if scale is None:
             return None
-        for scale in np.linspace(SMALLEST_PX, LARGEST_PX, 35):
-            rule = cls(0.0, (float(scale), float(scale)))
-            if rule.noise_share(acf) <= PASSING:
-                return rule
-        return rule
+        down, across = (min(max(scale / each, SMALLEST_PX), LARGEST_PX) for each in spacing_mm)
+        return cls(scale, (down, across))
 
     def apply(self, noisy: Planes, estimate: Planes) -> Planes:
-        """Put the low frequencies of the change back; pixels without any change stay as they are.
+        """Put the low frequencies of the change back; places without noise stay as they are.
 
         Args:
             noisy: whole slices, any unit.
@@ -72,7 +66,12 @@ class PassThrough:
         """
         change = noisy - estimate
         kept = self.smoothed(torch.from_numpy(change)).numpy()
-        return np.where(change == 0, noisy, estimate + kept).astype(np.float32)
+        passed = (estimate + kept).astype(np.float32)
+        for plane, source, unchanged in zip(passed, noisy, change == 0, strict=True):
+            if unchanged.any():
+                exact = unchanged & exact_places(torch.from_numpy(source)).numpy()
+                plane[exact] = source[exact]
+        return passed
 
     def smoothed(
         self, planes: Float[Tensor, "slice row column"]

@@ -206,7 +206,7 @@ def plan_from(
         scaling,
         noise,
         sample.indices,
-        pass_through=PassThrough.of(sample.volume.modality, spacing_mm, noise.acf),
+        pass_through=PassThrough.of(sample.volume.modality, spacing_mm),
         noise_check=NoiseCheck.of(noise),
         uneven=one_acquisition and is_uneven([block.pixels[0] for block in blocks]),
     )

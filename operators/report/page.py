@@ -5,6 +5,7 @@ The page is one file including its pictures and opens without a network.
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from stillscan.operators.report.pictures import (
     png,
 )
 from stillscan.operators.report.rendering import SHARED, Number, Section, render
+from stillscan.operators.writing.provenance import Provenance
 
 
 def series_page(outcome: SeriesOutcome, comparison: Comparison) -> str:
@@ -78,6 +80,7 @@ def _sections(outcome: SeriesOutcome) -> Iterator[Section]:
         rows = [
             ("Application", f"{made.application} {made.version}"),
             ("Mode and strength", f"{made.mode}, {made.strength:g}"),
+            ("Contrast that stays whatever the network does", _least_contrast(made)),
             ("Bundle", made.bundle),
             ("SHA-256 of the weights", made.model_sha256),
             ("Engine", f"{made.engine}, {made.precision}, {made.device}"),
@@ -90,6 +93,18 @@ def _sections(outcome: SeriesOutcome) -> Iterator[Section]:
             ("Denoised series", outcome.derived.series_instance_uid),
         ]
         yield Section("Series", rows=[row for row in uids if row[1]])
+
+
+def _least_contrast(made: Provenance) -> str:
+    """State the bound at the centre of a disc of diameter D: 1 - w exp(-D^2 / (8 s^2))."""
+    if not made.pass_through_mm or made.is_control:
+        return ""
+    share = made.strength * made.confirmed_share
+    least = [
+        f"{mm} mm {100 * (1 - share * math.exp(-((mm / made.pass_through_mm) ** 2) / 8)):.0f} %"
+        for mm in (5, 8)
+    ]
+    return f"at the centre of a disc of {', of '.join(least)} (pixels of at most 1.25 mm)"
 
 
 def _repeats(outcome: SeriesOutcome) -> list[tuple[str, str]]:

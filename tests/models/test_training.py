@@ -1,6 +1,7 @@
 """Training: an example follows from seed and number; a killed run goes on as if unbroken."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,16 +114,17 @@ class Fixed(torch.nn.Module):
         return self.taken + 0 * self.parameter, torch.zeros_like(self.taken)
 
 
-def test_the_paired_loss_charges_the_energy_of_the_lesions_that_is_taken(images):
+@pytest.mark.parametrize("counted_from", [1.5, 2.5])
+def test_the_paired_loss_charges_the_energy_of_the_lesions_that_is_taken(images, counted_from):
     batch = draw_batch(images, 8, seed=3, number=0)
     kept, half, all_ = (
         (
-            paired(2.0)(Fixed(batch, share), batch).total.item()
+            paired(2.0, counted_from)(Fixed(batch, share), batch).total.item()
             - paired(0.0)(Fixed(batch, share), batch).total.item()
         )
         for share in (0.0, 0.5, 1.0)
     )
-    weight = ((batch.visibility - 1.5) / 3.5).clamp(0, 1)
+    weight = ((batch.visibility - counted_from) / (5 - counted_from)).clamp(0, 1)
     assert kept == pytest.approx(0, abs=1e-5)
     assert all_ == pytest.approx(2 * float(weight.mean()), rel=0.01)
     assert half == pytest.approx(all_ / 4, rel=0.01)
@@ -131,9 +133,10 @@ def test_the_paired_loss_charges_the_energy_of_the_lesions_that_is_taken(images)
 def test_noise_of_a_slice_itself_is_used_at_its_place(images):
     field = torch.randn(1, 96, 96, generator=torch.Generator().manual_seed(0))
     field[..., 48:] *= 3
-    own = [TrainingImage(images[0].pixels, fields=field)]
+    own = [TrainingImage(images[0].pixels, fields=field, unpassed=0.0)]
     batch = draw_batch(own, 4, seed=0, number=0)
     assert (batch.passed > 0).all()
+    assert (draw_batch([replace(own[0], unpassed=1.0)], 4, seed=0, number=0).passed == 0).all()
     strongest, weakest = (
         pick(
             torch.stack(

@@ -24,8 +24,7 @@ from stillscan.operators.writing.provenance import Provenance
 
 SIDE = 160
 PROVENANCE = Provenance("0", "none", "none", "student", 1.0, "none", "float32", "cpu")
-WHITE = np.pad([[1.0]], MAX_LAG)
-RULE = PassThrough.of("CT", (0.75, 0.75), WHITE)  # 2 pixels
+RULE = PassThrough.of("CT", (0.75, 0.75))  # 2 pixels
 LOOSE = GateLimits(residual_deviation=100, residual_mean=100, clamp_score=1e6, clamped_share=1)
 Y, X = np.mgrid[:SIDE, :SIDE] - SIDE / 2
 
@@ -48,8 +47,9 @@ def smoothed(image: np.ndarray, scale: float) -> np.ndarray:
 
 def test_scale_is_in_millimetres_and_for_ct_alone():
     assert RULE.scale_px == (2.0, 2.0)
-    assert PassThrough.of("CT", (0.5, 1.0), WHITE).scale_px == (3.0, 1.5)
-    assert PassThrough.of("CT", (5.0, 0.01), WHITE).scale_px == (1.2, 8.0)
+    assert PassThrough.of("CT", (0.5, 1.0)).scale_px == (3.0, 1.5)
+    assert PassThrough.of("CT", (5.0, 0.01)).scale_px == (1.2, 8.0)
+    assert PassThrough.of("MR", (1.0, 1.0)) is None
 
 
 @pytest.mark.parametrize("diameter", [8, 12, 20])
@@ -75,6 +75,16 @@ def test_smoothed_at_three_s_a_change_is_four_percent_of_what_was_wanted(seed, l
     change = rule.apply(noisy, -wanted[None])[0]
     seen, unbounded = smoothed(change, 3 * scale), wanted
     assert np.square(seen).sum() <= (0.04 * 1.02) ** 2 * np.square(unbounded).sum()
+
+
+def test_only_places_without_noise_stay_where_nothing_was_changed():
+    noisy = np.random.default_rng(0).normal(500, 10, (1, SIDE, SIDE)).astype(np.float32)
+    noisy[:, :30] = 0
+    painted = noisy + np.where(noisy, 50 * disc(12), 0).astype(np.float32)
+    shown = RULE.apply(noisy, painted)
+    assert (shown[:, :30] == 0).all()
+    change, wanted = smoothed((shown - noisy)[0], 6.0), (painted - noisy)[0]
+    assert np.linalg.norm(change) <= 0.04 * 1.02 * np.linalg.norm(wanted)
 
 
 def hostile(kind, noisy, rng):

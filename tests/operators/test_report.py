@@ -66,6 +66,14 @@ def test_page_shows_the_numbers(comparison: Comparison) -> None:
     assert "Slice 2 of 3" in page
 
 
+def test_page_states_the_contrast_that_stays(comparison: Comparison) -> None:
+    """1 - 0.75 exp(-25 / 18) = 0.81, 1 - 0.75 exp(-64 / 18) = 0.98 for s = 1.5 mm."""
+    assert "Contrast that stays" not in series_page(OUTCOME, comparison)
+    passing = replace(OUTCOME.provenance, pass_through_mm=1.5)
+    page = series_page(replace(OUTCOME, provenance=passing), comparison)
+    assert "at the centre of a disc of 5 mm 81 %, of 8 mm 98 %" in page
+
+
 def test_page_shows_the_share_that_repeats_confirm(comparison: Comparison) -> None:
     assert "repeated acquisitions" not in series_page(OUTCOME, comparison)
     page = series_page(replace(OUTCOME, repeats=REPEATS), comparison)
