@@ -6,12 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from bench.pacs.processes import wait_until
 from stillscan.deploy.gateway import cli
 from tests.series_factory import make_series
 
@@ -113,7 +115,11 @@ def test_the_service_ends_with_0_after_sigterm_and_leaves_no_process(tmp_path):
     first = json.loads(service.stderr.readline())
     assert first["message"] == "gateway started"
     assert set(first["parts"]) == {"receiver", "web", "planner", "worker", "sender"}
-    time.sleep(1.0)
+    second = subprocess.run(
+        [script, "serve", "-c", "gateway.yaml"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert second.returncode != 0
+    assert b"gateway-runs" in second.stderr
     service.send_signal(signal.SIGTERM)
     assert service.wait(60) == 0
     lines = [json.loads(line) for line in service.stderr]
@@ -124,3 +130,39 @@ def test_the_service_ends_with_0_after_sigterm_and_leaves_no_process(tmp_path):
     for process in first["parts"].values():
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+@pytest.mark.slow
+def test_a_port_that_is_in_use_is_reported_and_taken_when_it_is_free(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        web_port = web.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        (tmp_path / "gateway.yaml").write_text(
+            f"receiver: {{port: {other.getsockname()[1]}}}\nweb: {{port: {web_port}}}\n"
+        )
+        script = Path(sys.executable).with_name("stillscan-gateway")
+        service = subprocess.Popen(
+            [script, "serve", "-c", "gateway.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert service.stderr is not None
+        try:
+            assert any("part-fault" in line for line in service.stderr)
+            wait_until(lambda: _ready(web_port) == 503, 60, "the web process answers")
+            other.close()
+            wait_until(lambda: _ready(web_port) == 200, 60, "the receiver takes the port")
+            service.send_signal(signal.SIGTERM)
+            assert service.wait(60) == 0
+        finally:
+            service.kill()
+            service.stderr.close()
+
+
+def _ready(port: int) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
