@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -111,15 +111,7 @@ def _digits(request: bytearray, chance: random.Random) -> None:
         request[found.start() : found.end()] = chance.choice(WORDS)
 
 
-DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (
-    _insert,
-    _replace,
-    _bytes,
-    _delete,
-    _repeat,
-    _cut,
-    _digits,
-)
+DAMAGES = (_insert, _replace, _bytes, _delete, _repeat, _cut, _digits)
 
 
 def mutants(count: int, seed: int) -> Iterator[bytes]:
