@@ -16,6 +16,8 @@ Reason = Literal[
     "quantitative-map",
     "reformatted",
     "burned-in-annotation",
+    "dynamic-series",
+    "single-photon",
 ]
 IMAGE_TYPE = "ImageType"
 COMPONENT = "ComplexImageComponent"
@@ -24,6 +26,9 @@ UNIT = "RescaleType"  # of PET: Units
 MAPPED_UNIT = "MeasurementUnitsCodeSequence"  # of a RealWorldValueMappingSequence
 QUANTITY = "QuantityDefinitionSequence"  # likewise
 DESCRIPTION = "SeriesDescription"
+SERIES_TYPE, REPROJECTION, UNITS = "SeriesType", "ReprojectionMethod", "Units"  # of PET
+MANUFACTURER, RADIONUCLIDE = "Manufacturer", "RadionuclideCodeSequence"  # likewise
+UNSCALED = "unscaled counts"  # Units CNTS without Philips' scale factor
 GE_COMPONENT, GE_IMAGE = '(0043,"GEMS_PARM_01",2f)', '(0043,"GEMS_PARM_01",30)'
 GE_SEQUENCE, GE_INNER_SEQUENCE = '(0019,"GEMS_ACQU_01",9c)', '(0019,"GEMS_ACQU_01",9e)'
 
@@ -269,17 +274,54 @@ TABLE = (
     ),
     KindRow(
         "image",
-        ("CNTS", "NONE", "CPS", "BQML", "PROPCNTS", "PROPCPS", "GML", "CM2ML", "US"),
+        ("CNTS", "NONE", "BQML", "GML", "US"),
         UNIT,
         ("PT",),
-        source="PS3.3 C.8.9.1.1.3: counts, activity and uptake",
+        source="PS3.3 C.8.9.1.1.3: activity, uptake, counts",
     ),
     KindRow(
         "quantitative-map",
         ("*",),
         UNIT,
         ("PT",),
-        source="PS3.3 C.8.9.1.1.3: attenuation, perfusion, percent and others",
+        source="PS3.3 C.8.9.1.1.3: rates, proportions, attenuation, perfusion, percent and others",
+    ),
+    KindRow(
+        "quantitative-map",
+        (UNSCALED,),
+        UNITS,
+        ("PT",),
+        source="PS3.3 C.8.9.1.1.3: of CNTS nobody knows the activity, but for Philips (7053,xx00) "
+        "and (7053,xx09)",
+    ),
+    KindRow("reformatted", ("*",), REPROJECTION, ("PT",), source="PS3.3 C.8.9.1"),
+    KindRow("reformatted", ("REPROJECTION",), SERIES_TYPE, ("PT",), source="PS3.3 C.8.9.1.1.4"),
+    KindRow(
+        "dynamic-series",
+        ("DYNAMIC", "GATED"),
+        SERIES_TYPE,
+        ("PT",),
+        source="PS3.3 C.8.9.1.1.4: counts of frames of one place differ up to a hundredfold",
+    ),
+    KindRow(
+        "single-photon",
+        ("SIEMENS NM",),
+        MANUFACTURER,
+        ("PT",),
+        source="Siemens xSPECT stores single-photon images as PET Image Storage",
+    ),
+    KindRow(
+        "single-photon",
+        words(
+            "72454006, C163A8, *99MTECHNETIUM*, *TECHNETIUM99M*, *TC99M*, *99MTC*, "
+            "56609000, C145A4, *111INDIUM*, *INDIUM111*, 21572004, C114A4, *123IODINE*, "
+            "*IODINE123*, 1368003, C114B1, *131IODINE*, *IODINE131*, 447553000, C101ED, "
+            "*177LUTETIUM*, *LUTETIUM177*, 60057003, C138A9, *201THALLIUM*, *THALLIUM201*, "
+            "2008008, C131A2, *67GALLIUM*, *GALLIUM67*, 80751004, C172A8, *133XENON*, *XENON133*"
+        ),
+        RADIONUCLIDE,
+        ("PT",),
+        source="PS3.16 CID 18 without CID 4020: radionuclides that emit single photons",
     ),
     KindRow(
         "quantitative-map",

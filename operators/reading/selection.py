@@ -61,6 +61,8 @@ OF_ONE_IMAGE = frozenset(
         "reformatted",
         "mixed-frame-types",
         "burned-in-annotation",
+        "dynamic-series",
+        "single-photon",
         "lossy-compression",
         "too-few-pixels",
     }
@@ -213,7 +215,7 @@ def _content_reasons(facts: Facts, rules: SelectionRules) -> Iterator[NotSelecte
         "burned-in-annotation": rules.burned_in,
     }
     for kind in kinds_of(facts, rules.image_kinds):
-        if policies[kind.reason] == "refuse":
+        if policies.get(kind.reason, "refuse") == "refuse":
             yield NotSelected(kind.reason, kind.message)
 
 

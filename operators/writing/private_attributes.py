@@ -57,6 +57,7 @@ SAFE_PRIVATE_ATTRIBUTES = (
     '(0025,"GEMS_SERS_01",1b)',  # protocol: order of slices
     '(0043,"GEMS_PARM_01",2c)',  # echo spacing
     '(0043,"GEMS_PARM_01",2f)',  # magnitude
+    '(0009,"GEMS_PETD_01",0d)',  # GE PET: when the scan began
     '(0043,"GEMS_PARM_01",30)',  # kind of image
     '(0043,"GEMS_PARM_01",39)',  # b value
     '(0043,"GEMS_PARM_01",83)',  # acceleration
@@ -83,6 +84,7 @@ SAFE_PRIVATE_ATTRIBUTES = (
     '(0065,"Image Private Header",37)',  # diffusion direction
     '(0065,"Image Private Header",50)',  # slices in a grid
     '(0065,"Image Private Header",51)',  # and when and where each was acquired
+    '(0071,"SIEMENS MED PT",22)',  # time to which decay is corrected
     '(7053,"Philips PET Private Group",00)',  # SUV scale factor
     '(7053,"Philips PET Private Group",09)',  # activity concentration scale factor
 )

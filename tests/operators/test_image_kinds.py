@@ -80,7 +80,7 @@ def test_no_place_no_glue_and_no_case_hides_a_map():
     [("MR", unit) for unit in ("Hz", "HZ", "ms", "msec", "mm2/s", "10^-6 mm^2/s", "1/s", "%")]
     + [("MR", unit) for unit in ("rad", "kPa", "ppm", "ml/100g/min", "T1 (ms)", "PCT", "um2/s")]
     + [("CT", unit) for unit in ("MGML", "mg/ml", "Z_EFF", "ED", "EDW", "PCT", "%", "OD", "z_eff")]
-    + [("PT", unit) for unit in ("1CM", "MLMINML", "PCNT", "STDDEV", "UMOLML")],
+    + [("PT", unit) for unit in ("1CM", "MLMINML", "PCNT", "STDDEV", "UMOLML", "CM2ML", "CPS")],
 )
 def test_unit_says_that_a_pixel_is_a_quantity(modality, unit):
     facts = Facts(modality, ("ORIGINAL", "PRIMARY", "OTHER"), (AttributeValue(UNIT, unit),))
@@ -91,7 +91,7 @@ def test_unit_says_that_a_pixel_is_a_quantity(modality, unit):
     ("modality", "unit"),
     [("MR", unit) for unit in ("normalized", "US", "", "1", "a.u.", "signal intensity")]
     + [("CT", unit) for unit in ("HU", "hu", "US", "HU_MOD", "[hnsf'U]", "")]
-    + [("PT", unit) for unit in ("BQML", "GML", "CNTS", "CM2ML")]
+    + [("PT", unit) for unit in ("BQML", "GML", "CNTS")]
     + [("CR", "OD"), ("CR", "OD REL"), ("DX", "US")],
 )
 def test_units_of_ordinary_images_say_nothing(modality, unit):

@@ -51,7 +51,7 @@ def require_codestream(syntax: str, stream: bytes, image: ImageAttributes) -> No
         frame = _j2k_frame(stream) if syntax in JPEG_2000 else _jpeg_frame(stream)
     except struct.error as error:
         raise CorruptPixelDataError("PixelData: the stream ends inside its header") from error
-    if syntax not in JPEG_2000 and not stream.rstrip(b"\0").endswith(JPEG_END):
+    if syntax not in JPEG_2000 and JPEG_END not in stream.rstrip(b"\0")[-3:]:  # one byte of padding
         # CharLS searches for the missing end for four seconds
         raise CorruptPixelDataError("PixelData: the stream ends without an end-of-image marker")
     if frame is None:

@@ -22,6 +22,12 @@ from stillscan.operators.reading.kind_table import (
     GE_IMAGE,
     GE_INNER_SEQUENCE,
     GE_SEQUENCE,
+    MANUFACTURER,
+    RADIONUCLIDE,
+    REPROJECTION,
+    SERIES_TYPE,
+    UNITS,
+    UNSCALED,
 )
 from stillscan.operators.reading.records import UIDS, VALID_UID, Identification
 from stillscan.operators.reading.sandbox.parser import ParsedFile
@@ -36,6 +42,9 @@ PRIVATE_TEXTS = {
     GE_SEQUENCE: (0x0019, "GEMS_ACQU", 0x9C),
     GE_INNER_SEQUENCE: (0x0019, "GEMS_ACQU", 0x9E),
 }
+PET = {0x00541000: SERIES_TYPE, 0x00541004: REPROJECTION, 0x00080070: MANUFACTURER}
+RADIOPHARMACEUTICAL = 0x00540016
+PHILIPS_PET = (0x7053, "Philips PET Private Group")
 SIEMENS_TILES = (0x0019, "SIEMENS MR HEADER", 0x0A)
 SIEMENS_CSA = (0x0029, "SIEMENS CSA HEADER", 0x10)
 UIH_TILES = (0x0065, "Image Private Header", 0x50)
@@ -67,7 +76,7 @@ def identify(parsed: ParsedFile) -> Identification:
         samples_per_pixel=unsigned_short(tags.get(0x00280002)),
         patient=tuple(_digest(tags.get(tag)) for tag in PATIENT.values()),  # type: ignore[arg-type]
         complex_component=text_in(tags, 0x00089208).upper(),
-        private=tuple(_said_in_private(tags)),
+        private=(*_said_in_private(tags), *_said_in_pet(tags)),
         burned_in=text_in(tags, 0x00280301).upper(),
         lossy=text_in(tags, 0x00282110),
         derived_by_us=_derived_by_us(tags),
@@ -145,6 +154,20 @@ def _said_in_private(tags: Tags) -> Iterator[tuple[str, str]]:
         element = private_element(tags, *place)
         if element is not None:
             yield name, element.text[:MAX_TEXT]
+
+
+def _said_in_pet(tags: Tags) -> Iterator[tuple[str, str]]:
+    """Yield the attributes that show the kind of a PET image (PS3.3 C.8.9.1 and C.8.9.2)."""
+    if text_in(tags, 0x00080060) != "PT":
+        return
+    for tag, name in PET.items():
+        yield from ((name, value) for value in values_in(tags, tag)[:2])
+    for item in items_in(tags, RADIOPHARMACEUTICAL):
+        for code in items_in(item, 0x00540300):
+            yield from ((RADIONUCLIDE, text_in(code, tag)) for tag in (0x00080100, 0x00080104))
+    factors = (private_element(tags, *PHILIPS_PET, number) for number in (0x00, 0x09))
+    if text_in(tags, 0x00541001).upper() in ("CNTS", "PROPCNTS") and not any(factors):
+        yield UNITS, UNSCALED
 
 
 def _derived_by_us(tags: Tags) -> bool:
