@@ -188,6 +188,14 @@ def denoise(
     mode: ModeOption = None,
     fast: Annotated[bool, typer.Option("--fast", help="The same as --mode fast_student")] = False,
     strength: StrengthOption = None,
+    temporal: Annotated[
+        bool | None,
+        typer.Option(
+            "--temporal",
+            help="Denoise a cine along its motion (docs/motion.md): the same as denoise.temporal "
+            "auto of the settings",
+        ),
+    ] = None,
     device: DeviceOption = None,
     engine: EngineOption = None,
     modality: Modality = None,
@@ -223,6 +231,8 @@ def denoise(
     def settings_of() -> Settings:
         wanted = "fast_student" if fast else mode
         settings = with_choices(load_settings(config), wanted, strength, device, engine)
+        if temporal:
+            settings = replace(settings, denoise=replace(settings.denoise, temporal="auto"))
         objects = settings.output.objects
         objects = replace(
             objects,
@@ -360,6 +370,60 @@ def anomaly(
                     soft_wrap=True,
                     highlight=False,
                 )
+        log_warnings(result.outcomes)
+        log_refusals(result, job.source)
+        return result.exit_code
+
+    set_up_logging("debug" if verbose else "warning")
+    raise typer.Exit(exit_code_of(action))
+
+
+@app.command(epilog=EXIT_CODES)
+def interpolate(
+    source: Source = None,
+    output: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help="Folder for the result", show_default=False),
+    ] = None,
+    input_: Input = None,
+    output_: Output = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Number of phases at each place of the result")
+    ] = None,
+    factor: Annotated[
+        int | None, typer.Option(help="Number of phases of the result for each acquired one")
+    ] = None,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Make only phases that are missing or rejected")
+    ] = False,
+    allow_uneven: Annotated[
+        bool, typer.Option("--allow-uneven", help="Accept steps that differ by more than 25 %")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option(help="Also write OUT/report: result.json and a page that plays the cine")
+    ] = True,
+    config: Config = DEFAULT_SETTINGS,
+    verbose: Verbose = False,
+) -> None:
+    """Make phases between the acquired phases of a cine (MR), by their motion.
+
+    The derived series holds every acquired frame pixel for pixel, and made frames between them,
+    marked as such. Made frames are a guess: nothing may be measured on them.
+    """
+
+    def action() -> ExitCode:
+        settings = load_settings(config)
+        settings = replace(settings, output=replace(settings.output, report=report))
+        job = Job(place(source, input_, "IN"), place(output, output_, "OUT"), settings)
+        with Decoder() as decoder, opened(job.source) as folder:
+            # imported here: the reading process starts before torch is imported
+            from stillscan.app.pipeline.console import show_result
+            from stillscan.app.pipeline.interpolate import interpolate as make
+            from stillscan.operators.interpolation.phases import Wanted
+
+            wanted = Wanted(frames, factor, fill)
+            result = make(replace(job, source=folder), wanted, decoder, allow_uneven=allow_uneven)
+        show_result(Console(), result, job.output)
         log_warnings(result.outcomes)
         log_refusals(result, job.source)
         return result.exit_code

@@ -25,6 +25,7 @@ Mode = Literal["student", "fast_student", "srds", "one_step", "blind_spot", "ide
 Strength = Literal["low", "medium", "high"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "torch", "ncnn", "openvino"]
+Temporal = Literal["off", "auto"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 # Share of the estimated noise that is removed: `out = in + strength * (denoised - in)`.
@@ -70,6 +71,8 @@ class DenoiseSection:
         engine: inference backend; `auto` chooses by processor and installed packages, see
             `stillscan.models.engines.choice`.
         precision: precision of the network's arithmetic; `auto` chooses by device.
+        temporal: `auto`: a cine is denoised along its motion, each phase with its neighbours; `off`
+            (default): each phase alone.
     """
 
     mode: Mode = "student"
@@ -77,6 +80,7 @@ class DenoiseSection:
     device: Device = "auto"
     engine: Engine = "auto"
     precision: Precision = "auto"
+    temporal: Temporal = "off"
 
     def __post_init__(self) -> None:
         """Refuse a strength outside 0 to 1 (ValueError)."""

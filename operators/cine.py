@@ -75,7 +75,7 @@ class CineSeries:
     @property
     def phases(self) -> int:
         """Number of phases at each place."""
-        return len(self.indices[0])
+        return max(map(len, self.indices))
 
     @property
     def step(self) -> float:
@@ -96,12 +96,15 @@ class CineSeries:
         )
 
 
-def cine_series(volume: Volume, *, allow_uneven: bool = False) -> CineSeries:
+def cine_series(
+    volume: Volume, *, allow_uneven: bool = False, allow_missing: bool = False
+) -> CineSeries:
     """Tell places and phases of a cine, from the most trusted attribute that differs at a place.
 
     Args:
         volume: classic or multi-frame.
         allow_uneven: accept steps between phases that differ by more than 25 %.
+        allow_missing: accept places with different numbers of phases.
 
     Raises:
         CineError: if it is no cine, or its phases contradict each other; see the leaves.
@@ -115,7 +118,7 @@ def cine_series(volume: Volume, *, allow_uneven: bool = False) -> CineSeries:
     times = tuple(tuple(values[index] for index in each) for each in indices)
     _require_rising(volume, attribute, indices, times)
     counts = {len(each) for each in times}
-    if len(counts) > 1:
+    if len(counts) > 1 and not allow_missing:
         raise PhasesDifferError(
             f"{attribute}: found {min(counts)} to {max(counts)} phases at a place; expected "
             "the same number at each"

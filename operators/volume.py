@@ -142,7 +142,7 @@ class Volume:
         correction: how often the patient or order of the series had been corrected before.
         mosaic: layout of the slices in mosaic images; None if each slice is an image or frame.
         cleared: slices that had bits set above BitsStored, which were cleared when they were read.
-        one_by_one: whether each slice is a block of its own, since its noise is its own.
+        together: slices of a block; 0 for as many as fit into BLOCK_PIXELS.
         warnings: messages for the user (a gap, a duplicate that was left out).
     """
 
@@ -162,7 +162,7 @@ class Volume:
     correction: int = 0
     mosaic: Mosaic | None = None
     cleared: AbstractSet[SliceHeader] = frozenset()
-    one_by_one: bool = False
+    together: int = 0
 
     @property
     def found_in_pixels(self) -> tuple[str, ...]:
@@ -208,8 +208,8 @@ class Volume:
         )
 
     def blocks(self) -> Iterator[VolumeBlock]:
-        """Yield the whole series in blocks of at most BLOCK_PIXELS pixels (at least one slice)."""
-        size = 1 if self.one_by_one else max(1, BLOCK_PIXELS // (self.rows * self.columns))
+        """Yield the whole series in blocks of at most BLOCK_PIXELS pixels, or of `together`."""
+        size = self.together or max(1, BLOCK_PIXELS // (self.rows * self.columns))
         for start in range(0, len(self.slices), size):
             yield self.read(start, min(start + size, len(self.slices)))
 

@@ -186,6 +186,7 @@ def load_methods(bundles: Mapping[str, BundleInfo], settings: Settings) -> dict[
             info.noise_range,
             settings.gate,
             warnings,
+            settings.denoise.temporal == "auto",
         )
     return {modality: loaded[info.folder] for modality, info in bundles.items()}
 

@@ -89,7 +89,7 @@ class NoisePlanesd(MapTransform):  # type: ignore[misc]  # MONAI has no type inf
         sample = read_sample(volume)
         plan = plan_from(sample)
         planes = []
-        for block in replace(sample.volume, one_by_one=plan.uneven).blocks():
+        for block in replace(sample.volume, together=int(plan.uneven)).blocks():
             own = plan.for_slice(block) if plan.uneven else plan
             for each in own.scaling.to_network(without_padding(block.pixels, block.padding)):
                 planes.append(input_planes(torch.from_numpy(each), own.noise, self.multiple))

@@ -34,6 +34,7 @@ from stillscan.operators.denoising.plan import (
     read_sample,
 )
 from stillscan.operators.denoising.repeats import RepeatCheck, are_alike, check_against_repeats
+from stillscan.operators.denoising.temporal import along_the_motion, estimate_phases
 from stillscan.operators.errors import NoiseNotMeasuredError, NoSignalError
 from stillscan.operators.reading.selection import RADIOGRAPHS
 from stillscan.operators.volume import Volume, VolumeBlock
@@ -97,6 +98,7 @@ def plan_series(
     scaling: Scaling | None = None,
     noise: NoiseProfile | None = None,
     network: AbstractContextManager[object] | None = None,
+    temporal: bool = False,
 ) -> tuple[Volume, Plan]:
     """Read the sample of a series once and plan how all of it is denoised.
 
@@ -108,10 +110,11 @@ def plan_series(
         scaling: in place of the one that the unit and the sample give.
         noise: replaces the measured noise, on the scale of `scaling`.
         network: context that is held while the denoiser runs.
+        temporal: denoise a cine along its motion.
 
     Returns:
         The volume, which returns the slices of the sample from memory at the first reading, and the
-        plan.
+        plan. Along its motion, the slices of a cine come place by place.
 
     Raises:
         InputError: if a slice of the sample cannot be read.
@@ -149,7 +152,8 @@ def plan_series(
         plan = replace(repeated, repeats=repeats)
     with network or nullcontext():
         plan = replace(plan, expected=expected_error(sample, plan, denoiser, limits))
-    return replace(sample.volume, one_by_one=plan.uneven), plan
+    volume = replace(sample.volume, together=int(plan.uneven))
+    return along_the_motion(volume, plan) if temporal else (volume, plan)
 
 
 def checked_by_repeats(
@@ -244,10 +248,13 @@ def estimate_block(denoiser: Denoiser, block: VolumeBlock, plan: Plan) -> Estima
     ]
     if isinstance(denoiser, Seeded):
         denoiser = denoiser.seeded(seeds_of(block))
-    estimate = denoise_with_noise_everywhere(denoiser, noisy, plan.noise)
     one_by_one = [plan.noise.sigma_map(image[None]) for image in noisy]  # one by one, for the cache
-    sigma = torch.cat(one_by_one)[:, 0].numpy()
-    return EstimatedBlock(block, plan, noisy[:, 0].numpy(), sigma, estimate)
+    sigma = torch.cat(one_by_one)
+    if plan.cine is not None:
+        estimate = estimate_phases(denoiser, noisy, sigma, plan.noise, plan.cine)
+    else:
+        estimate = denoise_with_noise_everywhere(denoiser, noisy, plan.noise)
+    return EstimatedBlock(block, plan, noisy[:, 0].numpy(), sigma[:, 0].numpy(), estimate)
 
 
 def judge_block(

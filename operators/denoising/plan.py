@@ -14,7 +14,7 @@ from torch import Tensor
 from stillscan.models.noise.estimation import NoNoiseError, estimate_noise_profile
 from stillscan.models.noise.evenness import is_noise_alone, is_uneven
 from stillscan.models.noise.profile import NoiseProfile, Witness
-from stillscan.operators.cine import heart_phases
+from stillscan.operators.cine import CineSeries, heart_phases
 from stillscan.operators.denoising.expected_error import ExpectedError
 from stillscan.operators.denoising.intensity import Scaling, scaling_for
 from stillscan.operators.denoising.noise_check import NoiseCheck
@@ -48,6 +48,8 @@ class Plan:
         noise_check: the noise level against independent measurements.
         uneven: whether the slices differ in their noise, so that each has its own.
         expected: what the correction does to the error in the foreground; None if not measured.
+        cine: places and phases of a cine that is denoised along its motion, a place to a block.
+        no_cine: why a series is not denoised along its motion, where that was asked for.
     """
 
     scaling: Scaling
@@ -58,6 +60,8 @@ class Plan:
     noise_check: NoiseCheck = NOT_CHECKED
     uneven: bool = False
     expected: ExpectedError | None = None
+    cine: CineSeries | None = None
+    no_cine: str = ""
 
     def for_slice(self, block: VolumeBlock) -> Plan:
         """Return the plan of one slice of an uneven series: with its own noise.
@@ -100,6 +104,7 @@ class Plan:
             self.repeats.warning if self.repeats else "",
             self.noise_check.warning,
             *(self.expected.warnings if self.expected else ()),
+            self.no_cine and f"each phase was denoised alone: {self.no_cine}",
         )
         return tuple(each for each in found if each)
 

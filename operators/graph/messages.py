@@ -27,6 +27,7 @@ class Method:
         noise_range: sigma on the network's scale that the denoiser is made for; None for any.
         limits: limits of the quality gate.
         warnings: warnings for every series that is denoised with it.
+        temporal: denoise a cine along its motion.
     """
 
     denoiser: Denoiser
@@ -35,6 +36,7 @@ class Method:
     noise_range: tuple[float, float] | None = None
     limits: GateLimits = field(default_factory=GateLimits)
     warnings: tuple[str, ...] = ()
+    temporal: bool = False
 
 
 @dataclass(frozen=True)

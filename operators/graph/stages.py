@@ -92,7 +92,12 @@ class ReadingStage:
         method = self._methods[volume.modality]
         with _naming_network_faults(volume):
             volume, plan = plan_series(
-                volume, method.denoiser, method.noise_range, method.limits, network=self._network
+                volume,
+                method.denoiser,
+                method.noise_range,
+                method.limits,
+                network=self._network,
+                temporal=method.temporal,
             )
         return SeriesInProgress(source, volume, method, plan)
 
@@ -307,7 +312,11 @@ class _OpenSeries:
         if series.plan.pass_through is not None:
             scale_mm = series.plan.pass_through.scale_mm
             self._provenance = replace(self._provenance, pass_through_mm=scale_mm)
-        self._provenance = replace(self._provenance, confirmed_share=series.plan.confirmed_share)
+        self._provenance = replace(
+            self._provenance,
+            confirmed_share=series.plan.confirmed_share,
+            temporal=series.plan.cine is not None,
+        )
         self._warnings = (*self._warnings, *series.plan.warnings)
         self._summary = SeriesSummary()
         self._writer = SeriesWriter(series.volume, self._provenance, staging, options, header)

@@ -57,6 +57,7 @@ class Identification(_Answer):
         complex_component: PHASE, REAL, IMAGINARY or MIXED, if the header has it.
         private: private attributes that show the kind, each with its name in `kind_table`.
         derived_by_us: whether Stillscan made it.
+        interpolated: whether it belongs to a cine with phases that Stillscan made.
         tiles: slices that a mosaic holds; 0 for other images.
     """
 
@@ -79,6 +80,7 @@ class Identification(_Answer):
     burned_in: str
     lossy: str
     derived_by_us: bool
+    interpolated: bool
     pixel_presentation: str
     tiles: int
 

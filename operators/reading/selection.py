@@ -201,6 +201,8 @@ def _frame_reasons(
 
 def _header_reasons(known: Identification, rules: SelectionRules) -> Iterator[NotSelected]:
     """Yield the rules that exclude an instance as a whole, by its header."""
+    if known.interpolated:
+        yield NotSelected("already-interpolated", "some of its phases were made by Stillscan")
     if known.derived_by_us and rules.denoised == "refuse":
         yield NotSelected("already-denoised", "derived by Stillscan")
     yield from _content_reasons(_facts_of_instance(known), rules)

@@ -14,6 +14,11 @@ from stillscan.operators.writing.provenance import (
     Provenance,
 )
 
+STANDARD_CODES = {
+    "smoothing": ("113087", "DCM", "Smoothing"),
+    "deformation": ("125027", "DCM", "Deformed for registration"),
+}
+
 
 def item(**attributes: str | Sequence[Item]) -> Item:
     """Return a sequence item: keyword = ASCII text, or the items of a sequence."""
@@ -32,13 +37,13 @@ def code(value: str, scheme: str, meaning: str, **attributes: str) -> Item:
 
 @cache
 def derivation_code(kind: str) -> Item:
-    """Return the code of the processing: a private extension of CID 7203, or its Smoothing."""
-    if kind == "smoothing":
-        return code("113087", "DCM", "Smoothing")
+    """Return the code of the processing, of CID 7203 or a private extension of it."""
+    if kind in STANDARD_CODES:
+        return code(*STANDARD_CODES[kind])
     return code(
-        "NOISE_REDUCTION",
+        kind.upper().replace("-", "_"),
         CODING_SCHEME,
-        "Noise reduction",
+        kind.capitalize().replace("-", " "),
         ContextIdentifier="7203",
         ContextUID="1.2.840.10008.6.1.510",
         MappingResource="DCMR",
@@ -77,10 +82,9 @@ def source_image(sop_class_uid: str, sop_instance_uid: str, **attributes: str) -
     """Return the item of SourceImageSequence for the processed image."""
     purpose = code("121322", "DCM", "Source image for image processing operation")
     return item(
-        **attributes,
+        **{"SpatialLocationsPreserved": "YES"} | attributes,
         ReferencedSOPClassUID=sop_class_uid,
         ReferencedSOPInstanceUID=sop_instance_uid,
-        SpatialLocationsPreserved="YES",
         PurposeOfReferenceCodeSequence=[purpose],
     )
 

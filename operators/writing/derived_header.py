@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydicom import Dataset
 from pydicom.uid import (
@@ -58,10 +58,11 @@ from stillscan.operators.writing.private_attributes import (
     parse_private_attribute,
     without_private,
 )
-from stillscan.operators.writing.provenance import CODING_SCHEME, Provenance
+from stillscan.operators.writing.provenance import CODING_SCHEME, INTERPOLATION, Provenance
 
 DESCRIPTION_LIMIT = 64  # characters of an LO
 CONTROL_SUFFIX = " (control, not denoised)"
+INTERPOLATED_SUFFIX = " (phases interpolated, read with original)"
 DERIVATION_LIMIT = 1024  # characters of an ST
 LARGEST_SERIES_NUMBER = 2**31 - 1  # of an IS
 
@@ -175,14 +176,38 @@ class OutputOptions:
             parse_private_attribute(each)
 
 
+class Phase(Protocol):
+    """What the header of an image in an interpolated cine needs to know."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the SOPInstanceUIDs of the acquired images: one, or the two it lies between."""
+
+    @property
+    def is_made(self) -> bool:
+        """Return whether the pixels are made, not acquired."""
+
+    @property
+    def description(self) -> str:
+        """Return the beginning of DerivationDescription."""
+
+
 class SeriesHeader:
     """Makes the headers of one derived series from those of its source."""
 
     def __init__(
-        self, first: Dataset, volume: Volume, provenance: Provenance, options: OutputOptions
+        self,
+        first: Dataset,
+        volume: Volume,
+        provenance: Provenance,
+        options: OutputOptions,
+        told: str = "",
     ) -> None:
-        """Determine the attributes of the series; `first` is the header of its first slice."""
-        self.series_instance_uid = series_instance_uid(volume, provenance, options)
+        """Determine the attributes of the series; `first` is the header of its first slice.
+
+        `told` is what else was asked for and can change a pixel.
+        """
+        self.series_instance_uid = series_instance_uid(volume, provenance, options, told)
         self.series_number = free_series_number(
             whole_number(text_of(first, "SeriesNumber")),
             volume.sibling_series_numbers,
@@ -203,11 +228,15 @@ class SeriesHeader:
             )
         )
         self._provenance = provenance
+        self._interpolates = provenance.mode == INTERPOLATION
         self._options = options
         self._private = frozenset(map(parse_private_attribute, options.private_attributes))
 
-    def derive(self, source: Dataset) -> Dataset:
-        """Return the derived header, without pixels; `source` is not changed."""
+    def derive(self, source: Dataset, phase: Phase | None = None) -> Dataset:
+        """Return the derived header, without pixels; `source` is not changed.
+
+        `phase` tells what an image of an interpolated cine shows.
+        """
         derived = without_private(source, self._private)
         sop_class, sop_instance = text_of(source, "SOPClassUID"), text_of(source, "SOPInstanceUID")
         _remove_what_is_untrue(derived, sop_class)
@@ -216,7 +245,7 @@ class SeriesHeader:
         if has_functional_groups(derived):
             self._describe_frames(derived, sop_class, sop_instance)
         else:
-            self._describe(derived, sop_class, sop_instance)
+            self._describe(derived, sop_class, sop_instance, phase)
         return derived
 
     def _identify(self, derived: Dataset, source_instance: str) -> None:
@@ -239,22 +268,34 @@ class SeriesHeader:
         """Mark the instance as a whole as derived, and name the processing equipment."""
         image_type = derived_image_type(text_of(derived, "ImageType").split("\\"), sop_class)
         put_text(derived, "ImageType", "\\".join(image_type))
-        if self._options.derivation_code == "noise-reduction":
+        if self._options.derivation_code == "noise-reduction" or self._interpolates:
             _identify_coding_scheme(derived)
         if self._options.synthetic_data:
             put_text(derived, "SyntheticData", "YES")
         append_item(derived, "ContributingEquipmentSequence", equipment(self._provenance))
 
-    def _describe(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
-        """Describe the processing of a classic image, and name its source."""
+    def _describe(
+        self, derived: Dataset, sop_class: str, sop_instance: str, phase: Phase | None
+    ) -> None:
+        """Describe the processing of a classic image, and name its source or both sources."""
         before = text_of(derived, "DerivationDescription")
-        text = self._derivation + (f" Before that: {before}" if before else "")
+        text = (f"{phase.description}. " if phase else "") + self._derivation
+        text += f" Before that: {before}" if before else ""
         put_text(derived, "DerivationDescription", text[:DERIVATION_LIMIT])
-        append_item(
-            derived, "DerivationCodeSequence", derivation_code(self._options.derivation_code)
+        kinds: tuple[str, ...] = (self._options.derivation_code,)
+        if phase is not None:
+            kinds = ("temporal-interpolation", "deformation") if phase.is_made else ()
+        for kind in kinds:
+            append_item(derived, "DerivationCodeSequence", derivation_code(kind))
+        sources = phase.sources if phase else (sop_instance,)
+        kept = {"SpatialLocationsPreserved": "NO"} if len(sources) > 1 else {}
+        put_items(
+            derived,
+            "SourceImageSequence",
+            [source_image(sop_class, each, **kept) for each in sources],
         )
-        put_items(derived, "SourceImageSequence", [source_image(sop_class, sop_instance)])
-        _refer_to_series(derived, self._source_series, referenced_instance(sop_class, sop_instance))
+        for each in sources:
+            _refer_to_series(derived, self._source_series, referenced_instance(sop_class, each))
 
     def _describe_frames(self, derived: Dataset, sop_class: str, sop_instance: str) -> None:
         """Describe the processing of each frame of a multi-frame image, and name its source."""
@@ -270,9 +311,11 @@ class SeriesHeader:
         _refer_to_series(derived, self._source_series, instance)
 
 
-def series_instance_uid(volume: Volume, provenance: Provenance, options: OutputOptions) -> str:
+def series_instance_uid(
+    volume: Volume, provenance: Provenance, options: OutputOptions, told: str = ""
+) -> str:
     """Return the SeriesInstanceUID of the series derived with these settings (W2)."""
-    also = {"left_out": volume.left_out, "correction": volume.correction}
+    also = {"left_out": volume.left_out, "correction": volume.correction, "told": told}
     said = asdict(options) | {name: value for name, value in also.items() if value}
     return derived_series_uid(
         volume.series_instance_uid,
@@ -303,6 +346,8 @@ def derived_image_type(values: Sequence[str], sop_class_uid: str) -> list[str]:
 
 def label_of(provenance: Provenance, options: OutputOptions) -> str:
     """Return the text appended to SeriesDescription; a control is never labelled denoised (S2)."""
+    if provenance.mode == INTERPOLATION:
+        return INTERPOLATED_SUFFIX
     return CONTROL_SUFFIX if provenance.is_control else options.suffix
 
 

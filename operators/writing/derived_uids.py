@@ -32,8 +32,9 @@ def derived_series_uid(
     """
     made_by = asdict(provenance)
     made_by["borne_out"] = made_by.pop("confirmed_share")  # the name is part of existing UIDs
-    if not made_by["pass_through_mm"]:
-        del made_by["pass_through_mm"]
+    for name in ("pass_through_mm", "temporal"):
+        if not made_by[name]:
+            del made_by[name]
     return _uid("series", source_series_uid, sorted(source_instance_uids), made_by, options)
 
 

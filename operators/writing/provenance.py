@@ -7,6 +7,10 @@ from dataclasses import dataclass
 APPLICATION = "Stillscan"
 CODING_SCHEME = "99STILLSCAN"
 
+INTERPOLATION = "interpolation"  # mode of a series with made phases between the acquired ones
+# its ContributionDescription begins with this, by which such a series is recognised
+INTERPOLATED = "Temporal interpolation"
+
 # UIDs below 2.25 need no registration authority (PS3.5 B.2); these UUIDs were generated once.
 IMPLEMENTATION_CLASS_UID = "2.25.158225647533169122225935672181511932185"
 CODING_SCHEME_UID = "2.25.148563020376077009290894991237008308444"
@@ -21,7 +25,8 @@ class Provenance:
         version: version of the application.
         bundle: name of the weights' bundle.
         model_sha256: digest of the weights file.
-        mode: the denoiser (student, fast_student, srds, one_step, blind_spot, identity).
+        mode: the denoiser (student, fast_student, srds, one_step, blind_spot, identity), or
+            INTERPOLATION.
         strength: share of the estimated noise that is removed, 0 to 1.
         confirmed_share: share of the correction that the series confirms, by repeats or by
             independent measurements of the noise.
@@ -30,6 +35,7 @@ class Provenance:
         device: kind of device (cpu, cuda).
         application: name of the software.
         pass_through_mm: standard deviation of the Gaussian whose frequencies pass; 0 for none.
+        temporal: whether phases of a cine were averaged along the motion first.
     """
 
     version: str
@@ -43,6 +49,7 @@ class Provenance:
     application: str = APPLICATION
     confirmed_share: float = 1.0
     pass_through_mm: float = 0.0
+    temporal: bool = False
 
     @property
     def software(self) -> str:
@@ -57,10 +64,12 @@ class Provenance:
     @property
     def contribution(self) -> str:
         """ContributionDescription in ASCII: what this software did."""
+        if self.mode == INTERPOLATION:
+            return f"{INTERPOLATED} of a cine along its motion: registration without a network"
         return (
             f"{'Control without noise reduction' if self.is_control else 'Noise reduction'}: "
             f"model {self.bundle} sha256 {self.model_sha256}, mode {self.mode}, "
-            f"strength {self.strength:g}{self._of_it}{self._below}, "
+            f"strength {self.strength:g}{self._of_it}{self._below}{self._along}, "
             f"{self.engine} {self.precision} "
             f"on {self.device}"
         )
@@ -74,6 +83,10 @@ class Provenance:
     def _below(self) -> str:
         passes = f", frequencies below a Gaussian of {self.pass_through_mm:g} mm unchanged"
         return passes if self.pass_through_mm and not self.is_control else ""
+
+    @property
+    def _along(self) -> str:
+        return ", phases of a cine averaged along the motion before" if self.temporal else ""
 
     @property
     def derivation(self) -> str:

@@ -31,6 +31,17 @@ def read_volume(folder):
     return volume
 
 
+def attach_delays(file):
+    """Turn the frames of an instance into phases, the last one first."""
+    dataset = pydicom.dcmread(file)
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        group = pydicom.Dataset()
+        group.NominalCardiacTriggerDelayTime = 750.0 - 150 * number
+        group.RRIntervalTimeNominal = 900.0
+        frame.CardiacSynchronizationSequence = [group]
+    dataset.save_as(file)
+
+
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory):
     """Two places of six phases, phase by phase; the timing is that of each test."""
@@ -71,13 +82,7 @@ def test_a_classic_cine_is_read_as_places_and_phases(volume):
 
 def test_a_multi_frame_cine_is_timed_by_its_cardiac_delay(tmp_path):
     (file,) = make_enhanced(tmp_path, modality="MR", frames=PHASES, order=[0] * PHASES)
-    dataset = pydicom.dcmread(file)
-    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        group = pydicom.Dataset()
-        group.NominalCardiacTriggerDelayTime = 750.0 - 150 * number
-        group.RRIntervalTimeNominal = 900.0
-        frame.CardiacSynchronizationSequence = [group]
-    dataset.save_as(file)
+    attach_delays(file)
     cine = cine_series(read_volume(tmp_path))
     assert cine.attribute == "NominalCardiacTriggerDelayTime"
     assert cine.times == (TRIGGERS,)

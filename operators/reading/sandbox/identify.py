@@ -49,6 +49,8 @@ SIEMENS_TILES = (0x0019, "SIEMENS MR HEADER", 0x0A)
 SIEMENS_CSA = (0x0029, "SIEMENS CSA HEADER", 0x10)
 UIH_TILES = (0x0065, "Image Private Header", 0x50)
 MOST_TILES = 4096
+CONTRIBUTING_EQUIPMENT = 0x0018A001
+INTERPOLATED = "Temporal interpolation of a cine"  # ContributionDescription of `Provenance`
 EQUIPMENT_NAMES = (0x00080070, 0x00081090)  # Manufacturer, ManufacturerModelName
 CODECS = {"": "ascii", "ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8", "GB18030": "gb18030"}
 
@@ -80,6 +82,10 @@ def identify(parsed: ParsedFile) -> Identification:
         burned_in=text_in(tags, 0x00280301).upper(),
         lossy=text_in(tags, 0x00282110),
         derived_by_us=_derived_by_us(tags),
+        interpolated=any(
+            text_in(item, 0x0018A003).startswith(INTERPOLATED)
+            for item in items_in(tags, CONTRIBUTING_EQUIPMENT)
+        ),
         pixel_presentation=text_in(tags, 0x00089205).upper(),
         tiles=_tiles(tags),
     )
@@ -176,6 +182,6 @@ def _derived_by_us(tags: Tags) -> bool:
             return True
     return any(
         text_in(item, tag).lower() == "stillscan"
-        for item in items_in(tags, 0x0018A001)
+        for item in items_in(tags, CONTRIBUTING_EQUIPMENT)
         for tag in EQUIPMENT_NAMES
     )

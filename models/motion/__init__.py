@@ -1,0 +1,1 @@
+"""Motion between two images: fields, registration, images between."""

@@ -1,0 +1,1 @@
+"""Made phases between the acquired ones of a cine."""
