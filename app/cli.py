@@ -213,6 +213,16 @@ def denoise(
         bool | None,
         typer.Option("--measurements", help="Also write an SR with the measurements (DICOM)"),
     ] = None,
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="Names for the folders of derived series, such as %s_%d (DICOM): "
+            "%s SeriesNumber, %d SeriesDescription, %m Modality, %u SeriesInstanceUID; they may "
+            "identify a patient (default: the SeriesInstanceUID)",
+            show_default=False,
+        ),
+    ] = "",
     as_json: Json = False,
     names: Names = False,
     models: Models = DEFAULT_BUNDLES,
@@ -244,7 +254,7 @@ def denoise(
 
     def action() -> ExitCode:
         job = Job(place(source, input_, "IN"), place(output, output_, "OUT"), settings_of(), models)
-        job = replace(job, bundle=bundle)
+        job = replace(job, bundle=bundle, name=name)
         if is_nifti(job.source) or is_bids(job.source):
             return denoise_images(job, modality, as_json, names)
         console = Console()

@@ -1,11 +1,8 @@
 """The examples run and give what they promise."""
 
-import json
 import runpy
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pydicom
 import pytest
@@ -13,6 +10,7 @@ import pytest
 from tests.series_factory import make_series
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+GALLERY = EXAMPLES.parent / ".ci" / "gallery.py"  # runs the notebooks: tests/docs/test_site.py
 
 
 @pytest.fixture
@@ -29,7 +27,8 @@ def run_example(name: str, *arguments: Path) -> object:
 def test_every_example_is_tried_here():
     names = {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"}
     beside = {"denoise_then_segment"}  # tests/app/test_sdk_operators.py
-    assert names - beside == {"denoise_folder.py", "denoise_arrays.py", "strengths.ipynb"}
+    notebooks = {f"{name}.ipynb" for name in runpy.run_path(str(GALLERY))["NOTEBOOKS"]}
+    assert names - beside == {"denoise_folder.py", "denoise_arrays.py"} | notebooks
 
 
 def test_a_folder_is_denoised_and_its_report_read(source, tmp_path, capsys):
@@ -60,20 +59,3 @@ def test_arrays_of_a_series_are_kept(source, tmp_path, capsys):
     assert (noise > 0).all()
     assert (error >= 0).all()
     assert error.mean() < noise.mean()
-
-
-@pytest.mark.slow
-def test_the_notebook_runs_from_top_to_bottom(monkeypatch, tmp_path, capsys):
-    mpl.use("Agg")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)  # TMPDIR is read anew
-    notebook = json.loads((EXAMPLES / "strengths.ipynb").read_text(encoding="utf-8"))
-    names: dict[str, object] = {}
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            assert not cell["outputs"], "clear the outputs before a commit"
-            exec("".join(cell["source"]), names)
-    said = dict(line.split("PSNR") for line in capsys.readouterr().out.splitlines())
-    psnr = {name.strip(): float(value.split()[0]) for name, value in said.items()}
-    assert psnr["original"] < psnr["low"] < psnr["medium"] < psnr["high"]
-    plt.close("all")

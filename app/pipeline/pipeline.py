@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from stillscan import __version__
 from stillscan.app.bundles.choice import identity_method, load_methods
+from stillscan.app.pipeline.folder_names import require_pattern, with_named_folders
 from stillscan.app.pipeline.output_folder import REPORT, publish, require_apart, staging_in
 from stillscan.app.pipeline.survey import Job, Survey, survey
 from stillscan.app.process_setup import import_torch
@@ -109,6 +110,8 @@ def run_with(
     stages = OVERLAPPED if overlapped and holoscan_is_there() else IN_TURN
     started = time.monotonic()
     require_apart(job.source, job.output)
+    if job.name:
+        require_pattern(job.name)
     with staging_in(job.output) as staging:
         imports = Thread(target=_import_stages, args=(stages,))
         imports.start()
@@ -120,12 +123,15 @@ def run_with(
             log.info("stages imported: %.2f s", time.monotonic() - started)
             outcomes += _derive(job, found, decoder, load, staging, watch, stages)
             log.info("stages run: %.2f s", time.monotonic() - started)
+        chosen = tuple(candidate for candidate, _ in found.chosen)
+        if job.name:
+            outcomes = with_named_folders(outcomes, chosen, staging, job.output, job.name)
         result = RunResult(
             outcomes,
             found.skipped,
             exit_code_of(outcomes),
             time.monotonic() - started,
-            tuple(candidate for candidate, _ in found.chosen),
+            chosen,
         )
         if any(each.status == "derived" for each in outcomes):
             if job.settings.output.report:

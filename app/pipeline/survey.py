@@ -29,6 +29,7 @@ class Job:
         taken_numbers: SeriesNumbers of other known series of the study.
         correction: how often the patient or order of the series had been corrected before; part of
             the derived UIDs, as series derived earlier have another patient.
+        name: pattern for the folders of derived series (`folder_names`); "" for their UIDs.
     """
 
     source: Path
@@ -38,6 +39,7 @@ class Job:
     bundle: str | None = None
     taken_numbers: frozenset[int] = frozenset()
     correction: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True)

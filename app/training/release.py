@@ -222,7 +222,7 @@ def _measured(found: Iterator[Repeat], pair: Sequence[Method]) -> Iterator[Recor
 def _evaluated(
     candidate: Path, start: Path, data: Path, device: str, decoder: Decoder, results: Path
 ) -> Iterator[Row]:
-    """Yield the rows of `stillscan evaluate DATA --model START --compare CANDIDATE --quick`."""
+    """Yield the rows of `stillscan evaluate DATA --models START --compare CANDIDATE --quick`."""
     plan = Plan(
         data=data,
         out=results,

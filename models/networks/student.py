@@ -19,6 +19,7 @@ Correlation = Float[Tensor, "batch lag"]
 
 LOCAL_SIZE = 15  # pixels
 WIDE_SIZE = 7  # cells of 8 pixels
+COARSEST = 8  # pixels: the input sees the image at this resolution too
 SQUASH = 8.0  # in sigma: the input is linear well below this, logarithmic above
 LOG_VARIANCE_RANGE = (-10.0, 2.0)  # of the error, in sigma^2
 CONVOLUTIONS = 2  # of 3 x 3, in a residual block
@@ -43,7 +44,7 @@ class StudentNetwork(nn.Module):
         super().__init__()
         self.widths = tuple(widths)
         self.middle_blocks = middle_blocks
-        self.multiple = 2 ** len(widths)
+        self.multiple = max(2 ** len(widths), COARSEST)
         self.body = PlainUNet(4 + 2 + len(CORRELATION_LAGS), self.widths, middle_blocks)
         self.noise = nn.Conv2d(self.widths[0], 4, 3, padding=1)
         self.log_variance = nn.Sequential(
@@ -102,8 +103,8 @@ def network_input(
     local, local_sigma = box_mean(image, LOCAL_SIZE), box_mean(sigma, LOCAL_SIZE)
     detail = squash((image - local) / sigma)
     half = F.avg_pool2d(torch.cat([local, sigma, local_sigma], 1), 2)
-    wide = box_mean(F.avg_pool2d(image, 8), WIDE_SIZE)
-    wide = F.interpolate(wide, scale_factor=4, mode="bilinear")
+    wide = box_mean(F.avg_pool2d(image, COARSEST), WIDE_SIZE)
+    wide = F.interpolate(wide, scale_factor=COARSEST // 2, mode="bilinear")
     context = squash((half[:, :1] - wide) / half[:, 1:2])
     level = (half[:, 1:2] / half[:, 2:]).log()
     constants = correlation[:, :, None, None].expand(-1, -1, *half.shape[-2:])

@@ -124,7 +124,7 @@ def series_result(outcome: SeriesOutcome) -> dict[str, Any]:
         "derived": derived
         and {
             "series_instance_uid": derived.series_instance_uid,
-            "folder": derived.series_instance_uid,
+            "folder": derived.folder.name,
             "instances": derived.instances,
             "clipped_share": _finite(derived.clipped_share),
             "mean_shift": _finite(derived.mean_shift),

@@ -80,7 +80,8 @@ class DerivedSeries:
     """A complete derived series on disk.
 
     Attributes:
-        series_instance_uid: of the derived series, also the name of its folder.
+        series_instance_uid: of the derived series, also the name of its folder unless the run
+            gives another.
         series_number: None where the source has none.
         folder: with one file per instance, named by SOPInstanceUID.
         instances: number of instances: one for each of the volume.

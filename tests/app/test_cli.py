@@ -59,6 +59,29 @@ def test_one_file_may_be_the_input(source: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_folders_are_named_by_a_pattern_and_no_other_series_is_replaced(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    for number, seed in enumerate((0, 1, 2)):
+        about = {"SeriesDescription": "T1 tra/2", "SeriesNumber": 3 + number // 2}
+        make_series(source / str(seed), seed=seed, slices=2, **about)
+    assert invoke("denoise", source / "0", out, "--name", "%s_%d").exit_code == 0
+    (first,) = set(names(out)) - {"report"}
+    assert re.fullmatch("[0-9]+_T1_tra_2", first)
+    before = names(out / first)
+    result = invoke("denoise", source, out, "--name", "%s_%d", "-v")
+    assert result.exit_code == 0
+    assert "tra" not in result.output
+    folders = sorted(set(names(out)) - {"report"})
+    assert len(folders) == 3
+    assert names(out / first) == before
+    uids = {dcmread(next((out / each).iterdir())).SeriesInstanceUID for each in folders}
+    assert len(uids) == 3
+    report = json.loads((out / "report" / "result.json").read_text(encoding="utf-8"))
+    assert sorted(each["derived"]["folder"] for each in report["series"]) == folders
+    assert invoke("denoise", source, out, "--name", "plain").exit_code == 2
+    assert invoke("denoise", source, out, "--name", "%x").exit_code == 2
+
+
 def test_a_repeat_gives_the_same_uids_and_replaces_nothing_else(
     source: Path, tmp_path: Path
 ) -> None:

@@ -76,6 +76,18 @@ def test_every_document_is_a_page(site):
         assert (site / page).is_file()
 
 
+def test_the_notebooks_of_the_gallery_were_run(site):
+    said = {path.stem: path.read_text(encoding="utf-8") for path in site.glob("gallery/[!i]*.html")}
+    assert len(said) == 4
+    psnr = [float(each) for each in re.findall(r"PSNR ([\d.]+) dB", said["strengths"])]
+    assert len(psnr) == 4
+    assert psnr == sorted(psnr)
+    assert "sub-01_desc-denoised_T1w.nii.gz" in said["nifti_and_bids"]
+    assert "exit code 0" in said["own_training_data"]
+    assert "blur: refuse" in said["what_the_gate_caught"]
+    assert len([*site.glob("gallery/*.png")]) >= 2
+
+
 def test_pages_load_nothing_from_elsewhere(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(

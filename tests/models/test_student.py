@@ -40,6 +40,12 @@ def test_output_has_the_size_of_the_input(network, size):
     assert estimate.spread.shape == image.shape
 
 
+def test_a_network_of_two_levels_takes_images_of_every_size():
+    image = torch.rand(1, 1, 116, 108)
+    denoiser = StudentDenoiser(StudentNetwork(widths=(4, 8)))
+    assert denoiser.denoise(image, white_profile(0.1)).mean.shape == image.shape
+
+
 def test_no_pixel_changes_by_more_than_the_bound(network):
     torch.nn.init.normal_(network.noise.weight, std=100.0)
     image = torch.randn(1, 1, 64, 64)

@@ -23,7 +23,11 @@ from stillscan.operators.report.result import series_result, write_result, write
 from stillscan.operators.writing.provenance import Provenance
 
 DERIVED = SimpleNamespace(
-    series_instance_uid="2.25.77", instances=3, clipped_share=0.0, mean_shift=float("nan")
+    folder=Path("2.25.77"),
+    series_instance_uid="2.25.77",
+    instances=3,
+    clipped_share=0.0,
+    mean_shift=float("nan"),
 )
 OUTCOME = SeriesOutcome(
     series_instance_uid="1.2.3",
