@@ -201,7 +201,7 @@ def denoise(
     modality: Modality = None,
     report: Annotated[
         bool,
-        typer.Option(help="Also write OUT/report (DICOM): result.json, pictures and pages"),
+        typer.Option(help="Also write OUT/report (DICOM): result.json and pages"),
     ] = True,
     uncertainty: Annotated[
         bool | None, typer.Option("--uncertainty", help="Also write maps of the error")

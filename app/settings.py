@@ -98,14 +98,24 @@ class OutputSection:
     """Settings of the output.
 
     Attributes:
-        report: also write `report/` (result.json, pictures, pages) beside the series.
+        report: also write `report/` (result.json and pages) beside the series.
+        report_limit_mb: a page that would be larger shows its images reduced in size.
+        names: whether pages and tables show SeriesNumber, SeriesDescription, BodyPartExamined and
+            the date.
         series: labels and encoding of derived series.
         objects: further objects that are made for each series.
     """
 
     report: bool = False
+    report_limit_mb: float = 40.0
+    names: bool = True
     series: OutputOptions = field(default_factory=OutputOptions)
     objects: ObjectOptions = field(default_factory=ObjectOptions)
+
+    @property
+    def page_mb(self) -> float | None:
+        """The size limit of a page; None if no report is written."""
+        return self.report_limit_mb if self.report else None
 
 
 @dataclass(frozen=True)

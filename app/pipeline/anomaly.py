@@ -92,7 +92,7 @@ def map_anomalies(job: Job, decoder: Decoder) -> RunResult:
     method = load_method(job.models, resolve_device(job.settings.denoise.device))
     with staging_in(job.output) as staging:
         catalogue = find_series(job.source, decoder, job.settings.selection)
-        outcomes = [passed_over(each) for each in catalogue.refused]
+        outcomes = [passed_over(each, job.settings.output.names) for each in catalogue.refused]
         for candidate in catalogue.candidates:
             outcomes.append(_outcome(candidate, decoder, method, staging, job))
         result = RunResult(

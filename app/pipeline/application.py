@@ -108,7 +108,7 @@ def derive_all(
     """
     network = threading.Lock()
     writing = WritingStage(
-        staging, output.series, report=output.report, watch=watch, objects=output.objects
+        staging, output.series, page_mb=output.page_mb, watch=watch, objects=output.objects
     )
     app = DenoiseApp(
         iter(ReadingStage(sources, methods, network)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +29,6 @@ from stillscan.operators.report.outcome import (
 )
 from stillscan.operators.report.result import series_result
 
-PAGES_SHOWN = 5
 SERIES_SCHEMA, FINDING_SCHEMA = "stillscan-series/1", "stillscan-finding/1"
 UID_SHOWN = 18  # the end of a UID distinguishes series; the beginnings are alike
 
@@ -64,7 +63,7 @@ def show_result(console: Console, result: RunResult, output: Path) -> None:
     """Print the outcome of every series and the place of the results."""
     derived = [each for each in result.outcomes if each.status == "derived"]
     if console.is_terminal and derived:
-        console.print(_table(derived))
+        console.print(_table(result.outcomes))
     for each in derived:
         if not console.is_terminal:
             console.print(derived_line(each), soft_wrap=True, highlight=False)
@@ -72,7 +71,8 @@ def show_result(console: Console, result: RunResult, output: Path) -> None:
         series = {_derived_uid(each) for each in derived}
         console.print(f"{len(series)} derived series in {output}", soft_wrap=True, highlight=False)
         pages = [output / REPORT / f"{each.page}.html" for each in derived]
-        for page in [each for each in pages if each.exists()][:PAGES_SHOWN]:
+        pages = [output / REPORT / "index.html"] if len(pages) > 1 else pages
+        for page in [each for each in pages if each.exists()]:
             console.print(f"look at {page}", soft_wrap=True, highlight=False)
 
 
@@ -133,9 +133,9 @@ def _print_line(schema: str, document: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def short_uid(uid: str) -> str:
+def short_uid(uid: str, end: int = UID_SHOWN) -> str:
     """Return the end of a UID."""
-    return uid if len(uid) <= UID_SHOWN else "\N{HORIZONTAL ELLIPSIS}" + uid[-UID_SHOWN:]
+    return uid if len(uid) <= end else "\N{HORIZONTAL ELLIPSIS}" + uid[-end:]
 
 
 def show_survey(console: Console, found: Survey) -> None:
@@ -159,19 +159,37 @@ def show_survey(console: Console, found: Survey) -> None:
         console.print(f"would have {skipped_line(file)}", soft_wrap=True, highlight=False)
 
 
-def _table(derived: list[SeriesOutcome]) -> Table:
+def names_of(outcomes: Sequence[SeriesOutcome]) -> list[str]:
+    """Return a name for each series, no two alike: as its header calls it, and where needed a UID.
+
+    Of the UID the end is shown, as much as distinguishes the series.
+    """
+    uids = [each.uid or "" for each in outcomes]
+    plain = [str(each.name or "") for each in outcomes]
+    ends = UID_SHOWN
+    while len({uid[-ends:] for uid in uids}) < len(set(uids)):
+        ends += 1
+    return [
+        name if name and plain.count(name) == 1 else f"{name} {short_uid(uid, ends)}".strip()
+        for name, uid in zip(plain, uids, strict=True)
+    ]
+
+
+def _table(outcomes: Sequence[SeriesOutcome]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("series")
     table.add_column("modality")
     for name in ("slices", "noise before", "after", "change", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
-    table.add_column("derived series")
-    for each in derived:
+    table.add_column("warnings")
+    for each, name in zip(outcomes, names_of(outcomes), strict=True):
+        if each.status != "derived":
+            continue
         unit = unit_suffix(each.unit)
         before, after = each.noise_before, each.noise_after
         table.add_row(
-            short_uid(each.uid or ""),
+            name,
             each.modality,
             str(each.slices),
             "" if before is None else f"{before:.3g}{unit}",
@@ -179,7 +197,7 @@ def _table(derived: list[SeriesOutcome]) -> Table:
             "" if before is None or after is None else noise_change(before, after),
             f"{each.seconds:.1f}",
             each.verdict.decision if each.verdict else "",
-            short_uid(_derived_uid(each)),
+            "\n".join(each.warnings),
         )
     return table
 

@@ -24,7 +24,7 @@ def derive_all(
 ) -> tuple[SeriesOutcome, ...]:
     """Do the same as `application.derive_all`, without holoscan."""
     writing = WritingStage(
-        staging, output.series, report=output.report, watch=watch, objects=output.objects
+        staging, output.series, page_mb=output.page_mb, watch=watch, objects=output.objects
     )
     try:
         for message in in_turn(sources, methods):

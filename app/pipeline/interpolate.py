@@ -46,7 +46,7 @@ def interpolate(job: Job, wanted: Wanted, decoder: Decoder, *, allow_uneven: boo
     require_apart(job.source, job.output)
     with staging_in(job.output) as staging:
         found = find_series(job.source, decoder, job.settings.selection)
-        outcomes = [passed_over(each) for each in found.refused]
+        outcomes = [passed_over(each, job.settings.output.names) for each in found.refused]
         outcomes += [
             _outcome(each, job, wanted, decoder, staging, allow_uneven) for each in found.candidates
         ]

@@ -160,7 +160,9 @@ def _derive(
     """Load the networks and send the chosen series through the stages."""
     derive_all: Derive = import_module(stages).derive_all
     methods = _methods_for(found, job.settings, load)
-    return derive_all(_sources_of(found, decoder), methods, staging, job.settings.output, watch)
+    output = job.settings.output
+    sources = _sources_of(found, decoder, output.names)
+    return derive_all(sources, methods, staging, output, watch)
 
 
 def _methods_for(found: Survey, settings: Settings, load: Load) -> Mapping[str, Method]:
@@ -175,7 +177,7 @@ def _methods_for(found: Survey, settings: Settings, load: Load) -> Mapping[str, 
     return load({candidate.modality: info for candidate, info in found.chosen if info}, settings)
 
 
-def _sources_of(found: Survey, decoder: Decoder) -> list[SeriesSource]:
+def _sources_of(found: Survey, decoder: Decoder, names: bool) -> list[SeriesSource]:
     """Return the chosen series, which are read one after the other."""
     from stillscan.operators.graph.messages import SeriesSource
 
@@ -185,6 +187,7 @@ def _sources_of(found: Survey, decoder: Decoder) -> list[SeriesSource]:
             tuple(each.path for each in candidate.instances),
             partial(read_series, candidate, decoder),
             candidate.sop_instance_uid,
+            candidate.name if names else None,
         )
         for candidate, _ in found.chosen
     ]

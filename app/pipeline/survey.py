@@ -88,14 +88,15 @@ def survey(job: Job, decoder: Decoder) -> Survey:
     bundles = [] if identity else available_bundles(job.models, job.bundle)
     catalogue = find_series(job.source, decoder, job.settings.selection)
     chosen: list[tuple[Candidate, BundleInfo | None]] = []
-    outcomes = [passed_over(each) for each in catalogue.refused]
+    names = job.settings.output.names
+    outcomes = [passed_over(each, names) for each in catalogue.refused]
     for found in catalogue.candidates:
         numbers = found.sibling_series_numbers | job.taken_numbers
         candidate = replace(found, sibling_series_numbers=numbers, correction=job.correction)
         try:
             bundle = None if identity else bundle_for(candidate.modality, bundles)
         except InputError as error:
-            outcomes.append(_no_bundle(candidate, error))
+            outcomes.append(_no_bundle(candidate, error, names))
         else:
             chosen.append((candidate, bundle))
     return Survey(tuple(chosen), tuple(outcomes), skipped_files(catalogue, job.source))
@@ -141,8 +142,8 @@ def findings_of(found: Survey) -> tuple[Finding, ...]:
     return (*would, *would_not)
 
 
-def passed_over(refusal: Refusal) -> SeriesOutcome:
-    """Return the outcome of a series that is not processed."""
+def passed_over(refusal: Refusal, names: bool) -> SeriesOutcome:
+    """Return the outcome of a series that is not processed, with its name where `names` is on."""
     return SeriesOutcome(
         series_instance_uid=refusal.series_instance_uid,
         status="not-selected" if refusal.by_rules else "refused",
@@ -152,6 +153,7 @@ def passed_over(refusal: Refusal) -> SeriesOutcome:
         modality=refusal.modality,
         slices=len(refusal.files),
         sop_instance_uid=refusal.sop_instance_uid,
+        name=refusal.name if names else None,
     )
 
 
@@ -161,7 +163,8 @@ def _exit_code_of(refusal: Refusal) -> ExitCode:
     return ExitCode.NOTHING_TO_DO if refusal.by_rules else ExitCode.BAD_INPUT
 
 
-def _no_bundle(candidate: Candidate, error: InputError) -> SeriesOutcome:
+def _no_bundle(candidate: Candidate, error: InputError, names: bool) -> SeriesOutcome:
     files = tuple(each.path for each in candidate.instances)
-    outcome = refused(candidate.series_instance_uid, files, error, candidate.modality)
+    name = candidate.name if names else None
+    outcome = refused(candidate.series_instance_uid, files, error, candidate.modality, name)
     return replace(outcome, sop_instance_uid=candidate.sop_instance_uid)

@@ -156,6 +156,7 @@ class WebSection:
         user_header: HTTP header in which a reverse proxy names the user, for the log.
         stow: whether STOW-RS is offered.
         max_request_mb: maximum size of a STOW-RS request.
+        names: whether the pages of jobs show SeriesNumber, SeriesDescription, body part and date.
     """
 
     host: Host = LOOPBACK
@@ -164,6 +165,7 @@ class WebSection:
     user_header: str = ""
     stow: bool = True
     max_request_mb: Megabytes = 2048
+    names: bool = False
     tls: Tls | None = None
 
 
@@ -454,7 +456,7 @@ class Places:
 
     @property
     def reports(self) -> Path:
-        """Pictures and pages by job number: `reports/<job>/<SeriesInstanceUID>.png`, `.html`."""
+        """Pages by job number: `reports/<job>/<SeriesInstanceUID>.html`."""
         return self.data / "reports"
 
 

@@ -61,7 +61,7 @@ def denoise_series(
     writing = None
     if staging is not None:
         writing = WritingStage(
-            staging, options or OutputOptions(), report=False, watch=lambda _: None
+            staging, options or OutputOptions(), page_mb=None, watch=lambda _: None
         )
     summary, repeats = SeriesSummary(), None
     shape = len(volume.slices), volume.rows, volume.columns

@@ -77,6 +77,7 @@ class DenoisedBlock:
         spread: standard deviation of the error at each pixel, modality units; None if the denoiser
             gives none.
         repeats: result of the check by repeated acquisitions; None if there are none.
+        put_back: what the gate put back into the estimate, modality units; None for nothing.
     """
 
     block: VolumeBlock
@@ -87,6 +88,7 @@ class DenoisedBlock:
     sigma: Float32[np.ndarray, "slice row column"] | None = None
     spread: Float32[np.ndarray, "slice row column"] | None = None
     repeats: RepeatCheck | None = None
+    put_back: Float32[np.ndarray, "slice row column"] | None = None
 
 
 def plan_series(
@@ -284,7 +286,8 @@ def judge_block(
         COARSE if block.volume.modality in RADIOGRAPHS else None,
     )
     unit = np.float32(1 / plan.scaling.gain)
-    change = np.float32(strength) * (accepted - before) * unit
+    applied = np.float32(strength) * unit
+    change = applied * (accepted - before)
     pixels = np.where(block.padding, block.pixels, block.pixels + change).astype(np.float32)
     return DenoisedBlock(
         block=block,
@@ -295,6 +298,7 @@ def judge_block(
         sigma=sigma * unit,
         spread=_spread(estimated, strength, unit),
         repeats=plan.repeats,
+        put_back=applied * (accepted - clean) if verdict.decision == "accept with clamp" else None,
     )
 
 

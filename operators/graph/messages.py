@@ -12,6 +12,7 @@ from stillscan.models.denoisers.denoiser import Denoiser
 from stillscan.operators.denoising.gate_limits import GateLimits
 from stillscan.operators.denoising.plan import Plan
 from stillscan.operators.errors import StillscanError
+from stillscan.operators.reading.records import SeriesName
 from stillscan.operators.volume import Volume
 from stillscan.operators.writing.provenance import Provenance
 
@@ -43,13 +44,15 @@ class Method:
 class SeriesSource:
     """One series to be read: its UID, its files, and the function that opens it as a volume.
 
-    `sop_instance_uid` is that of a radiograph that is denoised alone, "" for a whole series.
+    `sop_instance_uid` is that of a radiograph that is denoised alone, "" for a whole series; `name`
+    is what the header calls the series, None if names are not to be shown.
     """
 
     series_instance_uid: str
     files: tuple[Path, ...]
     read: Callable[[], Volume]
     sop_instance_uid: str = ""
+    name: SeriesName | None = None
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,10 @@ from stillscan.operators.graph.messages import (
 )
 from stillscan.operators.internal_fault import setting_aside
 from stillscan.operators.output_faults import naming_output_faults
+from stillscan.operators.report.display import completed_name
 from stillscan.operators.report.outcome import Progress, SeriesOutcome, Watch, refused
-from stillscan.operators.report.pictures import Comparison, compare_slice
-from stillscan.operators.report.result import write_series_report
+from stillscan.operators.report.page import write_series_page
+from stillscan.operators.report.slices import SliceEncoder
 from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.companions.companions import ObjectOptions, SeriesObjects
 from stillscan.operators.writing.companions.measurement_report import Measured
@@ -212,19 +213,19 @@ class WritingStage:
         staging: Path,
         options: OutputOptions,
         *,
-        report: bool,
+        page_mb: float | None,
         watch: Watch,
         objects: ObjectOptions | None = None,
     ) -> None:
         """Write below `staging`.
 
-        With `report`, also the pictures and pages of each series; `objects` selects the maps and
-        measurements to write, none by default.
+        With `page_mb`, also the page of each series, of about that size at most; `objects` selects
+        the maps and measurements to write, none by default.
         """
         self.outcomes: list[SeriesOutcome] = []
         self._staging = staging
         self._options = options
-        self._report = report
+        self._page_mb = page_mb
         self._objects = objects or ObjectOptions()
         self._watch = watch
         self._open: _OpenSeries | None = None
@@ -265,7 +266,7 @@ class WritingStage:
     def _write(self, series: SeriesInProgress, denoised: DenoisedBlock) -> None:
         if self._open is None:
             self._open = _OpenSeries(
-                series, self._staging, self._options, self._objects, self._header
+                series, self._staging, self._options, self._objects, self._header, self._page_mb
             )
         self._open.add(denoised)
         self._header = self._open.header
@@ -274,23 +275,33 @@ class WritingStage:
 
     def _finish(self, series: _OpenSeries) -> None:
         outcome = replace(series.outcome(), seconds=self._lap())
-        if self._report and series.comparison is not None:
+        if series.encoder is not None:
             with naming_output_faults("write the report of a series"):
-                write_series_report(self._staging / "report", outcome, series.comparison)
+                outcome = _reported(outcome, series.encoder, self._staging / "report")
         self.outcomes.append(outcome)
         self._open = None
 
     def _fail(self, failed: SeriesFailed) -> None:
         self.discard()
         source = failed.source
-        outcome = refused(source.series_instance_uid, source.files, failed.error)
-        image = source.sop_instance_uid
+        uid, image = source.series_instance_uid, source.sop_instance_uid
+        outcome = refused(uid, source.files, failed.error, name=source.name)
         self.outcomes.append(replace(outcome, seconds=self._lap(), sop_instance_uid=image))
 
     def _lap(self) -> float:
         """Seconds since the previous series ended."""
         last, self._clock = self._clock, time.monotonic()
         return self._clock - last
+
+
+def _reported(outcome: SeriesOutcome, encoder: SliceEncoder, folder: Path) -> SeriesOutcome:
+    """Write the page of a series; return its outcome with what was found on the way."""
+    slices = encoder.finish()
+    with slices.lines:
+        outcome = replace(outcome, signal=slices.signal, thumbnail=slices.thumbnail)
+        folder.mkdir(exist_ok=True)
+        write_series_page(folder / f"{outcome.page}.html", outcome, slices)
+    return outcome
 
 
 class _OpenSeries:
@@ -303,9 +314,13 @@ class _OpenSeries:
         options: OutputOptions,
         objects: ObjectOptions,
         header: SeriesHeader | None,
+        page_mb: float | None,
     ) -> None:
-        self.comparison: Comparison | None = None
         self._series = series
+        self._name = series.source.name
+        self.encoder: SliceEncoder | None = None
+        if page_mb is not None:
+            self.encoder = SliceEncoder(staging, series.plan, page_mb)
         self._repeats = series.plan.repeats
         self._provenance = series.method.provenance
         self._warnings = series.method.warnings
@@ -334,14 +349,17 @@ class _OpenSeries:
         return self._writer.header
 
     def add(self, denoised: DenoisedBlock) -> None:
-        self._writer.add(denoised)
+        stored = self._writer.add(denoised)
+        if self.encoder is not None:
+            self.encoder.add(denoised, stored)
         self._objects.add(denoised)
         self._summary.add(denoised)
-        middle = len(self._series.volume.slices) // 2
-        if denoised.block.start <= middle < denoised.block.stop:
-            self.comparison = compare_slice(denoised, middle)
+        if self._name is not None and denoised.block.start == 0:
+            self._name = completed_name(self._name, denoised.block.headers[0])
 
     def discard(self) -> None:
+        if self.encoder is not None:
+            self.encoder.discard()
         self._writer.discard()
         self._objects.discard()
 
@@ -384,4 +402,6 @@ class _OpenSeries:
             provenance=self._provenance,
             repeats=self._repeats,
             witnesses=self._series.plan.witnesses,
+            name=self._name,
+            limits=self._series.method.limits,
         )

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from stillscan.operators.interpolation.write import Film
-from stillscan.operators.report.pictures import png
+from stillscan.operators.report.display import png
 from stillscan.operators.report.rendering import Section, render
 
 PAGE = Path(__file__).with_name("templates") / "cine.html.j2"
@@ -33,4 +34,4 @@ def cine_page(film: Film, rows: Sequence[tuple[str, str]]) -> str:
 def _data_uri(film: Film, pixels: np.ndarray) -> str:
     low, high = film.window
     grey = np.rint(255 * np.clip((pixels - low) / max(high - low, 1e-9), 0, 1)).astype(np.uint8)
-    return "data:image/png;base64," + b64encode(png(grey)).decode("ascii")
+    return "data:image/png;base64," + b64encode(png(Image.fromarray(grey))).decode("ascii")

@@ -18,7 +18,7 @@ from stillscan.operators.durable_files import sync
 from stillscan.operators.interpolation.frames import made_pixels
 from stillscan.operators.interpolation.phases import MadePhase, Wanted, planned_phases
 from stillscan.operators.output_faults import naming_output_faults
-from stillscan.operators.report.pictures import display_window, pixel_aspect
+from stillscan.operators.report.display import display_window, pixel_aspect
 from stillscan.operators.volume import Volume, VolumeBlock
 from stillscan.operators.writing.derive_series import DerivedSeries, OutputOptions
 from stillscan.operators.writing.derived_file import DerivedInstance, put_range, write_file

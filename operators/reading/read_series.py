@@ -46,6 +46,7 @@ from stillscan.operators.reading.records import (
     Identification,
     ImageAttributes,
     Instance,
+    SeriesName,
 )
 from stillscan.operators.reading.selection import (
     RADIOGRAPHS,
@@ -97,6 +98,11 @@ class Candidate:
         return self.instances[0].known.sop_instance_uid if self.beside else ""
 
     @property
+    def name(self) -> SeriesName:
+        """What the header calls the series."""
+        return self.instances[0].known.name
+
+    @property
     def slices(self) -> int:
         """Number of images (frames)."""
         return sum(len(instance.frames) for instance in self.instances)
@@ -111,6 +117,7 @@ class Refusal:
         reason: a stable code.
         message: names the first file concerned; without patient data.
         by_rules: the selection rules exclude it; nothing is wrong with it.
+        name: what the header calls the series; None if it cannot be read.
         sop_instance_uid: of the radiograph; "" if it is a whole series.
     """
 
@@ -121,6 +128,7 @@ class Refusal:
     by_rules: bool = False
     modality: str = ""
     sop_instance_uid: str = ""
+    name: SeriesName | None = None
 
 
 @dataclass(frozen=True)
@@ -478,6 +486,7 @@ def _refused_series(
         by_rules=by_rules,
         modality=known.modality,
         sop_instance_uid=known.sop_instance_uid if alone else "",
+        name=known.name,
     )
 
 

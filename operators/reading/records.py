@@ -48,6 +48,34 @@ def _types_of(record: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(record)
 
 
+@dataclass(frozen=True)
+class SeriesName:
+    """What the header calls a series, for people; empty where it says nothing.
+
+    Attributes:
+        number: SeriesNumber.
+        description: SeriesDescription.
+        body_part: BodyPartExamined.
+        date: SeriesDate or StudyDate, as `2024-01-31`.
+    """
+
+    number: int | None = None
+    description: str = ""
+    body_part: str = ""
+    date: str = ""
+
+    def __str__(self) -> str:
+        """Return number and description, such as `4: t1 axial`; `series 4` without one."""
+        if self.number is None or not self.description:
+            return self.description or ("" if self.number is None else f"series {self.number}")
+        return f"{self.number}: {self.description}"
+
+    @property
+    def more(self) -> str:
+        """Return body part and date."""
+        return ", ".join(each for each in (self.body_part.lower(), self.date) if each)
+
+
 @dataclass(frozen=True, slots=True)
 class Identification(_Answer):
     """Identity and kind of an instance; "" or None where an attribute is absent.
@@ -83,6 +111,11 @@ class Identification(_Answer):
     interpolated: bool
     pixel_presentation: str
     tiles: int
+
+    @property
+    def name(self) -> SeriesName:
+        """Return what the header calls the series, as far as it is read before the pixels."""
+        return SeriesName(self.series_number, self.series_description)
 
 
 @dataclass(frozen=True, slots=True)

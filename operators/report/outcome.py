@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from stillscan.operators.errors import ExitCode, StillscanError
 from stillscan.operators.reading.file_names import shown
+from stillscan.operators.reading.records import SeriesName
 
 if TYPE_CHECKING:  # the summary needs their values, not their modules
     from stillscan.models.noise.profile import Witness
     from stillscan.operators.denoising.denoise_series import DenoisedBlock
     from stillscan.operators.denoising.gate import Verdict
+    from stillscan.operators.denoising.gate_limits import GateLimits
     from stillscan.operators.denoising.repeats import RepeatCheck
     from stillscan.operators.writing.companions.companions import SeriesObject
     from stillscan.operators.writing.derive_series import DerivedSeries
@@ -40,6 +42,10 @@ class SeriesOutcome:
         seconds: wall time that the series added to the run.
         repeats: result of the check by repeated acquisitions; None if there are none.
         witnesses: what each measurement of the noise found, in `unit`; empty if not measured.
+        name: what the header calls the series; None where names are switched off or unknown.
+        limits: of the quality gate that judged it.
+        signal: mean of the bright half of the images in `unit`; None if it was not measured.
+        thumbnail: PNG of the middle slice; empty without a page.
     """
 
     series_instance_uid: str | None
@@ -62,6 +68,10 @@ class SeriesOutcome:
     repeats: RepeatCheck | None = None
     witnesses: tuple[Witness, ...] = ()
     sop_instance_uid: str = ""
+    name: SeriesName | None = None
+    limits: GateLimits | None = None
+    signal: float | None = None
+    thumbnail: bytes = b""
 
     @property
     def uid(self) -> str | None:
@@ -70,7 +80,7 @@ class SeriesOutcome:
 
     @property
     def page(self) -> str:
-        """Name of its page and picture in the report, without suffix; "" unless derived."""
+        """Name of its page in the report, without suffix; "" unless derived."""
         if self.derived is None:
             return ""
         whole = self.derived.series_instance_uid
@@ -121,7 +131,11 @@ def noise_change(before: float | None, after: float | None) -> str:
 
 
 def refused(
-    series_instance_uid: str, files: Sequence[Path], error: StillscanError, modality: str = ""
+    series_instance_uid: str,
+    files: Sequence[Path],
+    error: StillscanError,
+    modality: str = "",
+    name: SeriesName | None = None,
 ) -> SeriesOutcome:
     """The outcome of a series that was refused with an error; the message names the first file."""
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
@@ -134,6 +148,7 @@ def refused(
         exit_code=error.exit_code,
         modality=modality,
         slices=len(files),
+        name=name,
     )
 
 

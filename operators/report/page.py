@@ -1,98 +1,161 @@
-"""The HTML page of one series: a slider between before and after, the residual, the numbers.
+"""The pages of a report: one for each derived series, and the list of all series of a run.
 
-The page is one file including its pictures and opens without a network.
+Each page is one file that opens from the file system without a network.
 """
 
 from __future__ import annotations
 
 import math
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from shutil import copyfileobj
+from typing import TYPE_CHECKING
 
-from stillscan.operators.report.outcome import SeriesOutcome, counted, noise_change, unit_suffix
-from stillscan.operators.report.pictures import (
-    Comparison,
-    grey_after,
-    grey_before,
-    grey_residual,
-    png,
+from stillscan.operators.report.criteria import MINUS, criteria, summary
+from stillscan.operators.report.outcome import (
+    SeriesOutcome,
+    SkippedFile,
+    counted,
+    noise_change,
+    unit_suffix,
 )
-from stillscan.operators.report.rendering import SHARED, Number, Section, render
+from stillscan.operators.report.rendering import SHARED, Number, Section, policy_of, render
 from stillscan.operators.writing.provenance import Provenance
 
+if TYPE_CHECKING:
+    from stillscan.operators.report.slices import SliceTexts
 
-def series_page(outcome: SeriesOutcome, comparison: Comparison) -> str:
-    """Return the HTML page of a derived series."""
-    rows, columns = comparison.before.shape
-    low, high = comparison.window
-    verdict = outcome.verdict.decision if outcome.verdict else ""
-    return render(
-        SHARED / "series.html.j2",
-        title=f"{outcome.modality} series, {counted(outcome.slices, 'slice')}",
-        verdict=verdict,
-        verdict_class="accept" if verdict == "accept" else "clamp",
-        figures=[*_figures(outcome)],
-        aspect=f"{columns} / {rows * comparison.pixel_aspect:g}",
-        before=_data_uri(png(grey_before(comparison))),
-        after=_data_uri(png(grey_after(comparison))),
-        residual=_data_uri(png(grey_residual(comparison))),
-        slice=f"Slice {comparison.slice_number} of {outcome.slices}.",
-        window=f"{low:.4g} to {high:.4g}{unit_suffix(comparison.unit)}",
-        sections=[*_sections(outcome)],
+POLICY = "CONTENT-SECURITY-POLICY"  # stands in the template where the policy of the page comes
+SLICES = "<!--SLICES-->"  # stands where the encoded slices come
+
+
+def write_series_page(file: Path, outcome: SeriesOutcome, slices: SliceTexts) -> None:
+    """Write the page of a derived series."""
+    page = _with_policy(
+        render(
+            SHARED / "series.html.j2",
+            title=title_of(outcome),
+            more=_more(outcome),
+            summary=summary(outcome),
+            intervened=bool(outcome.verdict and outcome.verdict.reasons),
+            figures=[*_figures(outcome)],
+            criteria=criteria(outcome),
+            data=_viewer_data(outcome, slices),
+            factor=slices.factor,
+            sections=[*_sections(outcome)],
+        )
     )
+    head, tail = page.split(SLICES)
+    with file.open("wb") as written:
+        written.write(head.encode())
+        slices.lines.seek(0)
+        copyfileobj(slices.lines, written)
+        written.write(tail.encode())
+
+
+def index_page(outcomes: Sequence[SeriesOutcome], skipped: Sequence[SkippedFile]) -> str:
+    """Return the list of all series of a run: derived, refused, not selected, and other files."""
+    return _with_policy(
+        render(
+            SHARED / "index.html.j2",
+            counts=[
+                Number(name, str(sum(each.status == status for each in outcomes)))
+                for name, status in (
+                    ("Derived", "derived"),
+                    ("Refused", "refused"),
+                    ("Not selected", "not-selected"),
+                )
+            ],
+            series=[_row(each) for each in sorted(outcomes, key=lambda each: each.status)],
+            skipped=skipped,
+        )
+    )
+
+
+def title_of(outcome: SeriesOutcome) -> str:
+    """Return the name of a series if it is known, else its modality."""
+    return str(outcome.name or "") or f"{outcome.modality or 'unknown'} series"
+
+
+def _more(outcome: SeriesOutcome) -> str:
+    named = outcome.name.more if outcome.name else ""
+    parts = (outcome.modality, counted(outcome.slices, "slice"), named)
+    return ", ".join(each for each in parts if each)
+
+
+def _with_policy(page: str) -> str:
+    return page.replace(POLICY, policy_of(page), 1)
+
+
+def _row(outcome: SeriesOutcome) -> dict[str, object]:
+    intervened = bool(outcome.verdict and outcome.verdict.reasons)
+    lights = {"derived": "look" if intervened or outcome.warnings else "within", "refused": "stop"}
+    return {
+        "light": lights.get(outcome.status, "unknown"),
+        "status": outcome.status.replace("-", " "),
+        "title": title_of(outcome),
+        "more": _more(outcome),
+        "uid": outcome.uid or "",
+        "page": outcome.page,
+        "thumbnail": b64encode(outcome.thumbnail).decode("ascii"),
+        "said": summary(outcome) if outcome.page else outcome.message,
+        "reason": outcome.reason,
+        "warnings": outcome.warnings,
+    }
+
+
+def _viewer_data(outcome: SeriesOutcome, slices: SliceTexts) -> dict[str, object]:
+    assert slices.display is not None, "a series has a middle slice"
+    return {
+        "unit": unit_suffix(outcome.unit),
+        "factor": slices.factor,
+        "volumes": slices.volumes,
+        **asdict(slices.display),
+        "shape": slices.shape,
+        "full": slices.full,
+        "unsigned": slices.unsigned,
+        "slices": slices.slices,
+    }
 
 
 def _figures(outcome: SeriesOutcome) -> Iterator[Number]:
     unit = unit_suffix(outcome.unit)
-    if outcome.noise_before is not None:
-        yield Number("Noise before, flat places", f"{outcome.noise_before:.3g}", unit)
-    if outcome.noise_after is not None:
-        yield Number("Noise after, flat places", f"{outcome.noise_after:.3g}", unit)
+    for name, value in (("before", outcome.noise_before), ("after", outcome.noise_after)):
+        if value is None:
+            yield Number(f"Noise {name}, flat places", "not measured")
+        else:
+            yield Number(f"Noise {name}, flat places", f"{value:.3g}", unit)
     if change := noise_change(outcome.noise_before, outcome.noise_after):
-        yield Number("Change, flat places", change.replace("-", "\N{MINUS SIGN}"))
+        yield Number("Change, flat places", change.replace("-", MINUS))
     if outcome.error_change is not None:
-        change = f"{100 * outcome.error_change:+.0f} %".replace("-", "\N{MINUS SIGN}")
+        change = f"{100 * outcome.error_change:+.0f} %".replace("-", MINUS)
         yield Number("Error, foreground (expected)", change)
     yield Number("Slices", str(outcome.slices))
     yield Number("Time", f"{outcome.seconds:.1f}", " s")
 
 
 def _sections(outcome: SeriesOutcome) -> Iterator[Section]:
-    if outcome.verdict and outcome.verdict.reasons:
-        yield Section("Reasons", outcome.verdict.reasons)
     if outcome.warnings:
         yield Section("Warnings", outcome.warnings)
-    if outcome.verdict and outcome.verdict.measurements:
-        measured = outcome.verdict.measurements.items()
-        rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in measured]
-        yield Section("Measurements", rows=rows)
-    if outcome.witnesses:
-        unit = unit_suffix(outcome.unit)
-        rows = [
-            (each.name, f"{each.sigma:.3g}{unit}{'' if each.proven else ' (may be structure)'}")
-            for each in outcome.witnesses
-        ]
-        yield Section("Noise by independent measurements; the lower level is used", rows=rows)
-    if outcome.repeats:
-        yield Section("Check by repeated acquisitions", rows=_repeats(outcome))
-    if outcome.provenance:
-        made = outcome.provenance
-        rows = [
-            ("Application", f"{made.application} {made.version}"),
+    made, derived = outcome.provenance, outcome.derived
+    rows = []
+    if made is not None:
+        rows += [
+            ("Application", made.software),
             ("Mode and strength", f"{made.mode}, {made.strength:g}"),
             ("Contrast that stays whatever the network does", _least_contrast(made)),
             ("Bundle", made.bundle),
             ("SHA-256 of the weights", made.model_sha256),
             ("Engine", f"{made.engine}, {made.precision}, {made.device}"),
         ]
-        yield Section("Method", rows=[row for row in rows if row[1]])
-    if outcome.derived:
-        uids = [
-            ("Original series", outcome.series_instance_uid or ""),
-            ("Original image", outcome.sop_instance_uid),
-            ("Denoised series", outcome.derived.series_instance_uid),
-        ]
-        yield Section("Series", rows=[row for row in uids if row[1]])
+    rows += [
+        ("Original series", outcome.series_instance_uid or ""),
+        ("Original image", outcome.sop_instance_uid),
+        ("Denoised series", derived.series_instance_uid if derived else ""),
+    ]
+    yield Section("Method and identity", rows=[row for row in rows if row[1]])
 
 
 def _least_contrast(made: Provenance) -> str:
@@ -105,19 +168,3 @@ def _least_contrast(made: Provenance) -> str:
         for mm in (5, 8)
     ]
     return f"at the centre of a disc of {', of '.join(least)} (pixels of at most 1.25 mm)"
-
-
-def _repeats(outcome: SeriesOutcome) -> list[tuple[str, str]]:
-    check, unit = outcome.repeats, unit_suffix(outcome.unit)
-    assert check is not None, "checked by the caller"
-    change = noise_change(check.before, check.after).replace("-", "\N{MINUS SIGN}")
-    return [
-        ("Slices compared with another acquisition", str(check.slices)),
-        ("Share of the correction that they confirm", f"{100 * check.confirmed_share:.0f} %"),
-        ("Difference between acquisitions, before", f"{check.before:.4g}{unit}"),
-        ("Difference between acquisitions, after", f"{check.after:.4g}{unit} ({change})"),
-    ]
-
-
-def _data_uri(picture: bytes) -> str:
-    return "data:image/png;base64," + b64encode(picture).decode("ascii")

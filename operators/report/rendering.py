@@ -6,9 +6,12 @@ all. jinja2 is imported when the first page is rendered.
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     import jinja2
 
 SHARED = Path(__file__).with_name("templates")
+INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
 class Number(NamedTuple):
@@ -42,6 +46,20 @@ def render(template: Path, **values: object) -> str:
         jinja2.UndefinedError: if the template uses a value that is not given.
     """
     return _environment(template.parent).get_template(template.name).render(values)
+
+
+def policy_of(page: str) -> str:
+    """Return the Content-Security-Policy of a page: its own inline style and script alone."""
+
+    def hashes(element: str) -> str:
+        found = [text for name, text in INLINE.findall(page) if name == element]
+        digests = [b64encode(sha256(text.encode()).digest()).decode() for text in found]
+        return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {hashes('style')}; "
+        f"script-src {hashes('script')}; base-uri 'none'; form-action 'none'"
+    )
 
 
 @cache

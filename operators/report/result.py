@@ -1,11 +1,11 @@
-"""`report/`: results of a run, for programs (`result.json`) and for people (a picture and a page).
+"""`report/`: results of a run, for programs (`result.json`) and for people (pages).
 
     report/result.json                       the whole run
-    report/<derived SeriesInstanceUID>.png   before, after and residual of the middle slice
-    report/<derived SeriesInstanceUID>.html  the same with a slider, and the numbers
+    report/index.html                        the whole run, with a thumbnail of each series
+    report/<derived SeriesInstanceUID>.html  all slices before and after, and the measurements
 
-A radiograph that is one of several in its series has an entry, a picture and a page of its own,
-named by its derived SOPInstanceUID.
+A radiograph that is one of several in its series has an entry and a page of its own, named by its
+derived SOPInstanceUID.
 
 `result.json` holds no patient data. Its members:
 
@@ -44,18 +44,9 @@ from typing import Any
 
 from stillscan.operators.errors import ExitCode
 from stillscan.operators.report.outcome import SeriesOutcome, SkippedFile
-from stillscan.operators.report.page import series_page
-from stillscan.operators.report.pictures import Comparison, panel_png
+from stillscan.operators.report.page import index_page
 
 SCHEMA = "stillscan-result/1"
-
-
-def write_series_report(folder: Path, outcome: SeriesOutcome, comparison: Comparison) -> None:
-    """Write picture and page of a derived series into `folder`."""
-    assert outcome.derived is not None, "only a derived series has a picture"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{outcome.page}.png").write_bytes(panel_png(comparison, outcome.noise_after))
-    (folder / f"{outcome.page}.html").write_text(series_page(outcome, comparison), encoding="utf-8")
 
 
 def write_result(
@@ -67,7 +58,7 @@ def write_result(
     exit_code: ExitCode,
     seconds: float,
 ) -> None:
-    """Write `result.json` of a run into `folder`; `application` is name and version."""
+    """Write `result.json` and `index.html` of a run; `application` is name and version."""
     name, version = application
     result = {
         "schema": SCHEMA,
@@ -83,6 +74,7 @@ def write_result(
     folder.mkdir(exist_ok=True)
     text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "index.html").write_text(index_page(outcomes, skipped), encoding="utf-8")
 
 
 def series_result(outcome: SeriesOutcome) -> dict[str, Any]:

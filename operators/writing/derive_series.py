@@ -206,8 +206,8 @@ class SeriesWriter:
         if not self._finished:
             self.discard()
 
-    def add(self, denoised: Denoised) -> None:
-        """Derive and write the images of the next block.
+    def add(self, denoised: Denoised) -> list[Stored]:
+        """Derive and write the images of the next block; return their stored values.
 
         Raises:
             ResultError: if a pixel is not a number.
@@ -224,8 +224,10 @@ class SeriesWriter:
                 self.header = SeriesHeader(
                     block.headers[0], self._volume, self._provenance, self._options
                 )
-            for index in range(len(block.headers)):
+            return [
                 self._add_slice(self.header, block, denoised.pixels[index], index)
+                for index in range(len(block.headers))
+            ]
 
     def finish(self) -> DerivedSeries:
         """Check the series as a whole and wait until it is on the disk.
@@ -277,7 +279,7 @@ class SeriesWriter:
         block: VolumeBlock,
         pixels: Float32[np.ndarray, "row column"],
         index: int,
-    ) -> None:
+    ) -> Stored:
         source = self._volume.slices[block.start + index]
         layout = pixel_format(block.headers[index], source.padding)
         stored, change = store_slice(
@@ -290,19 +292,20 @@ class SeriesWriter:
             layout,
         )
         self._changes.append(change)
-        frame, mosaic = source.frame, self._volume.mosaic
+        frame, image, mosaic = source.frame, stored, self._volume.mosaic
         if mosaic is not None:
             self._tiles.append(stored)
             if len(self._tiles) < mosaic.tiles:
-                return
-            frame, stored, self._tiles = 0, mosaic.join(self._tiles), []
+                return stored
+            frame, image, self._tiles = 0, mosaic.join(self._tiles), []
         with naming_output_faults("write an image"):
             if self._instance is None:
                 self._instance = self._new_instance(block, index, layout)
-            self._instance.add(frame, stored)
+            self._instance.add(frame, image)
             if self._instance.is_complete:
                 self._write(self._instance, header.derive(block.headers[index]), layout)
                 self._instance = None
+        return stored
 
     def _new_instance(self, block: VolumeBlock, index: int, layout: PixelFormat) -> DerivedInstance:
         """Return an empty instance for the slice `index`, its first."""

@@ -40,7 +40,7 @@ def test_a_series_becomes_a_derived_series_and_a_report(source: Path, tmp_path: 
     uid, report = names(tmp_path / "out")
     assert report == "report"
     assert len(list((tmp_path / "out" / uid).glob("*.dcm"))) == 4
-    assert names(tmp_path / "out" / "report") == [f"{uid}.html", f"{uid}.png", "result.json"]
+    assert names(tmp_path / "out" / "report") == [f"{uid}.html", "index.html", "result.json"]
     written = json.loads((tmp_path / "out" / "report" / "result.json").read_text())
     assert written["exit_code"] == 0
     assert written["series"][0]["derived"]["series_instance_uid"] == uid
@@ -210,7 +210,7 @@ def test_a_disk_that_fills_up_is_7_and_leaves_the_output_empty(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stillscan.operators.graph.stages.write_series_report", full)
+    monkeypatch.setattr("stillscan.operators.graph.stages.write_series_page", full)
     result = invoke("denoise", source, tmp_path / "out", "--mode", "identity")
     assert result.exit_code == 7
     assert "disk-full" in result.stderr

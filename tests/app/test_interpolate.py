@@ -131,7 +131,7 @@ def test_trigger_times_rise_and_places_have_equally_many_phases(doubled):
         assert positions == list(range(1, 2 * PHASES + 1))
         assert {each.CardiacNumberOfImages for each in place} == {2 * PHASES}
         assert {each.NumberOfTemporalPositions for each in place} == {2 * PHASES}
-    (page,) = (out / "report").glob("*.html")
+    (page,) = (out / "report").glob("2.25.*.html")
     assert page.read_text().count("data:image/png") >= 4 * PHASES
 
 

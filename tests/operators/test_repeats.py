@@ -162,7 +162,7 @@ def test_a_series_whose_repeats_support_nothing_is_refused_before_anything_is_wr
 
     volume = series()
     (tmp_path / "out").mkdir()
-    writing = WritingStage(tmp_path / "out", OutputOptions(), report=False, watch=lambda _: None)
+    writing = WritingStage(tmp_path / "out", OutputOptions(), page_mb=None, watch=lambda _: None)
     source = SeriesSource(
         volume.series_instance_uid, tuple(each.path for each in volume.slices), lambda: volume
     )

@@ -87,7 +87,8 @@ class Worker:
             SettingsError: if they are wrong.
         """
         application = load_settings(settings.application or DEFAULT_SETTINGS)
-        self._settings = replace(application, output=replace(application.output, report=True))
+        output = replace(application.output, report=True, names=settings.web.names)
+        self._settings = replace(application, output=output)
         self._models = settings.models or DEFAULT_BUNDLES
         self._places = places
         self._queue = queue
