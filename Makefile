@@ -21,10 +21,10 @@ PYTHON ?=
 TORCH_OPTIONS ?=
 IMAGE_OPTIONS ?= --bootstrap
 WORKERS ?= 2
-# one core for each worker: threads of two would wait for each other; hundreds of processes start:
-# what Python has compiled is kept for the next
+# one core for each worker: threads of two would wait for each other; files stay whole, so that a
+# file's fixtures are made once; hundreds of processes start: what Python has compiled is kept
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest \
-	-n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	-n $(WORKERS) --dist loadfile --no-loadscope-reorder
 VENV := .venv
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-label

@@ -18,18 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_TOOLS = os.environ.get("STILLSCAN_REQUIRE_TOOLS") == "1"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several run at a time: files stay whole, and what takes long begins first.
-
-    A file's fixtures are then made once. Tests that name another group, by `xdist_group`, are apart
-    from their file.
-    """
-    if not config.getoption("loadgroup", False):
-        return
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.hookimpl(wrapper=True)
