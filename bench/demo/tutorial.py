@@ -37,7 +37,7 @@ DETAIL = (
 )  # rows and columns: ventricles, deep nuclei, the left cortex
 TAKEN = 3.0  # range of the picture of the removed noise, in units of its standard deviation
 SHADES = 40
-PAGE = (840, 640)  # pixels of the picture of the report
+PAGE = (840, 900)  # pixels of the picture of the report
 
 
 def main() -> None:
@@ -138,6 +138,7 @@ def photograph(page: Path, picture: Path) -> None:
     """Take a picture of a report page in a browser."""
     width, height = PAGE
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += ["--virtual-time-budget=20000"]  # the page draws its slices after it has loaded
     command += [f"--window-size={width},{height}", f"--screenshot={picture.resolve()}"]
     subprocess.run([*command, page.resolve().as_uri()], check=True, capture_output=True)
     Image.open(picture).convert("RGB").quantize(32).save(picture, optimize=True)
