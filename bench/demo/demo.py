@@ -59,7 +59,7 @@ def main() -> None:
     show_real_head(console, arguments.out, arguments.mode)
     console.rule("Where to look")
     console.print(f"picture     {picture}")
-    for page in sorted(arguments.out.glob("*/report/*.html")):
+    for page in sorted(arguments.out.glob("*/report/index.html")):
         console.print(f"page        {page}", soft_wrap=True)
     for folder in sorted(arguments.out.glob("*/")):
         if folder.name != "input":

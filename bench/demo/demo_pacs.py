@@ -86,7 +86,7 @@ def show(console: Console, out: Path) -> bool:
     finally:
         orthanc.kill()
     console.rule("Where to look")
-    for file in sorted(gateway.places.reports.glob("*/*.html")):
+    for file in sorted(gateway.places.reports.glob("*/2.25.*.html")):
         console.print(f"page      {file}", soft_wrap=True)
     console.print(f"log       {gateway.log_file}", soft_wrap=True)
     return complete

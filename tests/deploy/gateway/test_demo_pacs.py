@@ -41,5 +41,5 @@ def test_the_derived_series_appears_in_the_pacs_and_does_not_go_round(
     assert "sent 24 instances" in said
     assert "has the derived series" in said
     assert "does not process it (already-denoised)" in said
-    (page,) = (tmp_path / "out" / "gateway" / "data" / "reports").glob("*/*.html")
+    (page,) = (tmp_path / "out" / "gateway" / "data" / "reports").glob("*/2.25.*.html")
     assert "original" in page.read_text()
