@@ -78,14 +78,14 @@ def sidecar_of(image: BidsImage, root: Path) -> dict[str, Any]:
 def inherited(image: BidsImage, root: Path, ending: str) -> list[Path]:
     """Return the files beside or above an image that belong to it, the nearest first."""
     found = []
-    folder = image.path.parent
-    while folder.is_relative_to(root):
+    for folder in image.path.parents:  # ends, also where the root is "." or "/"
+        if not folder.is_relative_to(root):
+            break
         for path in sorted(folder.iterdir(), key=lambda each: -len(each.name)):
             *entities, suffix = path.name.removesuffix(ending).split("_")
             belongs = suffix == image.suffix and set(entities) <= set(image.entities)
             if belongs and path.name.endswith(ending):
                 found.append(path)
-        folder = folder.parent
     return found
 
 

@@ -1,6 +1,8 @@
 """`stillscan denoise` on NIfTI, BIDS, archives and media; JSON lines; `stillscan doctor`."""
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -83,6 +85,19 @@ def test_a_folder_gets_maps_too_and_the_sidecar_says_the_modality(tmp_path):
     assert written == [name + ending for name in results for ending in (".json", ".nii")]
     noise = nibabel.load(tmp_path / "out/t1_noise.nii").get_fdata()
     assert noise.mean() == pytest.approx(5, rel=0.2)
+
+
+def test_paths_may_be_relative_to_the_folder_of_the_image(bids, monkeypatch):
+    """In a process of its own with a time limit: a search for sidecars once did not end here."""
+    write_image(bids.parent / "t1.nii.gz")
+    program = "from stillscan.app.start import main; main()"
+    command = [sys.executable, "-c", program, "denoise"]
+    for folder, source, out in ((bids.parent, "t1.nii.gz", "quiet.nii.gz"), (bids, ".", "../out")):
+        monkeypatch.chdir(folder)
+        subprocess.run([*command, source, out, "--modality", "MR", *CPU], check=True, timeout=60)
+    assert (bids.parent / "quiet.nii.gz").is_file()
+    name = "sub-01/anat/sub-01_desc-denoised_T1w.json"
+    assert json.loads((bids.parent / "out" / name).read_text())["EchoTime"] == 2
 
 
 @pytest.mark.parametrize(
