@@ -26,6 +26,7 @@ from stillscan.operators.reading.selection import (
     SOP_CLASSES,
 )
 from stillscan.operators.writing.companions import measurement_report, parametric_maps
+from stillscan.operators.writing.derivation_items import derivation_code
 from stillscan.operators.writing.derived_header import PULSE_SEQUENCE, REMOVED, OutputOptions
 from stillscan.operators.writing.pixel_encoding import SYNTAXES
 from stillscan.operators.writing.provenance import (
@@ -112,6 +113,8 @@ def test_objects_and_codes_are_stated() -> None:
     for code, meaning, _ in parametric_maps.LABELS.values():
         assert f"`{code}` | {meaning}" in codes
     assert "`{}` | {}".format(*CANDIDATE_TYPE) in codes
+    for kind in ("noise-reduction", "temporal-interpolation"):
+        assert any(f"`{each.value.decode()}` |" in codes for each in derivation_code(kind))
     for code, _ in measurement_report.DECISIONS.values():
         assert f"`{code}`" in codes
 

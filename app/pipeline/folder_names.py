@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from stillscan.app.pipeline.output_folder import REPORT
 from stillscan.operators.errors import SettingsError
 from stillscan.operators.output_faults import naming_output_faults
 from stillscan.operators.reading.read_series import Candidate
@@ -21,7 +22,7 @@ NAME_EXPECTED = (
     "%s SeriesNumber of the derived series, %d SeriesDescription of the source, %m Modality, "
     "%u SeriesInstanceUID of the derived series"
 )
-LONGEST = 64  # characters
+LONGEST = 60  # characters: with 4 bytes each a file system still takes the name
 TELLING_APART = 8  # last digits of a UID
 
 
@@ -56,6 +57,7 @@ def with_named_folders(
         each.series_instance_uid: each.instances[0].known.series_description for each in candidates
     }
     parts = pattern.split("%")
+    taken = {REPORT}
     names: dict[str, str] = {}  # by derived SeriesInstanceUID, which radiographs share
     renamed = []
     for outcome in outcomes:
@@ -72,11 +74,12 @@ def with_named_folders(
                 name = parts[0] + "".join(values[each[0]] + each[1:] for each in parts[1:])
                 name = re.sub(r"[^\w.-]+", "_", name)[:LONGEST].strip("._") or "series"
                 beside = output / name / f"{derived.sop_instance_uids[0]}.dcm"
-                if name in names.values() or ((output / name).exists() and not beside.exists()):
+                if name in taken or ((output / name).exists() and not beside.exists()):
                     name += f"_{uid[-TELLING_APART:]}"
                 with naming_output_faults("name the folder of a derived series"):
                     (staging / uid).rename(staging / name)
                 names[uid] = name
+                taken.add(name)
             derived = replace(derived, folder=staging / names[uid])
         renamed.append(replace(outcome, derived=derived))
     return tuple(renamed)

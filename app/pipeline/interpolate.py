@@ -11,7 +11,7 @@ from stillscan.app.pipeline.output_folder import REPORT, publish, require_apart,
 from stillscan.app.pipeline.pipeline import RunResult
 from stillscan.app.pipeline.survey import Job, passed_over
 from stillscan.operators.cine import CineError
-from stillscan.operators.errors import ExitCode, OutputError, SettingsError, StillscanError
+from stillscan.operators.errors import ExitCode, OutputError, StillscanError
 from stillscan.operators.internal_fault import setting_aside
 from stillscan.operators.interpolation.page import cine_page
 from stillscan.operators.interpolation.phases import Wanted
@@ -39,7 +39,7 @@ def interpolate(job: Job, wanted: Wanted, decoder: Decoder, *, allow_uneven: boo
     """Interpolate every cine of the input; publish all series at the end.
 
     Raises:
-        SettingsError: if fewer phases are asked for than a cine has, or the input is missing.
+        SettingsError: if the input is missing, or lies in the output.
         OutputError: if the output cannot be written.
     """
     started = time.monotonic()
@@ -105,7 +105,7 @@ def _outcome(
                 (staging / REPORT).mkdir(exist_ok=True)
                 page = staging / REPORT / f"{derived.series_instance_uid}.html"
                 page.write_text(cine_page(film, rows), encoding="utf-8")
-    except (OutputError, SettingsError):
+    except OutputError:
         raise
     except StillscanError as error:
         files = tuple(each.path for each in candidate.instances)

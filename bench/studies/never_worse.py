@@ -8,7 +8,7 @@ averaged 2 x 2, then non-local means of their own noise), with white and correla
 level, through plan, network, gate and repeats of the application, blind. One row a case: level
 found / true, gain in the foreground, the share of the correction that was applied. With --by-place
 white noise of 5/255 at the rim and 20/255 at the centre, and the reverse: level and gain where it
-is weak and where it is strong, and the gain of the same network and gate told the true map.
+is weak and where it is strong, and the gain of the same network and gate with the oracle map.
 """
 
 from __future__ import annotations
@@ -141,18 +141,19 @@ def by_place(modality: str, clean: np.ndarray, network: Denoiser, ends: tuple[in
     volume = array_volume(noisy.numpy(), modality, [None] * len(noisy))
     plan = plan_from(read_sample(volume), scaling=NETWORK_SCALE, noise=true)
     plan = replace(plan, noise_check=NOT_CHECKED, uneven=False)
-    told = np.concatenate([denoise_block(network, each, plan).pixels for each in volume.blocks()])
+    oracle = np.concatenate([denoise_block(network, each, plan).pixels for each in volume.blocks()])
     signal = clean > 0.1 * np.quantile(clean, 0.98)
     levels = np.broadcast_to(level, clean.shape)
     near, far = np.quantile(levels[signal], [0.3, 0.7])
     line: str = noise.certainty
     for place, where in (("weak", levels <= near), ("strong", levels >= far)):
         noise_, *errors = (
-            np.square(each - clean)[signal & where].mean() for each in (noisy.numpy(), blind, told)
+            np.square(each - clean)[signal & where].mean()
+            for each in (noisy.numpy(), blind, oracle)
         )
         ratio = np.sqrt(np.square(found)[signal & where].mean() / noise_)
         gains = [10 * np.log10(noise_ / error) for error in errors]
-        line += f"  {place} {ratio:.2f} {gains[0]:+.2f} dB (told {gains[1]:+.2f})"
+        line += f"  {place} {ratio:.2f} {gains[0]:+.2f} dB (oracle {gains[1]:+.2f})"
     return line
 
 

@@ -97,7 +97,7 @@ def average(
 def _weight(residual: Phases, sigma: Phases, left: Phases) -> Phases:
     """Return the weight of a neighbour: 1, less where its error adds to the noise.
 
-    That interpolation lowers its noise is no merit: it lowers fine detail as well.
+    Interpolation lowers noise and fine detail alike, so that a lower noise adds no weight.
     """
     expected = sigma.square() * (1 + left)
     found = box_mean(residual.square() / expected, RESIDUAL_WINDOW)

@@ -164,7 +164,7 @@ def _by_place(cut: _Cut, signal_dependent: bool) -> NoiseProfile | None:
     if not (bands and bands[0].band.proven):
         return everywhere
     found, flattest = bands[0].profile, _flattest(even)
-    # flat places are where the map says too much, if anywhere
+    # where the map is too high, flat places show less noise
     witnesses = Witness("flat places", flattest, proven=False), bands[0].witness
     certain = _ratio(flattest, found.sigma) < NEAR
     return replace(

@@ -5,7 +5,7 @@ compared with what the noise of the whole series would have there. A cell counts
 spread over the frequencies as that of the noise, and varies by a nearly normal law: structure has
 more power at the lower ones, and long tails. It also counts where it shows less noise than its
 surroundings, since structure can only raise it. A map of the level is made of these cells only if
-each of them is foretold by its neighbours: noise changes slowly over an image, anatomy does not.
+each of them is predicted by its neighbours: noise changes slowly over an image, anatomy does not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NEAR = 2.0  # twice the square of the cells over which a level is smoothed
 SLOPES = 0.2  # square of the cells over which a slope is trusted
 FEWEST_MEMBERS = 8
 CHOSEN = 0.2  # upper edge of the chosen blocks, in deviations of their variance
-FORETOLD = 0.25  # share of the differences between cells that their neighbours foretell
+PREDICTED = 0.25  # share of the differences between cells that their neighbours predict
 DIFFERENT = 0.12  # standard deviation of the logarithm of the level
 
 
@@ -174,9 +174,9 @@ class _Cells:
             return None
         level, weight = self.level[self.noise_alone], self.weight[self.noise_alone]
         differs = np.average((level - np.average(level, weights=weight)) ** 2, weights=weight)
-        foretold = self._surroundings(self.noise_alone, without=True)[self.noise_alone]
-        missed = float(np.average((level - foretold) ** 2, weights=weight))
-        proven = differs >= DIFFERENT**2 and missed <= (1 - FORETOLD) * differs
+        predicted = self._surroundings(self.noise_alone, without=True)[self.noise_alone]
+        missed = float(np.average((level - predicted) ** 2, weights=weight))
+        proven = differs >= DIFFERENT**2 and missed <= (1 - PREDICTED) * differs
         return missed if proven else None
 
     def smoothed(self) -> Grid:

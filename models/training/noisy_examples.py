@@ -26,7 +26,7 @@ GIVEN_SIGMA_ERROR = 0.07  # error of a good noise profile (standard deviation of
 GIVEN_CORRELATION_ERROR = 0.02
 WRONG_LEVEL_SHARE = 0.25  # of examples with a wrong level, as if structure was taken for noise
 WRONG_LEVEL_RANGE = (0.7, 3.0)
-AIR = 0.05  # below it, for a third of the examples, there is less noise than told, or none
+AIR = 0.05  # below it, for a third of the examples, there is less noise than given, or none
 INVERTED_SHARE = 0.2  # of examples whose tissues change places: a T1 looks like a sharp T2
 PASSED_PX = (1.5, 3.5)  # standard deviation of the pass-through that an example is judged with
 
@@ -57,8 +57,8 @@ class Batch:
     Attributes:
         noisy: y.
         noise: y - E[y | x].
-        sigma: standard deviation of the noise that the network is told.
-        correlation: that it is told.
+        sigma: standard deviation of the noise that the network is given.
+        correlation: that it is given.
         lesions: may be added to `noisy`, visible under the noise to degree `visibility`.
         visibility: of the lesions, for the matched filter.
         passed: standard deviation of the pass-through in pixels; 0 for none.
@@ -106,7 +106,7 @@ def draw_batch(
 
 
 def draw_example(image: TrainingImage, generator: Generator, faint: float = 0.0) -> Example:
-    """Draw a noisy patch, its noise, lesions, and what the network is told."""
+    """Draw a noisy patch, its noise, lesions, and what the network is given."""
     planes = image.pixels[None]
     if image.fields is not None:
         field = torch.randint(0, len(image.fields), (), generator=generator)

@@ -7,7 +7,7 @@ y + s c(y) is that of y plus
 
 (Stein 1981; Ramani, Blu and Unser 2008). Unlike the noise in flat places it counts what is lost
 where there is structure. It is right as far as the measured noise is; the lowest
-independent measurement of its level judges, not the level that the network was told.
+independent measurement of its level judges, not the level that the network was given.
 """
 
 from __future__ import annotations

@@ -10,6 +10,12 @@ from stillscan.operators.cine import CARDIAC, CineSeries, PhasesDifferError
 from stillscan.operators.errors import InputError, SettingsError
 
 
+class EnoughPhasesError(InputError):
+    """A cine has as many phases as are asked for, or more."""
+
+    reason = "phases-already-there"
+
+
 class NothingToFillError(InputError):
     """No phase of a cine is missing or of a rejected beat."""
 
@@ -80,7 +86,7 @@ def planned_phases(cine: CineSeries, wanted: Wanted) -> list[list[MadePhase]]:
     """Return the phases of each place, in the order of time, equally many at each.
 
     Raises:
-        SettingsError: if fewer phases are asked for than were acquired.
+        EnoughPhasesError: if no more phases are asked for than were acquired.
         NothingToFillError: if there is nothing to fill.
         PhasesDifferError: if the places would have different numbers of phases.
     """
@@ -117,7 +123,7 @@ def _counts(
         return [wanted.factor - 1] * len(gaps)
     missing = (wanted.frames or 0) - acquired
     if missing < 1:
-        raise SettingsError(f"--frames {wanted.frames}: the cine has {acquired} phases already")
+        raise EnoughPhasesError(f"--frames {wanted.frames}: the cine has {acquired} phases already")
     ends = [round(missing * number / len(gaps)) for number in range(len(gaps) + 1)]
     return [after - before for before, after in pairwise(ends)]
 

@@ -70,7 +70,6 @@ def interpolate_series(
     Raises:
         InputError: if the series is no cine, or cannot be read.
         ResultError: if the motion between two of its phases is not explained; nothing is left.
-        SettingsError: if fewer phases are asked for than there are.
         OutputError: if it cannot be written; nothing is left.
     """
     cine = cine_series(volume, allow_uneven=allow_uneven or wanted.fill, allow_missing=wanted.fill)
@@ -79,8 +78,8 @@ def interpolate_series(
             "the phases are frames of a multi-frame instance; expected MR images of one frame each"
         )
     places = planned_phases(cine, wanted)
-    told = {"interpolation": wanted, "uneven": allow_uneven}
-    writer = _Writer(cine, places, provenance, staging, options, str(told))
+    requested = {"interpolation": wanted, "uneven": allow_uneven}
+    writer = _Writer(cine, places, provenance, staging, options, str(requested))
     try:
         for place in range(len(places)):
             writer.add(place)
@@ -102,7 +101,7 @@ class _Writer:
         provenance: Provenance,
         staging: Path,
         options: OutputOptions,
-        told: str,
+        requested: str,
     ) -> None:
         sample = read_sample(cine.volume)
         self._plan = plan_from(sample)
@@ -110,7 +109,7 @@ class _Writer:
         self._volume = replace(sample.volume, left_out=cine.volume.left_out)
         self._provenance, self._options = provenance, options
         first = self._volume.read(0, 1).headers[0]
-        self._header = SeriesHeader(first, self._volume, provenance, options, told)
+        self._header = SeriesHeader(first, self._volume, provenance, options, requested)
         self.folder = staging / self._header.series_instance_uid
         with naming_output_faults("make the folder of a series"):
             self.folder.mkdir()

@@ -291,8 +291,8 @@ TABLE = (
         (UNSCALED,),
         UNITS,
         ("PT",),
-        source="PS3.3 C.8.9.1.1.3: of CNTS nobody knows the activity, but for Philips (7053,xx00) "
-        "and (7053,xx09)",
+        source="PS3.3 C.8.9.1.1.3: counts without a factor to activity; Philips has one in "
+        "(7053,xx00) and (7053,xx09)",
     ),
     KindRow("reformatted", ("*",), REPROJECTION, ("PT",), source="PS3.3 C.8.9.1"),
     KindRow("reformatted", ("REPROJECTION",), SERIES_TYPE, ("PT",), source="PS3.3 C.8.9.1.1.4"),

@@ -50,7 +50,7 @@ def _types_of(record: Hashable) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SeriesName:
-    """What the header calls a series, for people; empty where it says nothing.
+    """What the header calls a series, for people; empty where it has no value.
 
     Attributes:
         number: SeriesNumber.

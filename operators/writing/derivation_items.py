@@ -14,6 +14,7 @@ from stillscan.operators.writing.provenance import (
     Provenance,
 )
 
+LONGEST_CODE = 16  # characters of CodeValue
 STANDARD_CODES = {
     "smoothing": ("113087", "DCM", "Smoothing"),
     "deformation": ("125027", "DCM", "Deformed for registration"),
@@ -31,8 +32,11 @@ def item(**attributes: str | Sequence[Item]) -> Item:
 
 
 def code(value: str, scheme: str, meaning: str, **attributes: str) -> Item:
-    """Return an item of a code sequence."""
-    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning, **attributes)
+    """Return an item of a code sequence; PS3.3 8.8: a long value has an attribute of its own."""
+    keyword = "CodeValue" if len(value) <= LONGEST_CODE else "LongCodeValue"
+    return item(
+        **{keyword: value}, CodingSchemeDesignator=scheme, CodeMeaning=meaning, **attributes
+    )
 
 
 @cache

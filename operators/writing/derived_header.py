@@ -201,13 +201,13 @@ class SeriesHeader:
         volume: Volume,
         provenance: Provenance,
         options: OutputOptions,
-        told: str = "",
+        requested: str = "",
     ) -> None:
         """Determine the attributes of the series; `first` is the header of its first slice.
 
-        `told` is what else was asked for and can change a pixel.
+        `requested` is what else was asked for and can change a pixel.
         """
-        self.series_instance_uid = series_instance_uid(volume, provenance, options, told)
+        self.series_instance_uid = series_instance_uid(volume, provenance, options, requested)
         self.series_number = free_series_number(
             whole_number(text_of(first, "SeriesNumber")),
             volume.sibling_series_numbers,
@@ -312,10 +312,10 @@ class SeriesHeader:
 
 
 def series_instance_uid(
-    volume: Volume, provenance: Provenance, options: OutputOptions, told: str = ""
+    volume: Volume, provenance: Provenance, options: OutputOptions, requested: str = ""
 ) -> str:
     """Return the SeriesInstanceUID of the series derived with these settings (W2)."""
-    also = {"left_out": volume.left_out, "correction": volume.correction, "told": told}
+    also = {"left_out": volume.left_out, "correction": volume.correction, "requested": requested}
     said = asdict(options) | {name: value for name, value in also.items() if value}
     return derived_series_uid(
         volume.series_instance_uid,

@@ -78,6 +78,9 @@ def test_folders_are_named_by_a_pattern_and_no_other_series_is_replaced(tmp_path
     assert len(uids) == 3
     report = json.loads((out / "report" / "result.json").read_text(encoding="utf-8"))
     assert sorted(each["derived"]["folder"] for each in report["series"]) == folders
+    make_series(tmp_path / "report", slices=2, SeriesDescription="report")
+    assert invoke("denoise", tmp_path / "report", out, "--name", "%d").exit_code == 0
+    assert any(each.startswith("report_") for each in names(out))
     assert invoke("denoise", source, out, "--name", "plain").exit_code == 2
     assert invoke("denoise", source, out, "--name", "%x").exit_code == 2
 

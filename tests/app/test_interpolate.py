@@ -1,6 +1,7 @@
 """Cine: acquired frames keep their pixels, made ones lie between them and say so; `--temporal`."""
 
 import math
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -108,8 +109,9 @@ def test_made_frames_say_what_they_are(doubled):
                 for each in derived.SourceImageSequence
             ]
             assert purposes == ["121322"] * 2
-            codes = [each.CodeValue for each in derived.DerivationCodeSequence]
-            assert codes == ["TEMPORAL_INTERPOLATION", "125027"]
+            first, second = derived.DerivationCodeSequence
+            assert first.LongCodeValue == "TEMPORAL_INTERPOLATION"
+            assert second.CodeValue == "125027"
             text = f"Made frame, between phases {number + 1} and {(number + 1) % PHASES + 1} at 0.5"
             assert derived.DerivationDescription.startswith(text)
             assert derived.TriggerTime == STEP * (number + 0.5)
@@ -174,7 +176,18 @@ def test_a_number_of_phases_may_be_chosen(make_cine, tmp_path):
     source = make_cine()
     assert run(source, tmp_path / "out", "--frames", "9")[0] == 0
     assert [len(each) for each in images(tmp_path / "out")] == [9, 9]
-    assert run(source, tmp_path / "fewer", "--frames", "6")[0] == 2
+    code, output = run(source, tmp_path / "fewer", "--frames", "6")
+    assert code == 4
+    assert "phases-already-there" in output
+
+
+def test_a_cine_with_enough_phases_does_not_stop_another(make_cine, tmp_path):
+    shutil.copytree(make_cine(), tmp_path / "in/six")
+    shutil.copytree(make_cine(lambda place, phase: phase < 5, seed=1), tmp_path / "in/five")
+    code, output = run(tmp_path / "in", tmp_path / "out", "--frames", "6")
+    assert code == 5
+    assert "phases-already-there" in output
+    assert [len(each) for each in images(tmp_path / "out")] == [6, 6]
 
 
 def test_missing_and_rejected_phases_are_filled(make_cine, tmp_path):

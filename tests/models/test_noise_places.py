@@ -34,9 +34,9 @@ def test_level_of_rim_and_centre_is_found(leaves, ends, modality):
     noisy = [image + true * synthesis.white_noise(image.shape, generator) for image in leaves]
     profile = estimate_noise_profile(noisy, signal_dependent=modality != "MR")
     assert profile.certainty == "confirmed"
-    told = torch.stack([profile.sigma_map(image[None, None])[0, 0] for image in noisy])
+    measured = torch.stack([profile.sigma_map(image[None, None])[0, 0] for image in noisy])
     for place in (distance < 0.35, distance > 0.9):
-        ratio = told[:, place].square().mean().sqrt() / true[place].square().mean().sqrt()
+        ratio = measured[:, place].square().mean().sqrt() / true[place].square().mean().sqrt()
         assert 1 / 1.25 < ratio < 1.25
 
 

@@ -1,4 +1,4 @@
-"""The error in the foreground is foretold without a reference: by how much it falls, or rises."""
+"""The error in the foreground is predicted without a reference: by how much it falls, or rises."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ class Blur:
 @pytest.mark.parametrize(
     ("sigma", "width", "rises"), [(0.08, 0.6, False), (0.15, 0.8, False), (0.03, 2.0, True)]
 )
-def test_change_of_the_error_is_foretold(sigma, width, rises):
+def test_change_of_the_error_is_predicted(sigma, width, rises):
     rng = np.random.default_rng(2)
     clean = np.stack([dead_leaves(192, rng) for _ in range(3)])
     clean[:, :40] = 0  # air of exactly 0 counts for nothing

@@ -1,4 +1,4 @@
-"""Reports of storage commitment (PS3.4 J.3.3): what a destination says that it has stored."""
+"""Reports of storage commitment (PS3.4 J.3.3): what a destination confirms to have stored."""
 
 from __future__ import annotations
 
